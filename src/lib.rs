@@ -1,5 +1,8 @@
 //! hsmac
 pub mod error;
+pub mod front;
+pub mod kms;
 pub mod model;
 pub mod proto;
+pub mod telemetry;
 pub mod token;

@@ -1,0 +1,5 @@
+//! What the network sees.
+
+mod settings;
+
+pub use settings::{Listen, Principal, Settings, SocketMode};

@@ -1,0 +1,99 @@
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use crate::model::Caller;
+
+/// `[grpc]`: the gRPC listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `127.0.0.1:50051`, `[::1]:50051` or `unix:/run/hsmac/grpc.sock`. Until callers can prove who
+    /// they are, only loopback addresses and Unix sockets are accepted.
+    pub listen: Listen,
+    /// Who a caller without proof is: a principal's ARN. Loopback or Unix socket only.
+    pub anonymous: Option<Principal>,
+    /// Serve gRPC reflection (grpcurl without proto files). Default false.
+    #[serde(default)]
+    pub reflection: bool,
+    /// The deadline of a caller that sends none. Default 5 s.
+    #[serde(default = "five_seconds", with = "humantime_serde")]
+    pub default_deadline: Duration,
+    /// Connections at a time, 1 to 65,536; one more waits in the kernel. Default 1,024.
+    #[serde(default = "connections")]
+    pub max_connections: u32,
+    /// Calls at a time on one connection, 1 to 65,536. Default 256.
+    #[serde(default = "streams")]
+    pub max_streams: u32,
+    /// Mode of the Unix socket, as in chmod: `"0600"`. Default 0600.
+    pub mode: Option<SocketMode>,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.starts_with('/') {
+                Ok(Self::Unix(PathBuf::from(path)))
+            } else {
+                Err(format!("{text:?} is not absolute; write unix:/run/hsmac/grpc.sock"))
+            };
+        }
+        text.parse().map(Self::Tcp).map_err(|_| {
+            format!("{text:?} is no address; write 127.0.0.1:50051 or unix:/run/hsmac/grpc.sock")
+        })
+    }
+}
+
+/// A principal's ARN in the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Principal(pub Caller);
+
+impl TryFrom<String> for Principal {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Caller::parse(&text).map(Self)
+    }
+}
+
+/// The permission bits of a Unix socket.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "String")]
+pub struct SocketMode(pub u32);
+
+impl TryFrom<String> for SocketMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is no mode; write \"0660\""))
+    }
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn connections() -> u32 {
+    1024
+}
+
+fn streams() -> u32 {
+    256
+}
