@@ -6,3 +6,5 @@ pub mod model;
 pub mod proto;
 pub mod telemetry;
 pub mod token;
+pub mod token_host;
+pub mod wire;

@@ -1,0 +1,264 @@
+//! One table: what a return code of a C function means for the job, the session and the host.
+//!
+//! The same fault has a different code in every module (link cut: CKR_DEVICE_ERROR on p11-kit,
+//! CKR_GENERAL_ERROR on tpm2, nothing on openCryptoki), so a code says what to *try*; what it was is
+//! found by trying. No code makes a tag: whatever is not CKR_OK with the right length is dropped.
+
+use std::fmt;
+
+use cryptoki::{
+    context::Function,
+    error::{Error, RvError},
+};
+
+use crate::proto::host::{Fault, FaultClass};
+
+/// What to do about a fault.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Class {
+    /// The message does not fit this token; the caller is told.
+    Caller,
+    /// The key cannot do this, and waiting does not cure it.
+    Key,
+    /// The object handle means nothing any more: find the object again.
+    Handle,
+    /// Try once on a fresh session; a second time it ends the generation.
+    Session,
+    /// No more sessions: live with fewer.
+    SessionLimit,
+    /// This generation of the module is over; a fresh one may do better.
+    Generation,
+    /// The token is out; a fresh generation looks for it.
+    Away,
+    /// The PIN was refused: nobody tries again by himself.
+    Pin,
+    /// The token cannot do this at all.
+    Unsupported,
+    /// The module cannot be used as it is configured.
+    Configuration,
+    /// hsmac or the module broke the standard.
+    Bug,
+}
+
+/// A fault with its class and the words for the log.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) class: Class,
+    function: String,
+    code: String,
+    reason: String,
+}
+
+impl Trouble {
+    /// A fault that no C function returned.
+    pub(super) fn new(class: Class, reason: impl Into<String>) -> Self {
+        Self { class, function: String::new(), code: String::new(), reason: reason.into() }
+    }
+
+    /// The same fault, with what it was about.
+    pub(super) fn about(mut self, what: &str) -> Self {
+        self.reason =
+            if self.reason.is_empty() { what.into() } else { format!("{what}: {}", self.reason) };
+        self
+    }
+
+    /// The same fault, judged again by somebody who knows more.
+    pub(super) fn judged(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// For the wire.
+    pub(super) fn fault(&self) -> Fault {
+        let class = match self.class {
+            Class::Caller => FaultClass::Caller,
+            Class::Key => FaultClass::Key,
+            Class::Handle | Class::Session | Class::SessionLimit | Class::Generation => {
+                FaultClass::Retry
+            }
+            Class::Away => FaultClass::TokenAway,
+            Class::Pin => FaultClass::Pin,
+            Class::Unsupported => FaultClass::Unsupported,
+            Class::Configuration => FaultClass::Configuration,
+            Class::Bug => FaultClass::Bug,
+        };
+        Fault {
+            class: class.into(),
+            function: self.function.clone(),
+            code: self.code.clone(),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let call = [&self.function, &self.code].map(String::as_str).join(" ");
+        let parts = [self.reason.as_str(), call.trim()];
+        f.write_str(&parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "))
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Pkcs11(code, function) => Self {
+                class: class(function, code),
+                function: format!("C_{function:?}"),
+                code: name(code),
+                reason: String::new(),
+            },
+            Error::LibraryLoading(cause) => {
+                Self::new(Class::Configuration, format!("the module cannot be loaded: {cause}"))
+            }
+            Error::MissingSymbol(symbol) => Self::new(
+                Class::Configuration,
+                format!("the file is no PKCS#11 library: it has no {symbol}"),
+            ),
+            Error::NullFunctionPointer | Error::NotSupported => {
+                Self::new(Class::Unsupported, "the module lacks the function")
+            }
+            // Conversions of what the module answered: no code says it, the answer makes no sense.
+            other => Self::new(Class::Session, format!("the module's answer makes no sense: {other}")),
+        }
+    }
+}
+
+/// The table: `facts` of six modules and ten vendors, row by row in the order of the standard.
+fn class(function: Function, code: RvError) -> Class {
+    use RvError as Ckr;
+    let starting = matches!(
+        function,
+        Function::Initialize | Function::GetSlotList | Function::GetSlotInfo | Function::GetTokenInfo
+    );
+    let signing = matches!(function, Function::SignInit | Function::Sign);
+    match code {
+        // The message.
+        Ckr::DataInvalid | Ckr::DataLenRange => Class::Caller,
+        // We always give 64 bytes: tpm2-pkcs11 says this of a message that is too long.
+        Ckr::BufferTooSmall if signing => Class::Caller,
+
+        // The key.
+        Ckr::KeySizeRange
+        | Ckr::KeyTypeInconsistent
+        | Ckr::KeyFunctionNotPermitted
+        | Ckr::FunctionRejected
+        | Ckr::ActionProhibited => Class::Key,
+        Ckr::MechanismInvalid if signing => Class::Key,
+        Ckr::MechanismInvalid | Ckr::FunctionNotSupported | Ckr::RandomNoRng => Class::Unsupported,
+        Ckr::ObjectHandleInvalid | Ckr::KeyHandleInvalid | Ckr::KeyChanged | Ckr::KeyNeeded => {
+            Class::Handle
+        }
+
+        // The session.
+        Ckr::OperationActive
+        | Ckr::OperationNotInitialized
+        | Ckr::FunctionCanceled
+        | Ckr::Cancel
+        | Ckr::FunctionFailed
+        | Ckr::DeviceMemory => Class::Session,
+        Ckr::SessionCount => Class::SessionLimit,
+        // NSS, kryoptic, tpm2 and link losses hide behind these two: a fresh session first.
+        Ckr::GeneralError | Ckr::DeviceError if !starting => Class::Session,
+
+        // The generation.
+        Ckr::SessionHandleInvalid
+        | Ckr::SessionClosed
+        | Ckr::UserNotLoggedIn
+        | Ckr::CryptokiNotInitialized => Class::Generation,
+
+        // The token.
+        Ckr::DeviceRemoved
+        | Ckr::TokenNotPresent
+        | Ckr::TokenNotRecognized
+        | Ckr::SlotIdInvalid
+        | Ckr::HostMemory
+        | Ckr::GeneralError
+        | Ckr::DeviceError => Class::Away,
+
+        // The PIN: a retry may lock the token.
+        Ckr::PinIncorrect
+        | Ckr::PinInvalid
+        | Ckr::PinLenRange
+        | Ckr::PinExpired
+        | Ckr::PinLocked
+        | Ckr::UserPinNotInitialized => Class::Pin,
+
+        // What only another setting cures.
+        Ckr::CantLock
+        | Ckr::NeedToCreateThreads
+        | Ckr::LibraryLoadFailed
+        | Ckr::FipsSelfTestFailed
+        | Ckr::CryptokiAlreadyInitialized => Class::Configuration,
+
+        Ckr::ArgumentsBad
+        | Ckr::MechanismParamInvalid
+        | Ckr::UserAnotherAlreadyLoggedIn
+        | Ckr::UserTooManyTypes
+        | Ckr::UserTypeInvalid
+        | Ckr::SessionReadOnly
+        | Ckr::SessionReadWriteSoExists
+        | Ckr::AttributeSensitive
+        | Ckr::AttributeTypeInvalid
+        | Ckr::AttributeValueInvalid
+        | Ckr::TemplateIncomplete
+        | Ckr::TemplateInconsistent => Class::Bug,
+
+        // Vendors' own codes and what the standard does not foresee here.
+        _ => Class::Session,
+    }
+}
+
+/// `CKR_…` as the standard spells it.
+fn name(code: RvError) -> String {
+    let debug = match code {
+        RvError::VendorDefined(number) => return format!("CKR_VENDOR_DEFINED {number:#x}"),
+        RvError::UnknownErrorCode(number) => return format!("CKR {number:#x}"),
+        known => format!("{known:?}"),
+    };
+    let mut name = String::from("CKR");
+    for letter in debug.chars() {
+        if letter.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_the_standard_s_names() {
+        assert_eq!(name(RvError::SessionHandleInvalid), "CKR_SESSION_HANDLE_INVALID");
+        assert_eq!(name(RvError::CryptokiNotInitialized), "CKR_CRYPTOKI_NOT_INITIALIZED");
+        assert_eq!(name(RvError::VendorDefined(0x8000_0001)), "CKR_VENDOR_DEFINED 0x80000001");
+        let trouble = Trouble::from(Error::Pkcs11(RvError::PinIncorrect, Function::Login));
+        assert_eq!(trouble.fault().function, "C_Login");
+        assert_eq!(trouble.fault().code, "CKR_PIN_INCORRECT");
+    }
+
+    #[test]
+    fn a_pin_fault_is_never_a_reason_to_try_again() {
+        for code in [
+            RvError::PinIncorrect,
+            RvError::PinInvalid,
+            RvError::PinLenRange,
+            RvError::PinExpired,
+            RvError::PinLocked,
+            RvError::UserPinNotInitialized,
+        ] {
+            assert_eq!(class(Function::Login, code), Class::Pin);
+        }
+    }
+
+    #[test]
+    fn the_same_code_means_another_thing_at_start() {
+        assert_eq!(class(Function::Sign, RvError::GeneralError), Class::Session);
+        assert_eq!(class(Function::GetTokenInfo, RvError::GeneralError), Class::Away);
+        assert_eq!(class(Function::SignInit, RvError::MechanismInvalid), Class::Key);
+        assert_eq!(class(Function::GenerateKey, RvError::MechanismInvalid), Class::Unsupported);
+    }
+}
