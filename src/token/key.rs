@@ -5,12 +5,14 @@ use std::{
     str::FromStr,
     sync::{
         OnceLock, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tracing::{error, info, warn};
 
 use crate::{
     model::{KeyId, KeySpec},
@@ -112,8 +114,22 @@ pub struct Key {
     locator: Locator,
     pinned: bool,
     check_value: OnceLock<CheckValue>,
-    trouble: RwLock<Option<String>>,
+    trouble: RwLock<Option<Trouble>>,
+    /// The fast way to know that there is no trouble.
+    troubled: AtomicBool,
+    gone: AtomicBool,
 }
+
+/// Why a key cannot serve, and since when that is known.
+#[derive(Debug)]
+struct Trouble {
+    reason: String,
+    since: Instant,
+}
+
+/// How long a key that cannot serve is refused before the token is asked again: whoever mends the
+/// object need not restart hsmac.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Key {
     /// A key that is found by `locator` and proved by `check_value`. Without one the first value
@@ -134,6 +150,8 @@ impl Key {
             pinned,
             check_value: OnceLock::new(),
             trouble: RwLock::new(None),
+            troubled: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         };
         if let Some(value) = check_value {
             key.check_value.set(value).expect("a new key has no check value yet");
@@ -168,9 +186,83 @@ impl Key {
 
     /// Why the key cannot serve, if the token has shown that waiting does not cure it.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.read().expect("no holder of this lock panics").clone()
+        if !self.troubled.load(Ordering::Acquire) {
+            return None;
+        }
+        self.trouble.read().expect(UNPOISONED).as_ref().map(|trouble| trouble.reason.clone())
+    }
+
+    /// The same, while it is too early to ask the token again.
+    pub(super) fn standing_trouble(&self) -> Option<String> {
+        if !self.troubled.load(Ordering::Acquire) {
+            return None;
+        }
+        let trouble = self.trouble.read().expect(UNPOISONED);
+        let standing = trouble.as_ref().filter(|trouble| trouble.since.elapsed() < ASK_AGAIN);
+        standing.map(|trouble| trouble.reason.clone())
+    }
+
+    /// The key cannot serve. Logged once for each reason, not once for each call.
+    pub(super) fn set_trouble(&self, reason: String) {
+        let mut trouble = self.trouble.write().expect(UNPOISONED);
+        if trouble.as_ref().is_none_or(|before| before.reason != reason) {
+            error!(key_id = %self.key_id, %reason, "the key is unavailable");
+        }
+        *trouble = Some(Trouble { reason, since: Instant::now() });
+        self.troubled.store(true, Ordering::Release);
+    }
+
+    /// A host found the object, and it makes this check value. False if it is another key's.
+    pub(super) fn trust(&self, made: CheckValue) -> bool {
+        // Security: the first check value stands, whoever reports another one later.
+        let trusted = self.check_value.get_or_init(|| {
+            warn!(
+                key_id = %self.key_id, check_value = %made,
+                "no check_value is set for this key: the first one is trusted until hsmac ends"
+            );
+            made.clone()
+        });
+        if *trusted != made {
+            self.set_trouble("its check value differs: the object is another key".into());
+            return false;
+        }
+        self.gone.store(false, Ordering::Relaxed);
+        if self.troubled.swap(false, Ordering::AcqRel) {
+            *self.trouble.write().expect(UNPOISONED) = None;
+            info!(key_id = %self.key_id, "the key serves again");
+        }
+        true
+    }
+
+    /// A fresh generation found no object.
+    pub(super) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a fresh generation found no object, and none has found one since.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Names the key on the wire.
+    pub(super) fn reference(&self) -> u64 {
+        self.reference
+    }
+
+    /// What a host must know of the key.
+    pub(super) fn definition(&self) -> KeyDefinition {
+        KeyDefinition {
+            reference: self.reference,
+            key_id: self.key_id.to_string(),
+            digest_bits: self.spec.mac_algorithm().digest_bits(),
+            cka_id: self.locator.id.clone().unwrap_or_default().into(),
+            label: self.locator.label.clone().unwrap_or_default(),
+            check_value: self.check_value().map(|value| value.0.clone()).unwrap_or_default(),
+        }
     }
 }
+
+const UNPOISONED: &str = "no holder of a key's lock panics";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

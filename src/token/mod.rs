@@ -4,18 +4,33 @@
 //! answered by its deadline; a MAC was made with exactly the key that the caller holds; a host that
 //! dies costs no call that still has time. Does not: know who may use a key (that is `kms`).
 
+mod host;
 mod key;
+mod pin;
+mod queue;
 mod settings;
+mod supervisor;
 mod uri;
 
 pub use key::{CheckValue, Key, Locator};
+pub use pin::unlock;
 pub use settings::Settings;
 pub use uri::{ObjectUri, TokenUri};
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::timeout_at,
+};
+
+use self::{
+    queue::{Answer, Job, Work},
+    supervisor::Supervisor,
+};
+use crate::model::MacAlgorithm;
 
 /// Why a token did not do what it was asked. The text is for the log, never for a client.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -54,6 +69,20 @@ pub enum State {
     Away(String),
     /// The PIN was refused: nothing is tried until the PIN file changes or a person unlocks.
     PinRefused(String),
+    /// Only an edit of the configuration or of the machine cures it.
+    Misconfigured(String),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::Up => f.write_str("up"),
+            Self::Away(reason) | Self::PinRefused(reason) | Self::Misconfigured(reason) => {
+                f.write_str(reason)
+            }
+        }
+    }
 }
 
 /// What the token says of itself.
@@ -67,6 +96,23 @@ pub struct TokenInfo {
     pub model: String,
     /// CK_TOKEN_INFO.serialNumber
     pub serial: String,
+}
+
+/// What a host found when it logged in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Facts {
+    /// The token's own words.
+    pub info: TokenInfo,
+    /// The module's own words, with its path.
+    pub module: String,
+    /// Sessions that each host has for MACs.
+    pub sessions: u32,
+    /// Whether a MAC takes two PKCS#11 calls, or three.
+    pub two_calls: bool,
+    /// The algorithms whose mechanism the token lists.
+    pub algorithms: Vec<MacAlgorithm>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
 }
 
 /// What the token says of a key's object.
@@ -95,57 +141,108 @@ pub struct Surroundings {
 
 /// One token and the hosts that serve it.
 pub struct Token {
-    settings: Settings,
-    state: watch::Sender<State>,
+    supervisor: Arc<Supervisor>,
+    end: watch::Sender<bool>,
+    hosts: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Token {
     /// Starts the supervisor on the current runtime and returns at once, [`State::Starting`].
-    pub fn start(_settings: Settings, _surroundings: Surroundings) -> Arc<Self> {
-        unimplemented!("written in the next step")
+    pub fn start(settings: Settings, surroundings: Surroundings) -> Arc<Self> {
+        let supervisor = Arc::new(Supervisor::new(settings, surroundings));
+        let end = watch::Sender::new(false);
+        let hosts = tokio::spawn(Arc::clone(&supervisor).keep_hosts(end.subscribe()));
+        Arc::new(Self { supervisor, end, hosts: Mutex::new(Some(hosts)) })
     }
 
     /// The token's name in the configuration.
     pub fn name(&self) -> &str {
-        &self.settings.name
+        &self.supervisor.settings.name
+    }
+
+    /// The longest message that the token takes, if the configuration says so, in bytes.
+    pub fn max_message_bytes(&self) -> Option<usize> {
+        self.supervisor.settings.max_message_bytes.map(|bytes| bytes as usize)
     }
 
     /// Makes the MAC of a message with a key, in the key's algorithm.
     ///
     /// # Errors
     /// Each [`Fault`]; by `until` at the latest.
-    pub async fn mac(&self, _key: &Arc<Key>, _message: Bytes, _until: Instant) -> Result<Bytes, Fault> {
-        unimplemented!("written in the next step")
+    pub async fn mac(
+        &self,
+        key: &Arc<Key>,
+        message: Bytes,
+        until: Instant,
+    ) -> Result<Bytes, Fault> {
+        if let Some(trouble) = key.standing_trouble() {
+            return Err(Fault::Key(trouble));
+        }
+        self.bytes(Work::Mac { key: Arc::clone(key), message }, until).await
     }
 
     /// Random bytes from the token's generator.
     ///
     /// # Errors
     /// As [`Token::mac`], but for those of a key.
-    pub async fn random(&self, _number_of_bytes: usize, _until: Instant) -> Result<Bytes, Fault> {
-        unimplemented!("written in the next step")
+    pub async fn random(&self, number_of_bytes: usize, until: Instant) -> Result<Bytes, Fault> {
+        let number_of_bytes = u32::try_from(number_of_bytes)
+            .map_err(|_| Fault::Unsupported("so many random bytes".into()))?;
+        self.bytes(Work::Random { number_of_bytes }, until).await
     }
 
     /// What the token says of a key's object.
     ///
     /// # Errors
     /// As [`Token::mac`].
-    pub async fn describe(&self, _key: &Arc<Key>, _until: Instant) -> Result<KeyFacts, Fault> {
-        unimplemented!("written in the next step")
+    pub async fn describe(&self, key: &Arc<Key>, until: Instant) -> Result<KeyFacts, Fault> {
+        if let Some(trouble) = key.standing_trouble() {
+            return Err(Fault::Key(trouble));
+        }
+        match self.ask(Work::Describe { key: Arc::clone(key) }, until).await? {
+            Answer::Facts(facts) => Ok(facts),
+            Answer::Bytes(_) => Err(Fault::Internal("bytes for a question about a key".into())),
+        }
     }
 
-    /// What the token says of itself, once a host has found it.
-    pub fn info(&self) -> Option<TokenInfo> {
-        unimplemented!("written in the next step")
+    /// What a host found when it logged in; `None` before the first has.
+    pub fn facts(&self) -> Option<Facts> {
+        self.supervisor.facts.lock().expect("no holder of this lock panics").clone()
     }
 
     /// How the token is, now and at each change.
     pub fn state(&self) -> watch::Receiver<State> {
-        self.state.subscribe()
+        self.supervisor.state.subscribe()
     }
 
     /// Ends all hosts: planned, and killed after two seconds. No job may come after it.
     pub async fn end(&self) {
-        unimplemented!("written in the next step")
+        self.end.send_replace(true);
+        if let Some(hosts) = self.hosts.lock().await.take() {
+            let _ = hosts.await;
+        }
+    }
+
+    async fn bytes(&self, work: Work, until: Instant) -> Result<Bytes, Fault> {
+        match self.ask(work, until).await? {
+            Answer::Bytes(bytes) => Ok(bytes),
+            Answer::Facts(_) => Err(Fault::Internal("facts for a question about bytes".into())),
+        }
+    }
+
+    async fn ask(&self, work: Work, until: Instant) -> Result<Answer, Fault> {
+        match &*self.supervisor.state.borrow() {
+            State::Starting | State::Up => {}
+            down @ (State::Away(_) | State::PinRefused(_) | State::Misconfigured(_)) => {
+                return Err(Fault::Unavailable(down.to_string()));
+            }
+        }
+        let (job, answer) = Job::new(work, until);
+        self.supervisor.queue.push(job)?;
+        match timeout_at(until.into(), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Fault::Internal("a job was dropped without an answer".into())),
+            Err(_) => Err(Fault::Deadline("in the queue or in the token".into())),
+        }
     }
 }

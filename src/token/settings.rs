@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::Deserialize;
 
 use super::TokenUri;
+use crate::{proto, wire::BUILD_ID};
 
 /// `[token.NAME]`: one token, the hosts that serve it, and their limits.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,6 +56,29 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What a host of this generation must know.
+    pub fn for_host(&self, generation: u32) -> proto::host::Settings {
+        let milliseconds = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        proto::host::Settings {
+            build_id: BUILD_ID.to_owned(),
+            generation,
+            module_path: self.uri.module_path.display().to_string(),
+            token_label: self.uri.label.clone(),
+            token_serial: self.uri.serial.clone(),
+            token_manufacturer: self.uri.manufacturer.clone(),
+            token_model: self.uri.model.clone(),
+            slot_id: self.uri.slot_id,
+            pin_file: self.pin_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            sessions: self.sessions,
+            read_write: self.read_write,
+            working_copies: self.working_copies,
+            reprove_interval_ms: milliseconds(self.reprove_interval),
+            call_timeout_ms: milliseconds(self.call_timeout),
+            slow_timeout_ms: milliseconds(self.slow_timeout),
+            init_reserved: self.init_reserved.clone().unwrap_or_default(),
+        }
+    }
+
     /// What is out of range, as (setting, sentence).
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();

@@ -97,15 +97,9 @@ impl Keys {
         if !definition.check_value.is_empty() {
             let _ = key.check_value.set(definition.check_value);
         }
+        // A reference never changes its meaning: a second definition is the first one again.
         let mut known = self.known.write().expect(UNPOISONED);
-        // The front defines a key again when it learnt its check value from another host.
-        if let Some(old) = known.get(&key.reference) {
-            if let (Some(value), None) = (key.check_value.get(), old.check_value.get()) {
-                let _ = old.check_value.set(value.clone());
-            }
-        } else {
-            known.insert(key.reference, Arc::new(key));
-        }
+        known.entry(key.reference).or_insert_with(|| Arc::new(key));
         Ok(())
     }
 

@@ -1,0 +1,660 @@
+//! One host process and the task that serves it: handshake, jobs out, answers in, until it ends.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::unix::net::UnixStream as StdUnixStream,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    process::{Child, Command},
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout, timeout_at},
+};
+use tracing::{info, warn};
+
+use super::{
+    Fault, Key, KeyFacts, Settings, Surroundings,
+    queue::{Answer, Job, Queue, Work},
+};
+use crate::{
+    proto::host::{
+        self, End, ForgetKey, FromHost, LogIn, Ready, ToHost, TokenFound, answer::Outcome,
+        from_host, job, to_host,
+    },
+    wire::{BUILD_ID, Board, Entry, Inbox, monotonic, on_wire, put},
+};
+
+/// How often a host's board is looked at for stuck calls.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a host may take to end when it is asked to.
+const END: Duration = Duration::from_secs(2);
+/// A miss in a generation younger than this needs no fresh generation to be believed.
+const FRESH: Duration = Duration::from_secs(10);
+/// An answer sooner than this lets the window grow, one later than twice this shrinks it.
+const PROMPT: Duration = Duration::from_millis(1);
+/// Lines a second that a host may write into our log.
+const LINES: u32 = 20;
+
+/// Why a host came to its end.
+#[derive(Debug)]
+pub(super) struct Death {
+    /// For the log.
+    pub(super) reason: String,
+    pub(super) class: host::FaultClass,
+    /// Whether it had made a proven MAC or another good answer.
+    pub(super) proven: bool,
+    /// Whether the library may have fallen over a job that it held: it crashed, hung or broke the
+    /// standard. A host that says why it ends had no such accident.
+    accident: bool,
+}
+
+impl Death {
+    fn new(class: host::FaultClass, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), class, proven: false, accident: false }
+    }
+
+    fn accident(class: host::FaultClass, reason: impl Into<String>) -> Self {
+        Self { accident: true, ..Self::new(class, reason) }
+    }
+
+    fn of(fault: Option<host::Fault>) -> Self {
+        let fault = fault.unwrap_or_default();
+        let call = format!("{} {}", fault.function, fault.code);
+        let parts = [fault.reason.as_str(), call.trim()];
+        let reason: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        Self::new(fault.class(), reason.join(": "))
+    }
+}
+
+/// A host that has found the token and waits to be let in.
+pub(super) struct Waiting {
+    line: Line,
+    /// What it found.
+    pub(super) found: TokenFound,
+}
+
+/// A host that serves.
+pub(super) struct Host {
+    line: Line,
+    ready: Ready,
+    started: Instant,
+    window: usize,
+    slots: Vec<Option<Pending>>,
+    free: Vec<u32>,
+    introduced: HashMap<u64, Arc<Key>>,
+    suspects: Vec<Entry>,
+    proven: bool,
+    ending: bool,
+}
+
+/// A job that the host has and we wait for.
+struct Pending {
+    sequence: u64,
+    sent: Instant,
+    job: Job,
+}
+
+/// The socket, the process and the board of one host.
+struct Line {
+    generation: u32,
+    stream: UnixStream,
+    inbox: Inbox,
+    out: BytesMut,
+    child: Child,
+    board: Board,
+    board_entries: u32,
+}
+
+/// Starts a host and brings it to the point where it would log in.
+pub(super) async fn start(
+    settings: &Settings,
+    surroundings: &Surroundings,
+    generation: u32,
+) -> Result<Waiting, Death> {
+    let begun = |error: io::Error| {
+        Death::new(host::FaultClass::TokenAway, format!("a host cannot be started: {error}"))
+    };
+    let mut line = Line::open(settings, surroundings, generation).map_err(begun)?;
+    match line.within(settings.start_timeout, to_host::Frame::Settings(settings.for_host(generation))).await? {
+        from_host::Frame::Hello(hello) if hello.build_id == BUILD_ID => {}
+        _ => {
+            return Err(Death::new(
+                host::FaultClass::Configuration,
+                "the hsmac binary was replaced while hsmac runs: restart hsmac",
+            ));
+        }
+    }
+    match line.receive_within(settings.start_timeout).await? {
+        from_host::Frame::TokenFound(found) => Ok(Waiting { line, found }),
+        from_host::Frame::Failed(failed) => Err(Death::of(failed.fault)),
+        _ => Err(Death::new(host::FaultClass::Bug, "the host did not say what it found")),
+    }
+}
+
+impl Waiting {
+    /// Lets the host log in, once.
+    pub(super) async fn log_in(mut self, settings: &Settings) -> Result<Host, Death> {
+        match self.line.within(settings.start_timeout, to_host::Frame::LogIn(LogIn {})).await? {
+            from_host::Frame::Ready(ready) => Ok(Host::new(self.line, ready)),
+            from_host::Frame::Failed(failed) => Err(Death::of(failed.fault)),
+            _ => Err(Death::new(host::FaultClass::Bug, "the host did not say that it is ready")),
+        }
+    }
+
+    /// Ends the host without a login.
+    pub(super) async fn dismiss(mut self) {
+        self.line.dismiss().await;
+    }
+}
+
+impl Host {
+    fn new(line: Line, ready: Ready) -> Self {
+        let mut host = Self {
+            line,
+            started: Instant::now(),
+            window: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            introduced: HashMap::new(),
+            suspects: Vec::new(),
+            proven: false,
+            ending: false,
+            ready,
+        };
+        host.window = host.least_window();
+        host
+    }
+
+    /// What the host said when it was ready.
+    pub(super) fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Serves the queue until the host ends or `end` is set; gives back what it could not finish.
+    pub(super) async fn serve(
+        mut self,
+        queue: &Queue,
+        sequences: &std::sync::atomic::AtomicU64,
+        end: &mut watch::Receiver<bool>,
+    ) -> Death {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut taken = Vec::new();
+        let death = loop {
+            if self.ending && self.pending() == 0 {
+                break Death::new(host::FaultClass::Unspecified, "planned");
+            }
+            let room = if self.ending { 0 } else { self.window.saturating_sub(self.pending()) };
+            if room > 0 {
+                let more = queue.take(room, &mut taken);
+                let filled = taken.len() == room;
+                for job in taken.drain(..) {
+                    self.send(job, sequences);
+                }
+                if more && filled {
+                    queue.call_another();
+                }
+            }
+            if let Err(error) = self.line.flush() {
+                break self.lost(&error).await;
+            }
+            let room = !self.ending && self.pending() < self.window;
+            tokio::select! {
+                biased;
+                readable = self.line.stream.readable() => {
+                    let received = readable.and_then(|()| self.line.receive());
+                    // Answers that came before an end are good; the rest goes to another host.
+                    if let Err(death) = self.take_answers(queue) {
+                        break death;
+                    }
+                    if let Err(error) = received {
+                        break self.lost(&error).await;
+                    }
+                }
+                _ = self.line.stream.writable(), if !self.line.out.is_empty() => {}
+                () = queue.arrival(), if room => {}
+                () = asked(end), if !self.ending => self.ending = true,
+                _ = look.tick() => {
+                    if let Some(death) = self.stuck() {
+                        break death;
+                    }
+                }
+            }
+        };
+        self.finish(death, queue).await
+    }
+
+    fn pending(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn send(&mut self, job: Job, sequences: &std::sync::atomic::AtomicU64) {
+        if let Some(key) = job.key()
+            && !self.introduced.contains_key(&key.reference())
+        {
+            put_frame(to_host::Frame::DefineKey(key.definition()), &mut self.line.out);
+            self.introduced.insert(key.reference(), Arc::clone(key));
+        }
+        let sequence = sequences.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("a window has fewer slots than u32 has numbers")
+        });
+        let work = match &job.work {
+            Work::Mac { key, message } => {
+                job::Work::Mac(host::Mac { key: key.reference(), message: message.clone() })
+            }
+            Work::Random { number_of_bytes } => {
+                job::Work::Random(host::Random { number_of_bytes: *number_of_bytes })
+            }
+            Work::Describe { key } => {
+                job::Work::DescribeKey(host::DescribeKey { key: key.reference() })
+            }
+        };
+        let frame = host::Job {
+            generation: self.line.generation,
+            slot,
+            sequence,
+            until: on_wire(job.until),
+            work: Some(work),
+        };
+        put_frame(to_host::Frame::Job(frame), &mut self.line.out);
+        self.slots[slot as usize] = Some(Pending { sequence, sent: Instant::now(), job });
+    }
+
+    /// Everything that has arrived. An error ends the host.
+    fn take_answers(&mut self, queue: &Queue) -> Result<(), Death> {
+        let broken = |what: String| Death::accident(host::FaultClass::Bug, what);
+        while let Some(frame) =
+            self.line.inbox.next::<FromHost>().map_err(|fault| broken(fault.to_string()))?
+        {
+            match frame.frame {
+                Some(from_host::Frame::Answer(answer)) => self.take_answer(answer, queue)?,
+                Some(from_host::Frame::KeyOpened(opened)) => self.judge(opened)?,
+                Some(from_host::Frame::KeyForgotten(_)) => {}
+                Some(from_host::Frame::Ending(ending)) => {
+                    let death = Death::of(ending.fault);
+                    let accident = death.class == host::FaultClass::Bug;
+                    return Err(Death { accident, ..death });
+                }
+                Some(
+                    from_host::Frame::Hello(_)
+                    | from_host::Frame::TokenFound(_)
+                    | from_host::Frame::Ready(_)
+                    | from_host::Frame::Failed(_),
+                )
+                | None => return Err(broken("the host began a second time".into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answer(&mut self, answer: host::Answer, queue: &Queue) -> Result<(), Death> {
+        let broken = |what: &str| Err(Death::accident(host::FaultClass::Bug, what));
+        // Security: an answer goes to the one job that it names, or to nobody.
+        if answer.generation != self.line.generation {
+            return broken("the host answered for another generation");
+        }
+        let known = self
+            .slots
+            .get_mut(answer.slot as usize)
+            .and_then(|slot| slot.take_if(|pending| pending.sequence == answer.sequence));
+        let Some(Pending { sent, job, .. }) = known else {
+            return broken("the host answered a job that it does not have");
+        };
+        self.free.push(answer.slot);
+        let took = sent.elapsed();
+        if took < PROMPT {
+            self.window = (self.window + 1).min(self.ready.sessions as usize + 64);
+        } else if took > 2 * PROMPT {
+            self.window = (self.window - 1).max(self.least_window());
+        }
+        match (answer.outcome, &job.work) {
+            (Some(Outcome::Mac(mac)), Work::Mac { key, .. }) => {
+                if mac.len() != key.spec().mac_algorithm().mac_len() {
+                    job.reply(Err(Fault::Internal("the host made a MAC of wrong length".into())));
+                    return broken("the host made a MAC of wrong length");
+                }
+                // The host's check value was judged when it opened the key; one that differs made
+                // the key untrusted, and nothing that is made with it leaves this process.
+                if let Some(trouble) = key.trouble() {
+                    job.reply(Err(Fault::Key(trouble)));
+                    return Ok(());
+                }
+                self.proven = true;
+                job.reply(Ok(Answer::Bytes(mac)));
+            }
+            (Some(Outcome::Random(bytes)), Work::Random { number_of_bytes }) => {
+                if bytes.len() != *number_of_bytes as usize {
+                    job.reply(Err(Fault::Internal("random bytes of wrong length".into())));
+                    return broken("the host answered with random bytes of wrong length");
+                }
+                self.proven = true;
+                job.reply(Ok(Answer::Bytes(bytes)));
+            }
+            (Some(Outcome::KeyFacts(facts)), Work::Describe { .. }) => {
+                self.proven = true;
+                job.reply(Ok(Answer::Facts(KeyFacts {
+                    sensitive: facts.sensitive,
+                    extractable: facts.extractable,
+                    never_extractable: facts.never_extractable,
+                    local: facts.local,
+                    check_value: facts.check_value.into(),
+                })));
+            }
+            (Some(Outcome::Fault(fault)), _) => self.take_fault(fault, job, queue),
+            _ => return broken("the host answered another question"),
+        }
+        Ok(())
+    }
+
+    fn take_fault(&mut self, fault: host::Fault, job: Job, queue: &Queue) {
+        let class = fault.class();
+        let Death { reason, .. } = Death::of(Some(fault));
+        match class {
+            host::FaultClass::Caller => job.reply(Err(Fault::Message(reason))),
+            host::FaultClass::Key => refuse_key(job, reason),
+            // "Gone" is said only by a fresh generation: some modules see new objects at
+            // C_Initialize alone.
+            host::FaultClass::KeyMissing => {
+                let fresh = self.started.elapsed() < FRESH;
+                let known_gone = job.key().is_some_and(|key| key.is_gone());
+                if fresh || known_gone || self.ending {
+                    if let Some(key) = job.key() {
+                        key.set_gone();
+                    }
+                    refuse_key(job, reason);
+                } else {
+                    info!(host = self.line.generation, %reason, "looking again with a fresh host");
+                    self.ending = true;
+                    queue.give_back(job);
+                }
+            }
+            host::FaultClass::Expired => job.reply(Err(Fault::Deadline(reason))),
+            host::FaultClass::Unsupported => job.reply(Err(Fault::Unsupported(reason))),
+            host::FaultClass::Retry | host::FaultClass::TokenAway => charge(job, &reason, queue),
+            host::FaultClass::Pin
+            | host::FaultClass::Configuration
+            | host::FaultClass::Bug
+            | host::FaultClass::Unspecified => job.reply(Err(Fault::Internal(reason))),
+        }
+    }
+
+    /// A host has opened a key: is it the key that we know?
+    fn judge(&mut self, opened: host::KeyOpened) -> Result<(), Death> {
+        let Some(key) = self.introduced.get(&opened.reference) else {
+            return Err(Death::new(host::FaultClass::Bug, "the host opened a key that it was not given"));
+        };
+        if key.trust(opened.check_value.into()) {
+            return Ok(());
+        }
+        let reference = opened.reference;
+        warn!(
+            key_id = %key.key_id(), locator = %key.locator(),
+            "the object is another key than before: its check value differs; the key is unavailable"
+        );
+        put_frame(to_host::Frame::ForgetKey(ForgetKey { reference }), &mut self.line.out);
+        self.introduced.remove(&reference);
+        Ok(())
+    }
+
+    /// Whether a call has been with the library longer than it may.
+    fn stuck(&mut self) -> Option<Death> {
+        if self.pending() == 0 {
+            self.suspects.clear();
+            return None;
+        }
+        let now = monotonic();
+        let late: Vec<Entry> = self
+            .line
+            .board
+            .entries(self.line.board_entries)
+            .into_iter()
+            .filter(|entry| entry.sequence != 0 && entry.stuck_at < now && self.has(entry.sequence))
+            .collect();
+        // Seen twice, since a board may be read while it is written.
+        let stuck = late.iter().any(|entry| self.suspects.contains(entry));
+        self.suspects = late;
+        stuck.then(|| {
+            Death::accident(
+                host::FaultClass::TokenAway,
+                "a call of the module does not return (call_timeout)",
+            )
+        })
+    }
+
+    fn has(&self, sequence: u64) -> bool {
+        self.slots.iter().flatten().any(|pending| pending.sequence == sequence)
+    }
+
+    /// The socket broke: what does the process say?
+    async fn lost(&mut self, error: &io::Error) -> Death {
+        let status = timeout(END, self.line.child.wait()).await;
+        let how = match status {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(_)) | Err(_) => error.to_string(),
+        };
+        Death::accident(host::FaultClass::Retry, format!("the host process ended: {how}"))
+    }
+
+    /// Gives every unanswered job another chance and gets rid of the process.
+    async fn finish(mut self, mut death: Death, queue: &Queue) -> Death {
+        let planned = death.class == host::FaultClass::Unspecified;
+        death.proven = self.proven;
+        let held: Vec<u64> = if death.accident {
+            let entries = self.line.board.entries(self.line.board_entries);
+            entries.into_iter().map(|entry| entry.sequence).collect()
+        } else {
+            Vec::new()
+        };
+        for pending in std::mem::take(&mut self.slots).into_iter().flatten().rev() {
+            if held.contains(&pending.sequence) {
+                charge(pending.job, &death.reason, queue);
+            } else {
+                queue.give_back(pending.job);
+            }
+        }
+        if planned {
+            self.line.dismiss().await;
+        } else {
+            self.line.kill();
+        }
+        death
+    }
+
+    fn least_window(&self) -> usize {
+        let sessions = self.ready.sessions as usize;
+        sessions + (sessions / 4).max(2)
+    }
+}
+
+impl Line {
+    fn open(
+        settings: &Settings,
+        surroundings: &Surroundings,
+        generation: u32,
+    ) -> io::Result<Self> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        let board_entries = settings.sessions + 1;
+        let board = Board::create(board_entries)?;
+        let mut command = Command::new(&surroundings.host_binary);
+        command
+            .arg("token-host")
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        // Security: a vendor library gets neither our settings nor anybody's credentials.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text == "NOTIFY_SOCKET"
+                || ["HSMAC", "AWS_", "LISTEN_"].iter().any(|prefix| text.starts_with(prefix))
+            {
+                command.env_remove(&name);
+            }
+        }
+        command.envs(&settings.env);
+        let mut child = command.spawn()?;
+        board.send(&ours)?;
+        ours.set_nonblocking(true)?;
+        if let Some(stdout) = child.stdout.take() {
+            tokio::spawn(relay(stdout, settings.name.clone(), generation));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(relay(stderr, settings.name.clone(), generation));
+        }
+        Ok(Self {
+            generation,
+            stream: UnixStream::from_std(ours)?,
+            inbox: Inbox::default(),
+            out: BytesMut::new(),
+            child,
+            board,
+            board_entries,
+        })
+    }
+
+    /// Says something and waits for the answer.
+    async fn within(
+        &mut self,
+        limit: Duration,
+        frame: to_host::Frame,
+    ) -> Result<from_host::Frame, Death> {
+        put_frame(frame, &mut self.out);
+        let out = std::mem::take(&mut self.out);
+        if let Err(error) = self.stream.write_all(&out).await {
+            return Err(Death::new(host::FaultClass::Retry, error.to_string()));
+        }
+        self.receive_within(limit).await
+    }
+
+    async fn receive_within(&mut self, limit: Duration) -> Result<from_host::Frame, Death> {
+        let until = tokio::time::Instant::now() + limit;
+        loop {
+            match self.inbox.next::<FromHost>() {
+                Ok(Some(FromHost { frame: Some(frame) })) => return Ok(frame),
+                Ok(Some(FromHost { frame: None })) => {
+                    return Err(Death::new(host::FaultClass::Bug, "an empty frame"));
+                }
+                Ok(None) => {}
+                Err(fault) => return Err(Death::new(host::FaultClass::Bug, fault.to_string())),
+            }
+            match timeout_at(until, self.stream.readable()).await {
+                Err(_) => {
+                    return Err(Death::new(
+                        host::FaultClass::TokenAway,
+                        format!("the module did not start within {limit:?} (start_timeout)"),
+                    ));
+                }
+                Ok(readable) => {
+                    if let Err(error) = readable.and_then(|()| self.receive()) {
+                        let status = timeout(END, self.child.wait()).await;
+                        let how = match status {
+                            Ok(Ok(status)) => status.to_string(),
+                            Ok(Err(_)) | Err(_) => error.to_string(),
+                        };
+                        return Err(Death::new(
+                            host::FaultClass::Retry,
+                            format!("the host process ended while it started: {how}"),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what is there.
+    fn receive(&mut self) -> io::Result<()> {
+        loop {
+            match self.stream.try_read_buf(self.inbox.space()) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes what the socket takes now.
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            match self.stream.try_write(&self.out) {
+                Ok(written) => bytes::Buf::advance(&mut self.out, written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A planned end, killed when it takes too long.
+    async fn dismiss(&mut self) {
+        put_frame(to_host::Frame::End(End {}), &mut self.out);
+        let out = std::mem::take(&mut self.out);
+        let said = self.stream.write_all(&out).await;
+        if said.is_err() || timeout(END, self.child.wait()).await.is_err() {
+            self.kill();
+        }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.start_kill();
+    }
+}
+
+/// Waits until the end is asked for.
+pub(super) async fn asked(end: &mut watch::Receiver<bool>) {
+    // A sender that is gone asks for the end too.
+    let _ = end.wait_for(|end| *end).await;
+}
+
+/// A job whose host had an accident with it: once more elsewhere, not twice.
+fn charge(mut job: Job, reason: &str, queue: &Queue) {
+    job.charges += 1;
+    if job.charges >= 2 {
+        job.reply(Err(Fault::Unavailable(format!("two hosts failed with this job: {reason}"))));
+    } else {
+        queue.give_back(job);
+    }
+}
+
+fn refuse_key(job: Job, reason: String) {
+    if let Some(key) = job.key() {
+        key.set_trouble(reason.clone());
+    }
+    job.reply(Err(Fault::Key(reason)));
+}
+
+fn put_frame(frame: to_host::Frame, out: &mut BytesMut) {
+    put(&ToHost { frame: Some(frame) }, out);
+}
+
+/// Vendor libraries print: into our log, so many lines a second.
+async fn relay(mut pipe: impl AsyncRead + Unpin, token: String, generation: u32) {
+    let mut chunk = [0; 4096];
+    let mut second = Instant::now();
+    let mut seen = 0;
+    while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
+        for line in chunk[..length].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if second.elapsed() > Duration::from_secs(1) {
+                second = Instant::now();
+                seen = 0;
+            }
+            seen += 1;
+            if seen <= LINES {
+                let line = String::from_utf8_lossy(line);
+                info!(token, host = generation, "module: {}", line.trim_end());
+            } else if seen == LINES + 1 {
+                info!(token, host = generation, "the module prints more than {LINES} lines a second");
+            }
+        }
+    }
+}
