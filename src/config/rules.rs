@@ -1,0 +1,286 @@
+//! What settings must fulfil together, beyond each having the right form.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::ErrorKind,
+    os::unix::fs::PermissionsExt as _,
+    time::Duration,
+};
+
+use super::{
+    Settings,
+    fault::{Fault, Spoiled, Warning, nearest},
+};
+use crate::{front::Listen, model::KeyReference};
+
+impl Settings {
+    /// Looks at the files that settings name: PIN files and modules. May be asked again while hsmac
+    /// runs.
+    pub fn check_files(&self) -> (Vec<Fault>, Vec<Warning>) {
+        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+        for (name, token) in &self.token {
+            let module = &token.uri.module_path;
+            if let Some(text) = match fs::metadata(module) {
+                Err(error) => Some(format!("the module {}: {}", module.display(), said(&error))),
+                Ok(found) if !found.is_file() => {
+                    Some(format!("the module {} is not a file", module.display()))
+                }
+                Ok(_) => None,
+            } {
+                faults.push(self.origins.fault(&format!("token.{name}.uri"), text));
+            }
+            let Some(pin_file) = &token.pin_file else {
+                continue;
+            };
+            let setting = format!("token.{name}.pin_file");
+            let shown = pin_file.display();
+            // Its metadata first: to open a FIFO would wait for a writer.
+            match fs::metadata(pin_file) {
+                Err(error) => {
+                    faults.push(
+                        self.origins
+                            .fault(&setting, format!("{shown}: {}", said(&error))),
+                    );
+                }
+                Ok(found) if !found.is_file() => {
+                    faults.push(
+                        self.origins
+                            .fault(&setting, format!("{shown} is not a regular file")),
+                    );
+                }
+                Ok(found) => {
+                    if let Err(error) = File::open(pin_file) {
+                        let text = format!("{shown}: {}", said(&error));
+                        faults.push(self.origins.fault(&setting, text));
+                    }
+                    let mode = found.permissions().mode() & 0o7777;
+                    if mode & 0o066 != 0 {
+                        let text = format!(
+                            "{shown} has mode {mode:04o}: others than its owner can read or write \
+                             the PIN; run chmod 0400 {shown}"
+                        );
+                        warnings.push(Warning(self.origins.fault(&setting, text)));
+                    }
+                }
+            }
+        }
+        (faults, warnings)
+    }
+
+    pub(super) fn rule_faults(&self, spoiled: &Spoiled) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut fault = |setting: &str, text: String| {
+            if !spoiled.covers(setting) {
+                faults.push(self.origins.fault(setting, text));
+            }
+        };
+        let in_region = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if self.region.is_empty() || !self.region.bytes().all(in_region) {
+            let text = "is no region: it must be lowercase letters, digits and -, as in us-west-2";
+            fault("region", format!("{:?} {text}", self.region));
+        }
+        if self.drain_timeout > Duration::from_secs(3600) {
+            fault("drain_timeout", "it must be at most 1h".into());
+        }
+        self.grpc_faults(&mut fault);
+        self.token_faults(&mut fault, spoiled);
+        self.key_faults(&mut fault, spoiled);
+        faults
+    }
+
+    pub(super) fn rule_warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if self
+            .grpc
+            .anonymous
+            .as_ref()
+            .is_some_and(|principal| principal.0.is_root())
+        {
+            warnings.push(Warning(self.origins.fault(
+                "grpc.anonymous",
+                "callers without proof are the account's root, which has all rights; name a user instead",
+            )));
+        }
+        for (name, token) in &self.token {
+            if token.uri.slot_id.is_some()
+                && token.uri.label.is_none()
+                && token.uri.serial.is_none()
+            {
+                warnings.push(Warning(self.origins.fault(
+                    &format!("token.{name}.uri"),
+                    "slot-id alone names the token, and slot numbers move; add token=LABEL or serial=NUMBER",
+                )));
+            }
+        }
+        warnings
+    }
+
+    fn grpc_faults(&self, fault: &mut impl FnMut(&str, String)) {
+        let exposed = match &self.grpc.listen {
+            Listen::Tcp(address) => !address.ip().is_loopback(),
+            Listen::Unix(_) => false,
+        };
+        if exposed {
+            fault(
+                "grpc.listen",
+                "until hsmac can authenticate callers it listens on loopback or a Unix socket only"
+                    .into(),
+            );
+        }
+        match &self.grpc.anonymous {
+            None => fault(
+                "grpc.anonymous",
+                format!(
+                    "required, but not set: without it nobody could call: callers prove who they \
+                     are in a later version; set anonymous = \"arn:aws:iam::{}:user/local\"",
+                    self.account
+                ),
+            ),
+            // Security: who cannot prove anything must at least be on this machine.
+            Some(_) if exposed => fault(
+                "grpc.anonymous",
+                "callers without proof are allowed on loopback or a Unix socket only".into(),
+            ),
+            Some(_) => {}
+        }
+        for (setting, value) in [
+            ("grpc.max_connections", self.grpc.max_connections),
+            ("grpc.max_streams", self.grpc.max_streams),
+        ] {
+            if !(1..=65_536).contains(&value) {
+                fault(
+                    setting,
+                    format!("{value} is out of range; it must be 1 to 65536"),
+                );
+            }
+        }
+        let range = Duration::from_millis(1)..=Duration::from_secs(3600);
+        if !range.contains(&self.grpc.default_deadline) {
+            fault("grpc.default_deadline", "it must be 1ms to 1h".into());
+        }
+    }
+
+    fn token_faults(&self, fault: &mut impl FnMut(&str, String), spoiled: &Spoiled) {
+        if self.token.is_empty() && !spoiled.within("token") {
+            fault(
+                "token",
+                "there is none; add [token.NAME] with its uri and pin_file".into(),
+            );
+        }
+        for (name, token) in &self.token {
+            let setting = format!("token.{name}");
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+            if name.is_empty() || !name.bytes().all(plain) {
+                fault(
+                    &setting,
+                    "a token's name has only letters, digits, - and _".into(),
+                );
+            }
+            for (within, text) in token.faults() {
+                fault(&format!("{setting}.{within}"), text);
+            }
+        }
+        match &self.new_keys {
+            Some(name) => self.unknown_token("new_keys", name, fault, spoiled),
+            None if self.token.len() > 1 => {
+                fault(
+                    "new_keys",
+                    "required, but not set: there are several tokens; name one".into(),
+                );
+            }
+            None => {}
+        }
+    }
+
+    fn key_faults(&self, fault: &mut impl FnMut(&str, String), spoiled: &Spoiled) {
+        let mut ids = BTreeSet::new();
+        let mut aliases = BTreeMap::new();
+        for (index, key) in self.key.iter().enumerate() {
+            let setting = |name: &str| format!("key[{index}].{name}");
+            if !spoiled.covers(&setting("key_id")) && !ids.insert(&key.key_id) {
+                fault(&setting("key_id"), format!("{} is there twice", key.key_id));
+            }
+            match &key.token {
+                Some(name) => self.unknown_token(&setting("token"), name, fault, spoiled),
+                None if self.token.len() > 1 => fault(
+                    &setting("token"),
+                    "required, but not set: there are several tokens; name one".into(),
+                ),
+                None => {}
+            }
+            for (number, alias) in key.aliases.iter().enumerate() {
+                let setting = format!("{}[{number}]", setting("aliases"));
+                if !matches!(alias.parse(), Ok(KeyReference::Alias(_))) {
+                    fault(
+                        &setting,
+                        format!(
+                            "{alias:?} is no alias: it must be alias/ and letters, digits, /, _ and -, \
+                             at most 256 characters"
+                        ),
+                    );
+                } else if let Some(first) = aliases.insert(alias, index) {
+                    fault(
+                        &setting,
+                        format!("{alias} is an alias of key[{first}] already"),
+                    );
+                }
+            }
+            if key.description.chars().count() > 8192 {
+                fault(
+                    &setting("description"),
+                    "it must be at most 8192 characters".into(),
+                );
+            }
+            let mac_len = key.key_spec.mac_algorithm().mac_len();
+            if let Some(value) = &key.check_value
+                && !spoiled.covers(&setting("key_spec"))
+                && value.bytes().len() != mac_len
+            {
+                fault(
+                    &setting("check_value"),
+                    format!(
+                        "it has {} hex digits; a key of {} has {}",
+                        value.bytes().len() * 2,
+                        key.key_spec,
+                        mac_len * 2
+                    ),
+                );
+            }
+        }
+    }
+
+    fn unknown_token(
+        &self,
+        setting: &str,
+        name: &str,
+        fault: &mut impl FnMut(&str, String),
+        spoiled: &Spoiled,
+    ) {
+        if self.token.contains_key(name) || spoiled.covers(&format!("token.{name}")) {
+            return;
+        }
+        let known = self.token.keys().map(String::as_str);
+        match nearest(name, known.clone()) {
+            Some(right) => fault(
+                setting,
+                format!("no token {name:?}; did you mean {right:?}?"),
+            ),
+            None => {
+                let known: Vec<&str> = known.collect();
+                fault(
+                    setting,
+                    format!("no token {name:?}; there are: {}", known.join(", ")),
+                );
+            }
+        }
+    }
+}
+
+fn said(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "no such file".into(),
+        ErrorKind::PermissionDenied => "hsmac may not read it".into(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,334 @@
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+const GOOD: &str = r#"account = "111122223333"
+region = "us-west-2"
+
+[grpc]
+listen = "127.0.0.1:50051"
+anonymous = "arn:aws:iam::111122223333:user/local"
+
+[token.primary]
+uri = "pkcs11:token=hsmac?module-path=module.so"
+pin_file = "pin"
+
+[[key]]
+key_id = "1234abcd-12ab-34cd-56ef-1234567890ab"
+object = "pkcs11:object=payments-mac"
+key_spec = "HMAC_256"
+aliases = ["alias/payments"]
+"#;
+
+struct Place {
+    folder: TempDir,
+    file: PathBuf,
+}
+
+fn place(text: &str) -> Place {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("hsmac.toml");
+    fs::write(&file, text).unwrap();
+    fs::write(folder.path().join("module.so"), "").unwrap();
+    let pin = folder.path().join("pin");
+    fs::write(&pin, "1234").unwrap();
+    fs::set_permissions(&pin, fs::Permissions::from_mode(0o400)).unwrap();
+    Place { folder, file }
+}
+
+impl Place {
+    fn load(
+        &self,
+        sets: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<(Settings, Vec<Warning>), Faults> {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let environment: Vec<(String, String)> = environment
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Settings::load(&self.file, &sets, environment.into_iter())
+    }
+
+    /// The faults, without the folder's name in them.
+    fn faults(&self, sets: &[&str], environment: &[(&str, &str)]) -> Vec<String> {
+        let faults = self
+            .load(sets, environment)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        let folder = format!("{}/", self.folder.path().display());
+        faults
+            .replace(&folder, "")
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn faults(text: &str) -> Vec<String> {
+    place(text).faults(&[], &[])
+}
+
+#[test]
+fn a_good_file_is_read_whole() {
+    let place = place(GOOD);
+    let (settings, warnings) = place.load(&[], &[]).unwrap();
+    assert_eq!(warnings, []);
+    let token = &settings.token["primary"];
+    assert_eq!(token.name, "primary");
+    assert_eq!(token.uri.module_path, place.folder.path().join("module.so"));
+    assert_eq!(token.pin_file, Some(place.folder.path().join("pin")));
+    assert_eq!(settings.state_dir, place.folder.path().join("state"));
+    assert_eq!(settings.drain_timeout, Duration::from_secs(20));
+    assert_eq!(settings.key.len(), 1);
+}
+
+#[test]
+fn set_beats_environment_beats_file() {
+    let place = place(&format!("{GOOD}[log]\nformat = \"text\"\n"));
+    let environment = [
+        ("HSMAC__REGION", "eu-west-1"),
+        ("HSMAC__GRPC__MAX_CONNECTIONS", "7"),
+        ("HSMAC__TOKEN__PRIMARY__ENV__SOFTHSM2_CONF", "/x"),
+        ("HSMAC_ENDPOINT", "unix:/x"),
+        ("STATE_DIRECTORY", "/var/lib/hsmac:/var/lib/other"),
+    ];
+    let (settings, _) = place.load(&["region=eu-west-2"], &environment).unwrap();
+    assert_eq!(settings.region, "eu-west-2");
+    assert_eq!(settings.grpc.max_connections, 7);
+    assert_eq!(settings.token["primary"].env["SOFTHSM2_CONF"], "/x");
+    assert_eq!(settings.state_dir, PathBuf::from("/var/lib/hsmac"));
+}
+
+#[test]
+fn all_faults_of_all_layers_come_at_once() {
+    let text = GOOD
+        .replace("[grpc]", "[grpc]\nmax_conections = 5")
+        .replace("account = \"111122223333\"", "account = \"12\"")
+        .replace("key_spec = \"HMAC_256\"", "key_spec = \"HMAC_257\"");
+    let found = place(&text).faults(
+        &["grpc.listen=here", "nonsense", "key.x=1"],
+        &[
+            ("HSMAC__GRPC__MAX_STREAMS", "many"),
+            ("HSMAC_GRPC_LISTEN", "x"),
+            ("HSMAC__KEY__X", "y"),
+        ],
+    );
+    assert_eq!(
+        found,
+        [
+            "hsmac.toml:1: account: \"12\" is no account: it must be 12 digits",
+            "hsmac.toml:5: grpc.max_conections: no such setting; did you mean max_connections?",
+            "hsmac.toml:16: key[0].key_spec: \"HMAC_257\" is no key spec; there are HMAC_224, HMAC_256, HMAC_384 and HMAC_512",
+            "environment HSMAC_GRPC_LISTEN: no such setting; did you mean HSMAC__GRPC__LISTEN?",
+            "environment HSMAC__GRPC__MAX_STREAMS: \"many\" is not a whole number",
+            "environment HSMAC__KEY__X: the environment does not reach the [[…]] lists; write them in the file",
+            "--set grpc.listen: \"here\" is no address; write 127.0.0.1:50051 or unix:/run/hsmac/grpc.sock",
+            "--set key.x: --set does not reach the [[…]] lists; write them in the file",
+            "--set section.key: one has no = in it; write --set section.key=value",
+        ]
+    );
+}
+
+#[test]
+fn what_is_missing_is_said_once() {
+    assert_eq!(
+        faults("[token.a]\n[[key]]\n"),
+        [
+            "hsmac.toml: account: required, but not set",
+            "hsmac.toml: grpc: required, but not set",
+            "hsmac.toml: region: required, but not set",
+            "hsmac.toml:1: token.a.uri: required, but not set",
+            "hsmac.toml:2: key[0].key_id: required, but not set",
+            "hsmac.toml:2: key[0].key_spec: required, but not set",
+            "hsmac.toml:2: key[0].object: required, but not set",
+        ]
+    );
+    assert_eq!(
+        faults("account = \"111122223333\"\nregion = \"us-west-2\"\n[grpc]\n"),
+        [
+            "hsmac.toml: token: there is none; add [token.NAME] with its uri and pin_file",
+            "hsmac.toml:3: grpc.anonymous: required, but not set: without it nobody could call: callers prove who they are in a later version; set anonymous = \"arn:aws:iam::111122223333:user/local\"",
+            "hsmac.toml:3: grpc.listen: required, but not set",
+        ]
+    );
+}
+
+#[test]
+fn what_comes_later_is_said_so() {
+    let text = GOOD
+        .replace("pin_file", "group = \"g\"\nrun_as = \"u\"\npin_file")
+        .replace("key_spec", "policy_file = \"p\"\nkey_spec")
+        + "[aws]\n[admin]\n[grpc.tls]\n[store.sqlite]\n[[principal]]\n";
+    let found = faults(&text);
+    assert_eq!(found.len(), 8, "{found:#?}");
+    for fault in found {
+        assert!(
+            fault.ends_with("this version of hsmac does not have it yet"),
+            "{fault}"
+        );
+    }
+}
+
+#[test]
+fn syntax_has_line_and_column() {
+    let found = faults("account = \"1\"\npin = '1234\n");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("hsmac.toml:2:"), "{found:?}");
+    assert!(!found[0].contains("1234"), "{found:?}");
+    assert!(faults("a = 1\na = 2\n")[0].starts_with("hsmac.toml:2:1: duplicate key"));
+}
+
+#[test]
+fn wrong_types_are_named() {
+    let text = "account = []\nregion = \"us-west-2\"\ndrain_timeout = \"soon\"\nkey = 5\n[grpc]\n\
+        listen = \"127.0.0.1:1\"\nanonymous = \"me\"\nreflection = \"perhaps\"\nmax_streams = -1\n\
+        [token]\na = 5\n[log]\nformat = \"xml\"\nlevel = \"x=loud\"\n";
+    let found = faults(text);
+    let expected = [
+        "hsmac.toml:1: account: a list stands where a string is wanted",
+        "hsmac.toml:3: drain_timeout: \"soon\" is no time; write \"10s\" or \"250ms\"",
+        "hsmac.toml:4: key: it must be a list",
+        "hsmac.toml:7: grpc.anonymous: \"me\" is no principal ARN; write arn:aws:iam::ACCOUNT:user/NAME",
+        "hsmac.toml:8: grpc.reflection: \"perhaps\" is not true or false",
+        "hsmac.toml:9: grpc.max_streams: -1 is out of range",
+        "hsmac.toml:11: token.a: it must be a table",
+        "hsmac.toml:13: log.format: \"xml\" is no format; there are text and json",
+        "hsmac.toml:14: log.level: \"x=loud\" is no level; write info, or info,hsmac=debug",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn rules_have_lines() {
+    let text = GOOD
+        .replace("us-west-2", "US West")
+        .replace("region", "new_keys = \"primry\"\nregion")
+        .replace("127.0.0.1:50051", "0.0.0.0:50051")
+        .replace("pin_file = \"pin\"", "pin_file = \"pin\"\nhosts = 17")
+        + "check_value = \"00112233445566778899aabbccddeeff00112233445566778899aabb\"\n\
+           [[key]]\nkey_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\"\nobject = \"pkcs11:object=a\"\n\
+           key_spec = \"HMAC_256\"\ntoken = \"other\"\naliases = [\"alias/payments\",\n\"payments\"]\n";
+    assert_eq!(
+        faults(&text),
+        [
+            "hsmac.toml:2: new_keys: no token \"primry\"; did you mean \"primary\"?",
+            "hsmac.toml:3: region: \"US West\" is no region: it must be lowercase letters, digits and -, as in us-west-2",
+            "hsmac.toml:6: grpc.listen: until hsmac can authenticate callers it listens on loopback or a Unix socket only",
+            "hsmac.toml:7: grpc.anonymous: callers without proof are allowed on loopback or a Unix socket only",
+            "hsmac.toml:12: token.primary.hosts: 17 is out of range; it must be 1 to 16",
+            "hsmac.toml:19: key[0].check_value: it has 56 hex digits; a key of HMAC_256 has 64",
+            "hsmac.toml:21: key[1].key_id: 1234abcd-12ab-34cd-56ef-1234567890ab is there twice",
+            "hsmac.toml:24: key[1].token: no token \"other\"; there are: primary",
+            "hsmac.toml:25: key[1].aliases[0]: alias/payments is an alias of key[0] already",
+            "hsmac.toml:26: key[1].aliases[1]: \"payments\" is no alias: it must be alias/ and letters, digits, /, _ and -, at most 256 characters",
+        ]
+    );
+}
+
+#[test]
+fn several_tokens_must_be_told_apart() {
+    let text = GOOD.replace(
+        "[[key]]",
+        "[token.second]\nuri = \"pkcs11:token=b?module-path=module.so\"\n[token.\"a b\"]\nuri = \"pkcs11:token=c?module-path=module.so\"\n[[key]]",
+    );
+    assert_eq!(
+        faults(&text),
+        [
+            "hsmac.toml: new_keys: required, but not set: there are several tokens; name one",
+            "hsmac.toml:14: token.a b: a token's name has only letters, digits, - and _",
+            "hsmac.toml:16: key[0].token: required, but not set: there are several tokens; name one",
+        ]
+    );
+}
+
+#[test]
+fn files_are_looked_at() {
+    let place = place(GOOD);
+    let (settings, _) = place.load(&[], &[]).unwrap();
+    let pin = place.folder.path().join("pin");
+    fs::set_permissions(&pin, fs::Permissions::from_mode(0o644)).unwrap();
+    let (_, warnings) = settings.check_files();
+    assert!(
+        matches!(&warnings[..], [one] if one.to_string().contains(":10: token.primary.pin_file: ") && one.to_string().contains("has mode 0644")),
+        "{warnings:?}"
+    );
+    fs::remove_file(&pin).unwrap();
+    fs::remove_file(place.folder.path().join("module.so")).unwrap();
+    assert_eq!(
+        place.faults(&[], &[]),
+        [
+            "hsmac.toml:9: token.primary.uri: the module module.so: no such file",
+            "hsmac.toml:10: token.primary.pin_file: pin: no such file",
+        ]
+    );
+    fs::create_dir(&pin).unwrap();
+    assert!(place.faults(&[], &[])[1].ends_with("pin is not a regular file"));
+}
+
+#[test]
+fn risky_settings_are_warned_of() {
+    let text = GOOD
+        .replace("user/local", "root")
+        .replace("token=hsmac", "slot-id=0");
+    let (_, warnings) = place(&text).load(&[], &[]).unwrap();
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warnings[0].contains(":6: grpc.anonymous: callers without proof are the account's root")
+    );
+    assert!(warnings[1].contains(":9: token.primary.uri: slot-id alone names the token"));
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let place = place(&GOOD.replace(
+        "pin_file",
+        "pin = \"s3cr3t\"\nuser_password = \"s3cr3t\"\npin_file",
+    ));
+    let found = place.faults(
+        &[
+            "token.primary.pin=s3cr3t",
+            "token.primary.uri=pkcs1:token=a?pin-value=s3cr3t",
+            "s3cr3t",
+        ],
+        &[
+            ("HSMAC__TOKEN__PRIMARY__SECRET", "s3cr3t"),
+            ("HSMAC_PIN", "s3cr3t"),
+        ],
+    );
+    assert!(found.len() >= 5, "{found:#?}");
+    assert!(!found.concat().contains("s3cr3t"), "{found:#?}");
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let faults = Settings::load(Path::new("/nowhere/hsmac.toml"), &[], std::iter::empty())
+        .map(|_| ())
+        .unwrap_err();
+    assert_eq!(
+        faults.to_string(),
+        "/nowhere/hsmac.toml: No such file or directory (os error 2)"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in ".{0,200}") {
+        let _ = place(&text).load(&[], &[]);
+    }
+
+    #[test]
+    fn no_toml_panics(
+        lines in prop::collection::vec(
+            r#"(account|region|key|token|grpc|"a\[99999999999\]"|"a.b"|grpc\.listen|token\.a|token\.a\.uri|log\.level) = (1|-1|1\.5|true|\[\]|\[1, "a"\]|\{\}|\{ a = 1 \}|"x"|2020-01-01)|\[(grpc|token|token\.a|log|key|aws)\]|\[\[(key|token|grpc)\]\]|(uri|listen|hosts|key_id|object|aliases|env) = (1|"x"|\[5\]|\{ A = "b" \})"#,
+            0..8,
+        ),
+        set in r"[a-z._=]{0,20}",
+    ) {
+        let _ = place(&lines.join("\n")).load(&[&set], &[("HSMAC__TOKEN__A__HOSTS", "x")]);
+    }
+}
