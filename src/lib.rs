@@ -1,4 +1,5 @@
 //! hsmac
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod front;

@@ -191,18 +191,18 @@ pub(super) fn syntax(file: &Path, text: &str, error: &toml_edit::TomlError) -> S
 
 /// Says what is wrong with the value at `setting`; `value` is what stands there, if it is a text.
 pub(super) fn wording(setting: &str, value: Option<&str>, error: &ConfigError) -> String {
-    let text = match error {
-        ConfigError::Type {
-            unexpected,
-            expected,
-            ..
-        } => mismatch(&unexpected.to_string(), expected),
-        other => {
-            let text = other.to_string();
-            match text.strip_prefix("unknown field `") {
-                Some(rest) => unknown_setting(setting, rest),
-                None => unpack(&text),
-            }
+    let text = if let ConfigError::Type {
+        unexpected,
+        expected,
+        ..
+    } = error
+    {
+        mismatch(&unexpected.to_string(), expected)
+    } else {
+        let text = error.to_string();
+        match text.strip_prefix("unknown field `") {
+            Some(rest) => unknown_setting(setting, rest),
+            None => unpack(&text),
         }
     };
     let shows = value.is_some_and(|value| text.contains(value.trim()));

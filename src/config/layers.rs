@@ -75,9 +75,11 @@ impl Layers {
                 }
                 Err(error) => {
                     let steps = steps(error.path());
-                    let stepped_over = match innermost(error.into_inner()) {
-                        ConfigError::NotFound(field) => self.stand_in(steps, &field, &mut spoiled),
-                        error => self.take_out(steps, &error, &mut spoiled),
+                    let error = innermost(error.into_inner());
+                    let stepped_over = if let ConfigError::NotFound(field) = &error {
+                        self.stand_in(steps, field, &mut spoiled)
+                    } else {
+                        self.take_out(steps, &error, &mut spoiled)
                     };
                     if !stepped_over {
                         break;
@@ -175,10 +177,10 @@ impl Layers {
     }
 
     fn under(&self, section: &str) -> Option<&ValueKind> {
-        match &self.tree.kind {
-            ValueKind::Table(table) => table.get(section).map(|value| &value.kind),
-            _ => None,
-        }
+        let ValueKind::Table(sections) = &self.tree.kind else {
+            return None;
+        };
+        sections.get(section).map(|value| &value.kind)
     }
 
     /// Tells what is wrong and takes it out. False if there is nothing to take out.
@@ -192,10 +194,10 @@ impl Layers {
             steps.pop();
         }
         let path = joined(&steps);
-        let value = find(&mut self.tree, &steps).and_then(|value| match &value.kind {
-            ValueKind::String(text) => Some(text.clone()),
-            _ => None,
-        });
+        let value = match find(&mut self.tree, &steps).map(|value| &value.kind) {
+            Some(ValueKind::String(text)) => Some(text.clone()),
+            Some(_) | None => None,
+        };
         let text = fault::wording(&path, value.as_deref(), error);
         self.faults.push(self.origins.fault(&path, text));
         // An element goes with its whole list: the others must keep their numbers.
@@ -208,7 +210,7 @@ impl Layers {
         };
         match find(&mut self.tree, &steps).map(|value| &mut value.kind) {
             Some(ValueKind::Table(table)) => table.remove(&last).is_some(),
-            _ => false,
+            Some(_) | None => false,
         }
     }
 

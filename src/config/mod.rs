@@ -103,7 +103,7 @@ impl Settings {
     /// Fills in what follows from the rest: token names, the state folder, absolute paths.
     fn fill_in(&mut self, file: &Path, state_directory: Option<&String>) {
         let file = absolute(file).unwrap_or_else(|_| file.to_owned());
-        let beside = file.parent().unwrap_or(Path::new("/"));
+        let beside = file.parent().unwrap_or_else(|| Path::new("/"));
         if self.state_dir.as_os_str().is_empty() {
             // systemd joins several folders with colons; the first is the service's own.
             let given = state_directory.and_then(|folders| folders.split(':').next());

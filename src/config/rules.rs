@@ -278,9 +278,9 @@ impl Settings {
 }
 
 fn said(error: &std::io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => "no such file".into(),
-        ErrorKind::PermissionDenied => "hsmac may not read it".into(),
-        _ => error.to_string(),
+    if error.kind() == ErrorKind::NotFound {
+        "no such file".into()
+    } else {
+        error.to_string()
     }
 }

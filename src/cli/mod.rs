@@ -1,0 +1,232 @@
+//! What a person types.
+//!
+//! Promises: help that teaches, exit codes that scripts can rely on (see [`Stop`]), nothing on
+//! stdout but what was asked for. Each subcommand is a file: its arguments and its `run`.
+
+mod bench_grpc;
+mod bench_token;
+mod check;
+mod client;
+mod dev;
+mod kms;
+mod serve;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod token;
+mod token_host;
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub use self::stop::{Stop, Verbs};
+use crate::config::{Settings, Warning};
+
+/// Runs what the arguments say; the first of them is the program's name.
+///
+/// # Errors
+/// Everything but success, `--help` and `--version` included.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Stop> {
+    let arguments: Vec<OsString> = arguments.collect();
+    let verbs = if arguments.get(1).is_some_and(|verb| verb == "kms") {
+        Verbs::Aws
+    } else {
+        Verbs::Own
+    };
+    let cli = Cli::try_parse_from(arguments).map_err(|error| Stop::Arguments(error, verbs))?;
+    match cli.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Dev(arguments) => dev::run(&arguments),
+        Command::Kms(arguments) => kms::run(arguments),
+        Command::Bench(Bench::Token(arguments)) => bench_token::run(&arguments),
+        Command::Bench(Bench::Grpc(arguments)) => bench_grpc::run(&arguments),
+        Command::Token(Token::Unlock(arguments)) => token::unlock(&arguments),
+        Command::Completions { shell } => completions(shell),
+        Command::Man => man(),
+        Command::TokenHost(arguments) => token_host::run(&arguments),
+        Command::TokenProvision(arguments) => token_host::provision(&arguments),
+    }
+}
+
+/// HMACs made inside a PKCS#11 token, over gRPC, with AWS KMS's contract.
+///
+/// hsmac stands between services and an HSM: a client sends a message and a key ID, the token makes
+/// the MAC, the key never leaves it.
+#[derive(Debug, Parser)]
+#[command(name = "hsmac", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hsmac dev                              try it: a SoftHSM token, a key, a server
+  hsmac kms generate-mac --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
+  hsmac check --config /etc/hsmac/hsmac.toml && hsmac serve --config /etc/hsmac/hsmac.toml
+
+Exit codes: 0 done; 64 usage; 69 token or store away; 70 a bug of hsmac; 78 configuration.
+`hsmac kms` ends as `aws` does: 252 usage, 254 service error, 255 not reachable.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve MACs over gRPC until SIGTERM.
+    ///
+    /// Reads the configuration, starts a host process for each token, listens. What only an edit of
+    /// the configuration cures ends it with 78, all faults at once; a token that is away does not:
+    /// hsmac says NOT_SERVING and keeps trying.
+    #[command(after_help = "\
+Examples:
+  hsmac serve --config /etc/hsmac/hsmac.toml
+  hsmac serve --config hsmac.toml --set grpc.listen=127.0.0.1:50052 --set log.level=debug
+  HSMAC__LOG__FORMAT=json hsmac serve --config hsmac.toml")]
+    Serve(serve::Arguments),
+
+    /// Look at configuration, tokens and keys, and explain what is wrong.
+    ///
+    /// Loads each module, logs in once, makes a MAC with each declared key and prints the check
+    /// values to pin. Ends with 0, 78 (edit the configuration) or 69 (a token is away).
+    #[command(after_help = "\
+Example:
+  hsmac check --config /etc/hsmac/hsmac.toml")]
+    Check(check::Arguments),
+
+    /// Make a SoftHSM token with a demo key, and serve it: for trying out and for tests.
+    ///
+    /// Loopback only, no proof asked of callers, account 000000000000, region us-east-1. The folder
+    /// holds an ordinary hsmac.toml to learn from; a second start uses what is there.
+    #[command(after_help = "\
+Examples:
+  hsmac dev
+  hsmac dev --dir /tmp/try --grpc 127.0.0.1:50052")]
+    Dev(dev::Arguments),
+
+    /// Call a server: verbs, flags and output are those of `aws kms`.
+    Kms(kms::Arguments),
+
+    /// Measure how fast a token or a server is.
+    #[command(subcommand)]
+    Bench(Bench),
+
+    /// Look after a token.
+    #[command(subcommand)]
+    Token(Token),
+
+    /// Print the completions of a shell.
+    #[command(after_help = "\
+Example:
+  hsmac completions bash > /etc/bash_completion.d/hsmac")]
+    Completions {
+        /// Whose completions.
+        shell: Shell,
+    },
+
+    /// Print the man page.
+    #[command(after_help = "\
+Example:
+  hsmac man | man -l -")]
+    Man,
+
+    /// A token's host process; `serve` starts it, its socket is its stdin.
+    #[command(hide = true)]
+    TokenHost(token_host::Arguments),
+
+    /// Makes a token for `dev` and for tests, in a process of its own.
+    #[command(hide = true)]
+    TokenProvision(token_host::ProvisionArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Measure the token alone, in this process: what the hardware gives without hsmac.
+    Token(bench_token::Arguments),
+    /// Measure a server over gRPC: calls per second, latencies, this process's own CPU share.
+    #[command(after_help = bench_grpc::EXAMPLES)]
+    Grpc(bench_grpc::Arguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Let hsmac try the PIN again after the token refused it.
+    ///
+    /// After a refused PIN hsmac does not log in any more until the PIN file changes, because tokens
+    /// lock themselves after a few wrong tries. This forgets the refusal; correct the PIN first.
+    #[command(after_help = "\
+Example:
+  hsmac token unlock primary --config /etc/hsmac/hsmac.toml")]
+    Unlock(token::UnlockArguments),
+}
+
+/// Which configuration.
+#[derive(Args, Debug)]
+struct Configuration {
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Override a setting, over file and environment (HSMAC__SECTION__KEY); may be given again.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Configuration {
+    /// # Errors
+    /// [`Stop::Config`], with every fault there is.
+    #[expect(
+        dead_code,
+        reason = "serve, check and token unlock come in the next commit"
+    )]
+    fn load(&self) -> Result<(Settings, Vec<Warning>), Stop> {
+        // `env::vars` would panic at a variable that is no UTF-8, whosever it is.
+        let environment = env::vars_os().filter_map(|(name, value)| {
+            Some((
+                name.into_string().ok()?,
+                value.to_string_lossy().into_owned(),
+            ))
+        });
+        Ok(Settings::load(&self.config, &self.set, environment)?)
+    }
+}
+
+fn completions(shell: Shell) -> Result<(), Stop> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hsmac", &mut script);
+    print(&script)
+}
+
+/// One page for all: hsmac(1), then each subcommand.
+fn man() -> Result<(), Stop> {
+    let mut root = Cli::command();
+    root.build();
+    let mut page = Vec::new();
+    render(&root, &mut page)?;
+    print(&page)
+}
+
+fn render(command: &clap::Command, page: &mut Vec<u8>) -> Result<(), Stop> {
+    clap_mangen::Man::new(command.clone())
+        .render(page)
+        .map_err(|error| Stop::Bug(error.to_string()))?;
+    command
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+        .try_for_each(|verb| render(verb, page))
+}
+
+/// Writes to stdout. A reader that has gone (`hsmac man | head`) is no fault.
+fn print(bytes: &[u8]) -> Result<(), Stop> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Stop::Bug(format!("cannot write to stdout: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,166 @@
+use std::ffi::OsString;
+
+use super::*;
+
+fn stop(arguments: &[&str]) -> Stop {
+    let arguments = std::iter::once("hsmac")
+        .chain(arguments.iter().copied())
+        .map(OsString::from);
+    run(arguments).unwrap_err()
+}
+
+#[test]
+fn the_tree_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_names_every_subcommand_and_hides_the_inner_ones() {
+    let help = stop(&["--help"]);
+    assert_eq!(help.exit_code(), 0);
+    let help = help.to_string();
+    for verb in [
+        "serve",
+        "check",
+        "dev",
+        "kms",
+        "bench",
+        "token",
+        "completions",
+        "man",
+    ] {
+        assert!(help.contains(&format!("\n  {verb} ")), "{verb}\n{help}");
+    }
+    assert!(
+        !help.contains("token-host") && !help.contains("token-provision"),
+        "{help}"
+    );
+    assert!(
+        help.contains("Examples:") && help.contains("Exit codes:"),
+        "{help}"
+    );
+}
+
+#[test]
+fn every_subcommand_has_help_with_an_example() {
+    for verbs in [
+        &["serve"][..],
+        &["check"],
+        &["dev"],
+        &["kms"],
+        &["bench", "grpc"],
+        &["token", "unlock"],
+        &["completions"],
+        &["man"],
+    ] {
+        let help = stop(&[verbs, &["--help"]].concat());
+        assert_eq!(help.exit_code(), 0);
+        assert!(help.to_string().contains("Example"), "{verbs:?}\n{help}");
+    }
+    let help = stop(&["kms", "--help"]).to_string();
+    for verb in [
+        "generate-mac",
+        "verify-mac",
+        "describe-key",
+        "list-keys",
+        "generate-random",
+    ] {
+        assert!(help.contains(&format!("\n  {verb} ")), "{verb}\n{help}");
+    }
+}
+
+#[test]
+fn exit_codes_are_sysexits_and_under_kms_those_of_aws() {
+    assert_eq!(stop(&["serve"]).exit_code(), 64);
+    assert_eq!(stop(&["srve"]).exit_code(), 64);
+    assert_eq!(stop(&[]).exit_code(), 64);
+    assert_eq!(stop(&["kms", "generate-mac"]).exit_code(), 252);
+    assert_eq!(
+        stop(&["kms", "generate-random", "--number-of-bytes", "x"]).exit_code(),
+        252
+    );
+    assert_eq!(stop(&["--version"]).exit_code(), 0);
+    assert_eq!(Stop::Config(String::new()).exit_code(), 78);
+    assert_eq!(Stop::Away(String::new()).exit_code(), 69);
+    assert_eq!(Stop::Bug(String::new()).exit_code(), 70);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_255() {
+    let gone = stop(&["kms", "list-keys", "--endpoint", "unix:/nowhere/grpc.sock"]);
+    assert_eq!(gone.exit_code(), 255);
+    assert!(
+        gone.to_string()
+            .starts_with("Could not connect to the endpoint URL: \"unix:/nowhere/grpc.sock\""),
+        "{gone}"
+    );
+}
+
+#[test]
+fn what_aws_users_type_is_understood() {
+    let parse = |arguments: &[&str]| {
+        Cli::try_parse_from(["hsmac", "kms"].iter().chain(arguments)).map(|_| ())
+    };
+    let mac = [
+        "--key-id",
+        "alias/a",
+        "--message",
+        "hi",
+        "--mac-algorithm",
+        "HMAC_SHA_256",
+    ];
+    for verb in [
+        &["generate-mac"][..],
+        &["generate-mac", "--dry-run"],
+        &[
+            "generate-mac",
+            "--no-dry-run",
+            "--grant-tokens",
+            "a",
+            "b",
+            "--output",
+            "text",
+        ],
+        &[
+            "verify-mac",
+            "--mac",
+            "aGk=",
+            "--endpoint-url",
+            "http://127.0.0.1:1",
+        ],
+    ] {
+        parse(&[verb, &mac].concat()).unwrap();
+    }
+    parse(&[
+        "list-keys",
+        "--limit",
+        "5",
+        "--marker",
+        "m",
+        "--timeout",
+        "3",
+    ])
+    .unwrap();
+    assert!(parse(&[&["verify-mac", "--mac", "?"][..], &mac].concat()).is_err());
+}
+
+#[test]
+fn the_man_page_and_the_completions_know_the_verbs() {
+    let mut page = Vec::new();
+    let mut root = Cli::command();
+    root.build();
+    render(&root, &mut page).unwrap();
+    let page = String::from_utf8(page).unwrap();
+    for verb in [
+        "hsmac serve",
+        "hsmac kms generate\\-mac",
+        "hsmac bench grpc",
+    ] {
+        assert!(page.contains(verb), "{verb}");
+    }
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "hsmac", &mut script);
+        assert!(String::from_utf8(script).unwrap().contains("generate-mac"));
+    }
+}
