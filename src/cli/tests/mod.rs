@@ -1,3 +1,5 @@
+mod service;
+
 use std::ffi::OsString;
 
 use super::*;

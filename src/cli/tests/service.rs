@@ -1,0 +1,196 @@
+//! The client's commands against a small service of our own that answers as told: well, damaged,
+//! with an exception, or never.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tokio_stream::Empty;
+use tonic::{Code, Request, Response, Status, Streaming, codegen::tokio_stream};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::*;
+use crate::proto::v1::{
+    GenerateMacRequest, GenerateMacResponse, GenerateMacsRequest, GenerateMacsResponse,
+    GenerateRandomRequest, GenerateRandomResponse, VerifyMacRequest, VerifyMacResponse,
+    VerifyMacsRequest, VerifyMacsResponse,
+    mac_service_server::{MacService, MacServiceServer},
+};
+
+/// Does what the key ID says.
+struct Fake;
+
+#[tonic::async_trait]
+impl MacService for Fake {
+    async fn generate_mac(
+        self: Arc<Self>,
+        request: Request<GenerateMacRequest>,
+    ) -> Result<Response<GenerateMacResponse>, Status> {
+        let request = request.into_inner();
+        let mac = Bytes::from_static(b"hi");
+        let mut reply = GenerateMacResponse {
+            mac_algorithm: request.mac_algorithm,
+            mac_crc32c: Some(crc32c::crc32c(&mac)),
+            mac,
+            key_id: "arn:good".into(),
+            verified_message_crc32c: request.message_crc32c
+                == Some(crc32c::crc32c(&request.message)),
+        };
+        match request.key_id.as_str() {
+            "damaged" => reply.mac_crc32c = Some(0),
+            "unverified" => reply.verified_message_crc32c = false,
+            "silent" => pending().await,
+            _ => {}
+        }
+        Ok(Response::new(reply))
+    }
+
+    async fn verify_mac(
+        self: Arc<Self>,
+        _: Request<VerifyMacRequest>,
+    ) -> Result<Response<VerifyMacResponse>, Status> {
+        let metadata = HashMap::from([("exception".into(), "KMSInvalidMacException".into())]);
+        let details = ErrorDetails::with_error_info("KMS_INVALID_MAC", "hsmac", metadata);
+        let mut status = Status::with_error_details(Code::InvalidArgument, "no match", details);
+        status
+            .metadata_mut()
+            .insert("x-request-id", "r-1".parse().unwrap());
+        Err(status)
+    }
+
+    async fn generate_random(
+        self: Arc<Self>,
+        _: Request<GenerateRandomRequest>,
+    ) -> Result<Response<GenerateRandomResponse>, Status> {
+        Err(Status::unimplemented("some other server"))
+    }
+
+    type GenerateMacsStream = Empty<Result<GenerateMacsResponse, Status>>;
+
+    async fn generate_macs(
+        self: Arc<Self>,
+        _: Request<Streaming<GenerateMacsRequest>>,
+    ) -> Result<Response<Self::GenerateMacsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type VerifyMacsStream = Empty<Result<VerifyMacsResponse, Status>>;
+
+    async fn verify_macs(
+        self: Arc<Self>,
+        _: Request<Streaming<VerifyMacsRequest>>,
+    ) -> Result<Response<Self::VerifyMacsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// Serves on a thread of its own until the test ends; gives the endpoint.
+fn serve() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = TowerToHyperService::new(MacServiceServer::new(Fake));
+                tokio::spawn(
+                    http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        })
+    });
+    endpoint
+}
+
+fn command(line: &str) -> Result<(), Stop> {
+    run(line.split(' ').map(OsString::from))
+}
+
+const MAC: &str = "--message hello --mac-algorithm HMAC_SHA_256";
+
+#[test]
+fn an_answer_is_success_and_a_damaged_one_is_not() {
+    let at = serve();
+    command(&format!(
+        "hsmac kms generate-mac --key-id good {MAC} --endpoint {at}"
+    ))
+    .unwrap();
+    for key_id in ["damaged", "unverified"] {
+        let line = format!("hsmac kms generate-mac --key-id {key_id} {MAC} --endpoint {at}");
+        let stop = command(&line).unwrap_err();
+        assert_eq!(stop.exit_code(), 255);
+        assert!(stop.to_string().starts_with("CRC32C mismatch"), "{stop}");
+    }
+}
+
+#[test]
+fn an_exception_is_told_as_aws_tells_it() {
+    let at = serve();
+    let line = format!("hsmac kms verify-mac --key-id k {MAC} --mac aGk= --endpoint {at}");
+    let stop = command(&line).unwrap_err();
+    assert_eq!(stop.exit_code(), 254);
+    assert_eq!(
+        stop.to_string(),
+        "\nAn error occurred (KMSInvalidMacException) when calling the VerifyMac operation: no match\
+         \nrequest ID: r-1"
+    );
+}
+
+#[test]
+fn what_is_no_exception_of_ours_is_255() {
+    let at = serve();
+    let stop = command(&format!(
+        "hsmac kms generate-random --number-of-bytes 5 --endpoint {at}"
+    ))
+    .unwrap_err();
+    assert_eq!(stop.exit_code(), 255);
+    assert!(
+        stop.to_string()
+            .contains("did not answer as hsmac does: Unimplemented"),
+        "{stop}"
+    );
+    let line = format!("hsmac kms generate-mac --key-id silent {MAC} --timeout 1 --endpoint {at}");
+    let stop = command(&line).unwrap_err();
+    assert_eq!(stop.exit_code(), 255);
+    assert!(
+        stop.to_string().starts_with("Read timeout on endpoint URL"),
+        "{stop}"
+    );
+}
+
+#[test]
+fn the_bench_runs_closed_and_open_and_ends_in_time() {
+    let at = serve();
+    for rate in ["", " --rate 200"] {
+        let start = Instant::now();
+        command(&format!(
+            "hsmac bench grpc --key-id good --connections 2 --streams 2 --warmup 50ms \
+             --duration 300ms --json --endpoint {at}{rate}"
+        ))
+        .unwrap();
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    let gone = command("hsmac bench grpc --key-id good --endpoint unix:/nowhere/s").unwrap_err();
+    assert_eq!(gone.exit_code(), 69);
+}
