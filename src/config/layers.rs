@@ -87,6 +87,11 @@ impl Layers {
                 }
             }
         }
+        let mut loose = Vec::new();
+        loose_leaves(&self.tree, &mut Vec::new(), &mut loose);
+        for (setting, text) in loose {
+            self.faults.push(self.origins.fault(&setting, text));
+        }
         Read {
             settings,
             spoiled,
@@ -250,6 +255,9 @@ impl Layers {
     }
 }
 
+/// Settings that are true or false.
+const SWITCHES: [&str; 4] = ["enabled", "read_write", "reflection", "working_copies"];
+
 /// Required settings, each with a value that can be read in its place.
 const STAND_INS: [(&str, &str); 8] = [
     ("account", "000000000000"),
@@ -331,6 +339,42 @@ fn find<'a>(tree: &'a mut Value, steps: &[Step]) -> Option<&'a mut Value> {
             (ValueKind::Array(list), Step::Element(index)) => list.get_mut(*index),
             _ => None,
         })
+}
+
+/// Finds what `config` reads too kindly: it takes `true` for 1 and for "true", and rounds 1.5.
+fn loose_leaves(tree: &Value, path: &mut Vec<Step>, loose: &mut Vec<(String, String)>) {
+    match &tree.kind {
+        ValueKind::Table(table) => {
+            for (key, value) in table {
+                path.push(Step::Key(key.clone()));
+                loose_leaves(value, path, loose);
+                path.pop();
+            }
+        }
+        ValueKind::Array(list) => {
+            for (index, value) in list.iter().enumerate() {
+                path.push(Step::Element(index));
+                loose_leaves(value, path, loose);
+                path.pop();
+            }
+        }
+        ValueKind::Float(_) => loose.push((joined(path), "it must not be a fraction".into())),
+        ValueKind::Boolean(value) => {
+            let last = path.last().map(Step::to_string).unwrap_or_default();
+            if !SWITCHES.contains(&last.as_str()) {
+                loose.push((
+                    joined(path),
+                    format!("{value} stands where a text or a number is wanted"),
+                ));
+            }
+        }
+        ValueKind::Nil
+        | ValueKind::I64(_)
+        | ValueKind::I128(_)
+        | ValueKind::U64(_)
+        | ValueKind::U128(_)
+        | ValueKind::String(_) => {}
+    }
 }
 
 /// Lays `over` on `under`, table by table. Not `config`'s own merge: that reads top-level names as

@@ -204,6 +204,21 @@ fn wrong_types_are_named() {
 }
 
 #[test]
+fn types_are_not_bent() {
+    let text = GOOD.replace(
+        "[grpc]",
+        "[grpc]\nmax_streams = true\nmax_connections = 1.5\nreflection = true",
+    );
+    assert_eq!(
+        faults(&text),
+        [
+            "hsmac.toml:5: grpc.max_streams: true stands where a text or a number is wanted",
+            "hsmac.toml:6: grpc.max_connections: it must not be a fraction",
+        ]
+    );
+}
+
+#[test]
 fn rules_have_lines() {
     let text = GOOD
         .replace("us-west-2", "US West")
