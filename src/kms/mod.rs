@@ -1,5 +1,278 @@
-//! The operations of the KMS API.
+//! The operations of the KMS API: what a front decodes, this room decides.
+//!
+//! Hides: how a key ID finds its key, who may do what, in which state a key serves, which token
+//! has it. Promises: every operation checks in KMS's order, once: constraints → key → rights →
+//! state → algorithm → token → dry run; no fault names what only the log may read; nothing is
+//! looked up outside memory before the token is asked. Does not: know a wire; each front
+//! translates plain requests, answers and [`Error`]s to its own.
 
+mod describe;
+mod keys;
+mod mac;
+mod serving;
 mod settings;
+mod validate;
 
+pub use describe::{DescribeKey, KeyMetadata, KeyPage, ListKeys, ListedKey, TokenFacts};
+pub use mac::{GenerateMac, GenerateRandom, MacMade, MacVerified, VerifyMac};
+pub use serving::Serving;
 pub use settings::{DeclaredKey, Settings};
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use keys::{Catalogue, Record};
+
+use crate::{
+    error::{Error, Kind, Violation},
+    model::{Caller, KeyState, is_reserved},
+    token::{self, Token},
+};
+
+/// A member that names one of a closed set, as the client wrote it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Named<T> {
+    /// The request does not have it.
+    Absent,
+    /// One of the set.
+    Known(T),
+    /// None of the set.
+    Unknown(String),
+}
+
+/// The keys, and the tokens that they are in.
+pub struct Kms {
+    catalogue: Catalogue,
+    tokens: Vec<Arc<Token>>,
+    names: Vec<String>,
+    random: Option<usize>,
+    reserved_messages: AtomicU64,
+}
+
+impl Kms {
+    /// Maps declared keys to tokens; each token stands under its name in the configuration.
+    ///
+    /// # Errors
+    /// A sentence on the first declaration that contradicts another or names no token.
+    pub fn new(
+        settings: Settings,
+        tokens: BTreeMap<String, Arc<Token>>,
+    ) -> Result<Arc<Self>, String> {
+        let (names, tokens) = tokens.into_iter().unzip();
+        Self::with(settings, names, tokens).map(Arc::new)
+    }
+
+    /// How often a client asked for the MAC of a message that hsmac keeps for itself.
+    pub fn reserved_messages(&self) -> u64 {
+        self.reserved_messages.load(Ordering::Relaxed)
+    }
+
+    /// Whether each token serves, now and at each change.
+    pub fn serving(&self) -> Vec<Serving> {
+        self.tokens
+            .iter()
+            .map(|token| Serving::new(token.name(), token.state()))
+            .collect()
+    }
+
+    fn with(
+        settings: Settings,
+        names: Vec<String>,
+        tokens: Vec<Arc<Token>>,
+    ) -> Result<Self, String> {
+        let random =
+            match &settings.new_keys {
+                Some(name) => Some(names.iter().position(|known| known == name).ok_or_else(
+                    || format!("new_keys names the token {name:?}, but there is no [token.{name}]"),
+                )?),
+                None if names.len() == 1 => Some(0),
+                None => None,
+            };
+        Ok(Self {
+            catalogue: Catalogue::new(settings, &names)?,
+            tokens,
+            names,
+            random,
+            reserved_messages: AtomicU64::new(0),
+        })
+    }
+
+    /// The key of a request whose constraints hold: resolved, and the caller allowed to use it.
+    fn admit(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        key_id: &str,
+        grant_tokens: &[String],
+    ) -> Result<&Arc<Record>, Error> {
+        let record = self.catalogue.resolve(caller, operation, key_id)?;
+        // Security: the place where rights are decided, after the key is known and before its state
+        // shows. There are no policies yet: whom a front lets in may do everything in its account.
+        // There are no grants either, so no grant token can be one of ours.
+        if !grant_tokens.is_empty() {
+            return Err(Error::new(Kind::InvalidGrantToken, ""));
+        }
+        Ok(record)
+    }
+
+    fn token(&self, record: &Record) -> &Token {
+        &self.tokens[record.token]
+    }
+
+    /// The constraint that no client's message is one that hsmac signs for itself.
+    fn refuse_reserved(&self, message: Option<&[u8]>, broken: &mut Vec<Violation>) {
+        if message.is_some_and(is_reserved) {
+            let count = self.reserved_messages.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::debug!(
+                count,
+                "a client's message begins with hsmac's reserved prefix"
+            );
+            broken.push(validate::clause(
+                "message",
+                "Member must not begin with the 16 bytes that hsmac keeps for its own messages",
+            ));
+        }
+    }
+}
+
+/// The operations, as rights name them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Operation {
+    DescribeKey,
+    GenerateMac,
+    VerifyMac,
+}
+
+impl Operation {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::DescribeKey => "DescribeKey",
+            Self::GenerateMac => "GenerateMac",
+            Self::VerifyMac => "VerifyMac",
+        }
+    }
+}
+
+/// Refuses what the key's state does not allow.
+fn require_enabled(record: &Record) -> Result<(), Error> {
+    match record.state() {
+        KeyState::Enabled => Ok(()),
+        KeyState::Disabled => Err(Error::new(
+            Kind::Disabled,
+            format!("{} is disabled.", record.arn),
+        )),
+        KeyState::Unavailable => {
+            let reason = record.key.trouble().unwrap_or_default();
+            Err(unavailable(&record.arn).because(reason))
+        }
+    }
+}
+
+/// What a token's fault is to a client: its own words stay in the cause.
+fn from_key(fault: token::Fault, record: &Record) -> Error {
+    match fault {
+        token::Fault::Key(_) => unavailable(&record.arn).because(fault),
+        token::Fault::Message(_) => Error::violations(vec![validate::clause(
+            "message",
+            "Member must be a message that the key's token accepts; this token accepts only shorter ones",
+        )])
+        .because(fault),
+        token::Fault::Saturated
+        | token::Fault::Deadline(_)
+        | token::Fault::Unavailable(_)
+        | token::Fault::Unsupported(_)
+        | token::Fault::Internal(_) => from_token(fault),
+    }
+}
+
+/// The same where no key is involved.
+fn from_token(fault: token::Fault) -> Error {
+    let error = match &fault {
+        token::Fault::Saturated => Error::new(
+            Kind::Throttling,
+            "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.",
+        )
+        .retry_after(SATURATION_PAUSE),
+        token::Fault::Deadline(_) => Error::new(
+            Kind::DependencyTimeout,
+            "The system timed out while trying to fulfill the request. You can retry the request.",
+        ),
+        token::Fault::Unavailable(_) => Error::new(
+            Kind::KeyUnavailable,
+            "The request was rejected because the token was not available. You can retry the request.",
+        ),
+        token::Fault::Unsupported(_) => Error::new(
+            Kind::UnsupportedOperation,
+            "The request was rejected because the token does not support the operation.",
+        ),
+        token::Fault::Key(_) | token::Fault::Message(_) | token::Fault::Internal(_) => Error::new(
+            Kind::Internal,
+            "The request was rejected because an internal exception occurred. The request can be retried.",
+        ),
+    };
+    error.because(fault)
+}
+
+fn unavailable(arn: &str) -> Error {
+    Error::new(Kind::InvalidState, format!("{arn} is unavailable."))
+}
+
+/// A full queue of the default length is worked off in about this time.
+const SATURATION_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{keys::tests::settings, *};
+    use crate::token::Fault;
+
+    /// The operations with a catalogue and no token: all that is decided before a token is asked.
+    pub(crate) fn without_tokens() -> Arc<Kms> {
+        Arc::new(Kms::with(settings(), vec!["a".into(), "b".into()], Vec::new()).unwrap())
+    }
+
+    #[test]
+    fn faults_of_the_token_keep_their_words_in_the_cause() {
+        let kms = without_tokens();
+        let record = kms.catalogue.any();
+        for (fault, kind) in [
+            (Fault::Saturated, Kind::Throttling),
+            (Fault::Deadline("CKR_X".into()), Kind::DependencyTimeout),
+            (Fault::Unavailable("CKR_X".into()), Kind::KeyUnavailable),
+            (Fault::Key("CKR_X".into()), Kind::InvalidState),
+            (Fault::Message("CKR_X".into()), Kind::Validation),
+            (
+                Fault::Unsupported("CKR_X".into()),
+                Kind::UnsupportedOperation,
+            ),
+            (Fault::Internal("CKR_X".into()), Kind::Internal),
+        ] {
+            let cause = fault.to_string();
+            let error = from_key(fault, record);
+            assert_eq!(error.kind(), kind);
+            assert!(
+                !error.say().contains("CKR") && !error.say().is_empty(),
+                "{error}"
+            );
+            assert_eq!(error.cause().unwrap().to_string(), cause);
+            assert_eq!(error.pause().is_some(), kind == Kind::Throttling);
+        }
+    }
+
+    #[test]
+    fn new_keys_must_name_a_token() {
+        let named = Settings {
+            new_keys: Some("c".into()),
+            ..settings()
+        };
+        let fault = Kms::with(named, vec!["a".into(), "b".into()], Vec::new())
+            .err()
+            .unwrap();
+        assert!(fault.contains("[token.c]"), "{fault}");
+    }
+}

@@ -1,0 +1,267 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use super::{Kms, Operation, Record, validate};
+use crate::{
+    error::{Error, Kind},
+    model::{AccountId, Caller, KeyId, KeySpec, KeyState, Origin},
+};
+
+/// KMS: DescribeKeyRequest.
+#[derive(Clone, Debug)]
+pub struct DescribeKey {
+    /// Key ID, key ARN, alias name or alias ARN.
+    pub key_id: Option<String>,
+    /// Grants that the caller relies on.
+    pub grant_tokens: Vec<String>,
+}
+
+/// KMS: KeyMetadata, as far as it is not the same for every key.
+#[derive(Clone, Debug)]
+pub struct KeyMetadata {
+    /// Whose key it is.
+    pub account: AccountId,
+    /// The key ID.
+    pub key_id: KeyId,
+    /// The key's ARN.
+    pub arn: Arc<str>,
+    /// For people.
+    pub description: String,
+    /// Where it stands in its life.
+    pub state: KeyState,
+    /// Where its material comes from.
+    pub origin: Origin,
+    /// Its length and algorithm.
+    pub spec: KeySpec,
+    /// What the token says of it; absent while the token cannot be asked.
+    pub token: Option<TokenFacts>,
+}
+
+/// Ours: what a token says of a key's object and of itself.
+#[derive(Clone, Debug)]
+pub struct TokenFacts {
+    /// The token's name in the configuration.
+    pub name: String,
+    /// CK_TOKEN_INFO.label
+    pub label: String,
+    /// CK_TOKEN_INFO.manufacturerID
+    pub manufacturer: String,
+    /// CK_TOKEN_INFO.model
+    pub model: String,
+    /// CK_TOKEN_INFO.serialNumber
+    pub serial_number: String,
+    /// CKA_SENSITIVE
+    pub sensitive: bool,
+    /// CKA_EXTRACTABLE is false.
+    pub non_extractable: bool,
+    /// CKA_NEVER_EXTRACTABLE
+    pub never_extractable: bool,
+    /// CKA_LOCAL
+    pub local: bool,
+    /// The key check value in lowercase hex.
+    pub check_value: String,
+    /// Whether the configuration names the check value.
+    pub check_value_pinned: bool,
+}
+
+/// KMS: ListKeysRequest.
+#[derive(Clone, Debug)]
+pub struct ListKeys {
+    /// 1 to 1,000; 100 if absent.
+    pub limit: Option<i64>,
+    /// [`KeyPage::next_marker`] of the page before.
+    pub marker: Option<String>,
+}
+
+/// KMS: ListKeysResponse.
+#[derive(Clone, Debug)]
+pub struct KeyPage {
+    /// In the order of their IDs.
+    pub keys: Vec<ListedKey>,
+    /// Where the next page begins, if there is one.
+    pub next_marker: Option<String>,
+}
+
+/// KMS: KeyListEntry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ListedKey {
+    /// The key ID.
+    pub key_id: KeyId,
+    /// The key's ARN.
+    pub arn: Arc<str>,
+}
+
+impl Kms {
+    /// What is known of one key; works while its token is away.
+    ///
+    /// # Errors
+    /// Those of KMS's DescribeKey.
+    pub async fn describe_key(
+        &self,
+        caller: &Caller,
+        request: DescribeKey,
+        until: Instant,
+    ) -> Result<KeyMetadata, Error> {
+        let mut broken = Vec::new();
+        let key_id = validate::key_id(request.key_id.as_deref(), &mut broken);
+        validate::grant_tokens(&request.grant_tokens, &mut broken);
+        let (Some(key_id), true) = (key_id, broken.is_empty()) else {
+            return Err(validate::refuse(broken));
+        };
+        let record = self.admit(
+            caller,
+            Operation::DescribeKey,
+            key_id,
+            &request.grant_tokens,
+        )?;
+
+        // The state is read after the token was asked: what it says may be why the key cannot serve.
+        let token = self
+            .facts(record, until.min(Instant::now() + ASK_TOKEN))
+            .await;
+        Ok(KeyMetadata {
+            account: record.account.clone(),
+            key_id: record.key_id.clone(),
+            arn: record.arn.clone(),
+            description: record.description.clone(),
+            state: record.state(),
+            origin: record.origin,
+            spec: record.spec,
+            token,
+        })
+    }
+
+    /// The keys of the caller's account.
+    ///
+    /// # Errors
+    /// Those of KMS's ListKeys.
+    pub fn list_keys(&self, caller: &Caller, request: ListKeys) -> Result<KeyPage, Error> {
+        let mut broken = Vec::new();
+        let limit = validate::number("limit", request.limit.unwrap_or(100), 1..=1000, &mut broken);
+        if let Some(marker) = &request.marker {
+            validate::length("marker", marker, 1..=1024, &mut broken);
+        }
+        let (Some(limit), true) = (limit, broken.is_empty()) else {
+            return Err(validate::refuse(broken));
+        };
+        let after = request.marker.as_deref().map(unmark).transpose()?;
+
+        let (page, more) = self.catalogue.page(caller.account(), after.as_ref(), limit);
+        let next_marker = page.last().filter(|_| more).map(|last| mark(&last.key_id));
+        let keys = page
+            .into_iter()
+            .map(|record| ListedKey {
+                key_id: record.key_id.clone(),
+                arn: record.arn.clone(),
+            })
+            .collect();
+        Ok(KeyPage { keys, next_marker })
+    }
+
+    async fn facts(&self, record: &Record, until: Instant) -> Option<TokenFacts> {
+        let token = self.token(record);
+        let key = match token.describe(&record.key, until).await {
+            Ok(facts) => facts,
+            Err(fault) => {
+                let (arn, token) = (&*record.arn, token.name());
+                tracing::debug!(arn, token, %fault, "the token cannot describe a key");
+                return None;
+            }
+        };
+        let info = token.info()?;
+        Some(TokenFacts {
+            name: self.names[record.token].clone(),
+            label: info.label,
+            manufacturer: info.manufacturer,
+            model: info.model,
+            serial_number: info.serial,
+            sensitive: key.sensitive,
+            non_extractable: !key.extractable,
+            never_extractable: key.never_extractable,
+            local: key.local,
+            check_value: key.check_value.to_string(),
+            check_value_pinned: record.key.is_pinned(),
+        })
+    }
+}
+
+/// A marker says after which key a page begins, so that keys that come or go between two pages
+/// neither hide nor repeat others.
+fn mark(last: &KeyId) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{MARKER}{last}"))
+}
+
+fn unmark(marker: &str) -> Result<KeyId, Error> {
+    URL_SAFE_NO_PAD
+        .decode(marker)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .and_then(|text| text.strip_prefix(MARKER)?.parse().ok())
+        .ok_or_else(|| Error::new(Kind::InvalidMarker, ""))
+}
+
+/// What a marker of ListKeys begins with: one of another list is refused.
+const MARKER: &str = "keys:";
+
+/// How long DescribeKey waits for a token: what it has to say is a gift, not the answer.
+const ASK_TOKEN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            keys::tests::{ACCOUNT, DISABLED, FIRST, caller},
+            tests::without_tokens,
+        },
+        *,
+    };
+
+    fn page(limit: Option<i64>, marker: Option<&str>) -> Result<KeyPage, Error> {
+        let request = ListKeys {
+            limit,
+            marker: marker.map(str::to_owned),
+        };
+        without_tokens().list_keys(&caller(ACCOUNT), request)
+    }
+
+    #[test]
+    fn pages_are_in_the_order_of_key_ids_and_miss_nothing() {
+        let all = page(None, None).unwrap();
+        let ids: Vec<_> = all.keys.iter().map(|key| key.key_id.as_str()).collect();
+        assert_eq!(ids, [FIRST, DISABLED]);
+        assert_eq!(all.next_marker, None);
+
+        let first = page(Some(1), None).unwrap();
+        assert_eq!(first.keys, all.keys[..1]);
+        let second = page(Some(1), first.next_marker.as_deref()).unwrap();
+        assert_eq!(second.keys, all.keys[1..]);
+        assert_eq!(second.next_marker, None);
+    }
+
+    #[test]
+    fn a_foreign_marker_is_refused_and_a_long_one_is_no_marker() {
+        let short = mark(&FIRST.parse().unwrap());
+        for marker in ["x", "a2V5czp4", &short[1..], "!"] {
+            assert_eq!(
+                page(None, Some(marker)).unwrap_err().kind(),
+                Kind::InvalidMarker
+            );
+        }
+        let long = "a".repeat(1025);
+        for (limit, marker) in [
+            (Some(0), None),
+            (Some(1001), None),
+            (None, Some(long.as_str())),
+        ] {
+            assert_eq!(page(limit, marker).unwrap_err().kind(), Kind::Validation);
+        }
+        assert_eq!(
+            page(Some(0), Some("")).unwrap_err().say(),
+            "2 validation errors detected: Value '0' at 'limit' failed to satisfy constraint: Member must have value greater than or equal to 1; Value '' at 'marker' failed to satisfy constraint: Member must have length greater than or equal to 1"
+        );
+    }
+}

@@ -1,0 +1,444 @@
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use subtle::ConstantTimeEq as _;
+
+use super::{Kms, Named, Operation, Record, from_key, from_token, require_enabled, validate};
+use crate::{
+    error::{Error, Kind, Violation},
+    model::{Caller, MacAlgorithm},
+};
+
+/// KMS: GenerateMacRequest.
+#[derive(Clone, Debug)]
+pub struct GenerateMac {
+    /// Key ID, key ARN, alias name or alias ARN.
+    pub key_id: Option<String>,
+    /// 1 to 4,096 bytes.
+    pub message: Option<Bytes>,
+    /// The algorithm, which must be the one of the key's spec.
+    pub mac_algorithm: Named<MacAlgorithm>,
+    /// Grants that the caller relies on.
+    pub grant_tokens: Vec<String>,
+    /// Do everything, then answer with an error.
+    pub dry_run: bool,
+}
+
+/// KMS: GenerateMacResponse.
+#[derive(Clone, Debug)]
+pub struct MacMade {
+    /// The whole digest.
+    pub mac: Bytes,
+    /// As asked for.
+    pub mac_algorithm: MacAlgorithm,
+    /// The key's ARN.
+    pub key_id: Arc<str>,
+}
+
+/// KMS: VerifyMacRequest.
+#[derive(Clone, Debug)]
+pub struct VerifyMac {
+    /// As in [`GenerateMac`].
+    pub key_id: Option<String>,
+    /// As in [`GenerateMac`].
+    pub message: Option<Bytes>,
+    /// As in [`GenerateMac`].
+    pub mac_algorithm: Named<MacAlgorithm>,
+    /// 1 to 6,144 bytes; only one of the algorithm's full length can match.
+    pub mac: Option<Bytes>,
+    /// As in [`GenerateMac`].
+    pub grant_tokens: Vec<String>,
+    /// As in [`GenerateMac`].
+    pub dry_run: bool,
+}
+
+/// KMS: VerifyMacResponse, whose MacValid is always true.
+#[derive(Clone, Debug)]
+pub struct MacVerified {
+    /// As asked for.
+    pub mac_algorithm: MacAlgorithm,
+    /// The key's ARN.
+    pub key_id: Arc<str>,
+}
+
+/// KMS: GenerateRandomRequest.
+#[derive(Clone, Debug)]
+pub struct GenerateRandom {
+    /// 1 to 1,024.
+    pub number_of_bytes: Option<i64>,
+}
+
+impl Kms {
+    /// Makes the MAC of a message.
+    ///
+    /// # Errors
+    /// Those of KMS's GenerateMac; by `until` at the latest.
+    pub async fn generate_mac(
+        &self,
+        caller: &Caller,
+        request: GenerateMac,
+        until: Instant,
+    ) -> Result<MacMade, Error> {
+        let mut broken = Vec::new();
+        let asked = Asked::of(
+            request.key_id.as_deref(),
+            request.message.as_ref(),
+            &request.mac_algorithm,
+            &mut broken,
+        );
+        validate::grant_tokens(&request.grant_tokens, &mut broken);
+        self.refuse_reserved(request.message.as_deref(), &mut broken);
+        let (Some(asked), true) = (asked, broken.is_empty()) else {
+            return Err(validate::refuse(broken));
+        };
+
+        let record = self.admit(
+            caller,
+            Operation::GenerateMac,
+            asked.key_id,
+            &request.grant_tokens,
+        )?;
+        let mac = self.mac(record, &asked, until).await?;
+        if request.dry_run {
+            return Err(dry_run());
+        }
+        Ok(MacMade {
+            mac,
+            mac_algorithm: asked.algorithm,
+            key_id: record.arn.clone(),
+        })
+    }
+
+    /// Checks the MAC of a message.
+    ///
+    /// # Errors
+    /// Those of KMS's VerifyMac, [`Kind::InvalidMac`] if it does not match; by `until` at the latest.
+    pub async fn verify_mac(
+        &self,
+        caller: &Caller,
+        request: VerifyMac,
+        until: Instant,
+    ) -> Result<MacVerified, Error> {
+        let mut broken = Vec::new();
+        let asked = Asked::of(
+            request.key_id.as_deref(),
+            request.message.as_ref(),
+            &request.mac_algorithm,
+            &mut broken,
+        );
+        let given = validate::blob("mac", request.mac.as_ref(), 6144, &mut broken);
+        validate::grant_tokens(&request.grant_tokens, &mut broken);
+        self.refuse_reserved(request.message.as_deref(), &mut broken);
+        let (Some(asked), Some(given), true) = (asked, given, broken.is_empty()) else {
+            return Err(validate::refuse(broken));
+        };
+
+        let record = self.admit(
+            caller,
+            Operation::VerifyMac,
+            asked.key_id,
+            &request.grant_tokens,
+        )?;
+        let right = self.mac(record, &asked, until).await?;
+        if !is_same_mac(&right, given) {
+            return Err(Error::new(Kind::InvalidMac, ""));
+        }
+        if request.dry_run {
+            return Err(dry_run());
+        }
+        Ok(MacVerified {
+            mac_algorithm: asked.algorithm,
+            key_id: record.arn.clone(),
+        })
+    }
+
+    /// Random bytes from the token's generator.
+    ///
+    /// # Errors
+    /// Those of KMS's GenerateRandom; by `until` at the latest.
+    pub async fn generate_random(
+        &self,
+        _caller: &Caller,
+        request: GenerateRandom,
+        until: Instant,
+    ) -> Result<Bytes, Error> {
+        let Some(number) = request.number_of_bytes else {
+            return Err(Error::new(Kind::Validation, "NumberOfBytes is required."));
+        };
+        let mut broken = Vec::new();
+        let Some(number) = validate::number("numberOfBytes", number, 1..=1024, &mut broken) else {
+            return Err(validate::refuse(broken));
+        };
+        let Some(token) = self.random else {
+            return Err(Error::new(
+                Kind::UnsupportedOperation,
+                "There are several tokens and none is chosen for GenerateRandom; the operator must set new_keys.",
+            ));
+        };
+        self.tokens[token]
+            .random(number, until)
+            .await
+            .map_err(from_token)
+    }
+
+    /// The work of both operations on a key that the caller may use.
+    async fn mac(
+        &self,
+        record: &Record,
+        asked: &Asked<'_>,
+        until: Instant,
+    ) -> Result<Bytes, Error> {
+        require_enabled(record)?;
+        if asked.algorithm != record.spec.mac_algorithm() {
+            return Err(Error::new(
+                Kind::InvalidKeyUsage,
+                format!(
+                    "Algorithm {} is incompatible with key spec {}.",
+                    asked.algorithm, record.spec
+                ),
+            ));
+        }
+        let token = self.token(record);
+        if let Some(max) = token
+            .max_message_bytes()
+            .filter(|max| asked.message.len() > *max)
+        {
+            return Err(validate::refuse(vec![validate::clause(
+                "message",
+                &format!(
+                    "Member must have length less than or equal to {max}, the limit of the key's token"
+                ),
+            )]));
+        }
+        token
+            .mac(&record.key, asked.message.clone(), until)
+            .await
+            .map_err(|fault| from_key(fault, record))
+    }
+}
+
+/// What both operations ask of a key, checked.
+struct Asked<'a> {
+    key_id: &'a str,
+    message: &'a Bytes,
+    algorithm: MacAlgorithm,
+}
+
+impl<'a> Asked<'a> {
+    fn of(
+        key_id: Option<&'a str>,
+        message: Option<&'a Bytes>,
+        algorithm: &Named<MacAlgorithm>,
+        broken: &mut Vec<Violation>,
+    ) -> Option<Self> {
+        let key_id = validate::key_id(key_id, broken);
+        let message = validate::blob("message", message, 4096, broken);
+        let algorithm = validate::mac_algorithm(algorithm, broken);
+        Some(Self {
+            key_id: key_id?,
+            message: message?,
+            algorithm: algorithm?,
+        })
+    }
+}
+
+/// Security: the comparison takes as long for the first wrong byte as for the last, so that nobody
+/// can guess a MAC byte by byte. Only the length, which is no secret, ends it early.
+fn is_same_mac(right: &[u8], given: &[u8]) -> bool {
+    right.len() == given.len() && bool::from(right.ct_eq(given))
+}
+
+fn dry_run() -> Error {
+    Error::new(
+        Kind::DryRun,
+        "The request would have succeeded, but the DryRun option is set.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::{
+            keys::tests::{ACCOUNT, DISABLED, FIRST, caller},
+            tests::without_tokens,
+        },
+        *,
+    };
+    use crate::model::RESERVED_PREFIX;
+
+    fn request(key_id: &str) -> GenerateMac {
+        GenerateMac {
+            key_id: Some(key_id.into()),
+            message: Some(Bytes::from_static(b"Hello World")),
+            mac_algorithm: Named::Known(MacAlgorithm::HmacSha256),
+            grant_tokens: Vec::new(),
+            dry_run: false,
+        }
+    }
+
+    async fn refusal(kms: &Kms, request: GenerateMac) -> Error {
+        let until = Instant::now() + Duration::from_secs(1);
+        let verify = VerifyMac {
+            key_id: request.key_id.clone(),
+            message: request.message.clone(),
+            mac_algorithm: request.mac_algorithm.clone(),
+            mac: Some(Bytes::from_static(&[0; 32])),
+            grant_tokens: request.grant_tokens.clone(),
+            dry_run: request.dry_run,
+        };
+        let verified = kms
+            .verify_mac(&caller(ACCOUNT), verify, until)
+            .await
+            .unwrap_err();
+        let made = kms
+            .generate_mac(&caller(ACCOUNT), request, until)
+            .await
+            .unwrap_err();
+        assert_eq!((made.kind(), made.say()), (verified.kind(), verified.say()));
+        made
+    }
+
+    #[tokio::test]
+    async fn checks_come_in_kms_s_order() {
+        let kms = without_tokens();
+        // Constraints before the key.
+        let error = refusal(
+            &kms,
+            GenerateMac {
+                message: None,
+                ..request("key_id")
+            },
+        )
+        .await;
+        assert_eq!(error.kind(), Kind::Validation);
+        // The key before rights (grant tokens).
+        let token = vec!["token".to_owned()];
+        let error = refusal(
+            &kms,
+            GenerateMac {
+                grant_tokens: token.clone(),
+                ..request("key_id")
+            },
+        )
+        .await;
+        assert_eq!(error.kind(), Kind::NotFound);
+        // Rights before the state.
+        let error = refusal(
+            &kms,
+            GenerateMac {
+                grant_tokens: token,
+                ..request(DISABLED)
+            },
+        )
+        .await;
+        assert_eq!(error.kind(), Kind::InvalidGrantToken);
+        // The state before the algorithm: the disabled key is an HMAC_512.
+        let error = refusal(&kms, request(DISABLED)).await;
+        assert_eq!(error.kind(), Kind::Disabled);
+        assert_eq!(
+            error.say(),
+            format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{DISABLED} is disabled.")
+        );
+        // The algorithm before the dry run.
+        let algorithm = Named::Known(MacAlgorithm::HmacSha512);
+        let error = refusal(
+            &kms,
+            GenerateMac {
+                mac_algorithm: algorithm,
+                dry_run: true,
+                ..request(FIRST)
+            },
+        )
+        .await;
+        assert_eq!(error.kind(), Kind::InvalidKeyUsage);
+        assert_eq!(
+            error.say(),
+            "Algorithm HMAC_SHA_512 is incompatible with key spec HMAC_256."
+        );
+    }
+
+    #[tokio::test]
+    async fn several_broken_constraints_are_told_together() {
+        let error = refusal(
+            &without_tokens(),
+            GenerateMac {
+                key_id: Some(String::new()),
+                message: Some(Bytes::new()),
+                mac_algorithm: Named::Absent,
+                grant_tokens: vec![String::new()],
+                dry_run: false,
+            },
+        )
+        .await;
+        assert!(
+            error
+                .say()
+                .starts_with("4 validation errors detected: Value '' at 'keyId'")
+        );
+        let members: Vec<_> = error.field_violations().iter().map(|v| v.member).collect();
+        assert_eq!(members, ["keyId", "message", "macAlgorithm", "grantTokens"]);
+    }
+
+    #[tokio::test]
+    async fn no_client_gets_a_mac_of_a_reserved_message() {
+        let kms = without_tokens();
+        let message = [RESERVED_PREFIX.as_slice(), b"key check v1"].concat();
+        let error = refusal(
+            &kms,
+            GenerateMac {
+                message: Some(message.into()),
+                ..request(FIRST)
+            },
+        )
+        .await;
+        assert_eq!(error.kind(), Kind::Validation);
+        assert_eq!(kms.reserved_messages(), 2);
+    }
+
+    #[tokio::test]
+    async fn random_bytes_need_a_number_and_a_token() {
+        let kms = without_tokens();
+        for (number_of_bytes, say) in [
+            (None, "NumberOfBytes is required."),
+            (
+                Some(0),
+                "1 validation error detected: Value '0' at 'numberOfBytes' failed to satisfy constraint: Member must have value greater than or equal to 1",
+            ),
+            (
+                Some(1025),
+                "1 validation error detected: Value '1025' at 'numberOfBytes' failed to satisfy constraint: Member must have value less than or equal to 1024",
+            ),
+        ] {
+            let request = GenerateRandom { number_of_bytes };
+            let error = kms
+                .generate_random(&caller(ACCOUNT), request, Instant::now())
+                .await;
+            assert_eq!(error.unwrap_err().say(), say);
+        }
+        let request = GenerateRandom {
+            number_of_bytes: Some(16),
+        };
+        let error = kms
+            .generate_random(&caller(ACCOUNT), request, Instant::now())
+            .await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), Kind::UnsupportedOperation);
+        assert!(error.say().contains("new_keys"));
+    }
+
+    #[test]
+    fn only_the_whole_mac_matches_and_the_comparison_tells_nothing_of_where_it_differs() {
+        let right = [7; 32];
+        assert!(is_same_mac(&right, &right));
+        for byte in 0..right.len() {
+            let mut wrong = right;
+            wrong[byte] ^= 1;
+            assert!(!is_same_mac(&right, &wrong));
+        }
+        assert!(!is_same_mac(&right, &right[..31]));
+        assert!(!is_same_mac(&right, &[7; 33]));
+        assert!(!is_same_mac(&right, &[]));
+    }
+}
