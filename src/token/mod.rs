@@ -165,6 +165,11 @@ impl Token {
         self.supervisor.settings.max_message_bytes.map(|bytes| bytes as usize)
     }
 
+    /// The longest message that this token can take, if it is less than KMS's 4,096 bytes.
+    pub fn max_message_bytes(&self) -> Option<usize> {
+        self.settings.max_message_bytes.and_then(|bytes| usize::try_from(bytes).ok())
+    }
+
     /// Makes the MAC of a message with a key, in the key's algorithm.
     ///
     /// # Errors
