@@ -33,6 +33,8 @@ pub enum Kind {
     InvalidState,
     /// The token is away; the key is not the reason.
     KeyUnavailable,
+    /// Nothing proves who the caller is.
+    MissingAuthenticationToken,
     /// No such key or alias.
     NotFound,
     /// The request cannot be decoded.
@@ -49,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind: both fronts' tests walk it.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AccessDenied,
         Self::DependencyTimeout,
         Self::Disabled,
@@ -62,6 +64,7 @@ impl Kind {
         Self::InvalidMarker,
         Self::InvalidState,
         Self::KeyUnavailable,
+        Self::MissingAuthenticationToken,
         Self::NotFound,
         Self::Serialization,
         Self::Throttling,
@@ -107,7 +110,11 @@ impl Error {
     pub fn violations(violations: Vec<Violation>) -> Self {
         let count = violations.len();
         let plural = if count == 1 { "" } else { "s" };
-        let clauses = violations.iter().map(|v| v.text.as_str()).collect::<Vec<_>>().join("; ");
+        let clauses = violations
+            .iter()
+            .map(|v| v.text.as_str())
+            .collect::<Vec<_>>()
+            .join("; ");
         let mut error = Self::new(
             Kind::Validation,
             format!("{count} validation error{plural} detected: {clauses}"),
@@ -174,6 +181,9 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+        self.0
+            .cause
+            .as_deref()
+            .map(|cause| cause as &(dyn StdError + 'static))
     }
 }

@@ -47,7 +47,9 @@ impl TryFrom<String> for Listen {
             return if path.starts_with('/') {
                 Ok(Self::Unix(PathBuf::from(path)))
             } else {
-                Err(format!("{text:?} is not absolute; write unix:/run/hsmac/grpc.sock"))
+                Err(format!(
+                    "{text:?} is not absolute; write unix:/run/hsmac/grpc.sock"
+                ))
             };
         }
         text.parse().map(Self::Tcp).map_err(|_| {

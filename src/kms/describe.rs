@@ -172,7 +172,7 @@ impl Kms {
                 return None;
             }
         };
-        let info = token.info()?;
+        let info = token.facts()?.info;
         Some(TokenFacts {
             name: self.names[record.token].clone(),
             label: info.label,

@@ -71,20 +71,13 @@ impl Catalogue {
         for declared in keys {
             let DeclaredKey {
                 key_id,
-                object,
                 key_spec,
                 aliases,
-                check_value,
                 ..
             } = &declared;
             let token = token_of(&declared, tokens)?;
             let arn: Arc<str> = key_arn(&region, &account, key_id).into();
-            let key = token::Key::new(
-                key_id.clone(),
-                *key_spec,
-                object.0.clone(),
-                check_value.clone(),
-            );
+            let key = declared.token_key();
             let record = Arc::new(Record {
                 key_id: key_id.clone(),
                 account: account.clone(),

@@ -199,10 +199,7 @@ fn from_token(fault: token::Fault) -> Error {
             "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.",
         )
         .retry_after(SATURATION_PAUSE),
-        token::Fault::Deadline(_) => Error::new(
-            Kind::DependencyTimeout,
-            "The system timed out while trying to fulfill the request. You can retry the request.",
-        ),
+        token::Fault::Deadline(_) => timed_out(),
         token::Fault::Unavailable(_) => Error::new(
             Kind::KeyUnavailable,
             "The request was rejected because the token was not available. You can retry the request.",
@@ -217,6 +214,14 @@ fn from_token(fault: token::Fault) -> Error {
         ),
     };
     error.because(fault)
+}
+
+/// The deadline passed before there was an answer.
+pub(crate) fn timed_out() -> Error {
+    Error::new(
+        Kind::DependencyTimeout,
+        "The system timed out while trying to fulfill the request. You can retry the request.",
+    )
 }
 
 fn unavailable(arn: &str) -> Error {

@@ -2,7 +2,7 @@ use serde::Deserialize;
 
 use crate::{
     model::{AccountId, KeyId, KeySpec},
-    token::{CheckValue, ObjectUri},
+    token::{CheckValue, Key, ObjectUri},
 };
 
 /// What the operations need to know besides requests.
@@ -42,6 +42,18 @@ pub struct DeclaredKey {
     /// False: the key answers Disabled. Default true.
     #[serde(default = "yes")]
     pub enabled: bool,
+}
+
+impl DeclaredKey {
+    /// The key as its token knows it.
+    pub fn token_key(&self) -> Key {
+        Key::new(
+            self.key_id.clone(),
+            self.key_spec,
+            self.object.0.clone(),
+            self.check_value.clone(),
+        )
+    }
 }
 
 fn yes() -> bool {

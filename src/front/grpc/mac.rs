@@ -1,0 +1,191 @@
+use std::{pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use tonic::{Request, Response, Status, Streaming, codegen::tokio_stream::Stream};
+
+use super::layer::Context;
+use crate::{
+    error::{Error, Kind, Violation},
+    kms::{GenerateMac, GenerateRandom, Kms, Named, VerifyMac},
+    model,
+    proto::v1::{self, mac_service_server::MacService},
+};
+
+/// hsmac.v1.MacService: wire ↔ model, nothing more.
+pub(super) struct Mac {
+    pub(super) kms: Arc<Kms>,
+}
+
+#[tonic::async_trait]
+impl MacService for Mac {
+    async fn generate_mac(
+        self: Arc<Self>,
+        request: Request<v1::GenerateMacRequest>,
+    ) -> Result<Response<v1::GenerateMacResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let verified = is_intact("message", &request.message, request.message_crc32c)
+            .map_err(|error| context.status(&error))?;
+        let request = GenerateMac {
+            key_id: Some(request.key_id),
+            message: Some(request.message),
+            mac_algorithm: named(request.mac_algorithm),
+            grant_tokens: request.grant_tokens,
+            dry_run: request.dry_run,
+        };
+        match self.kms.generate_mac(&caller, request, context.until).await {
+            Ok(made) => Ok(Response::new(v1::GenerateMacResponse {
+                mac_crc32c: Some(crc32c::crc32c(&made.mac)),
+                mac: made.mac,
+                mac_algorithm: wire(made.mac_algorithm).into(),
+                key_id: made.key_id.as_ref().to_owned(),
+                verified_message_crc32c: verified,
+            })),
+            Err(error) => Err(context.status(&error)),
+        }
+    }
+
+    async fn verify_mac(
+        self: Arc<Self>,
+        request: Request<v1::VerifyMacRequest>,
+    ) -> Result<Response<v1::VerifyMacResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let verified_message = is_intact("message", &request.message, request.message_crc32c)
+            .map_err(|error| context.status(&error))?;
+        let verified_mac = is_intact("mac", &request.mac, request.mac_crc32c)
+            .map_err(|error| context.status(&error))?;
+        let request = VerifyMac {
+            key_id: Some(request.key_id),
+            message: Some(request.message),
+            mac_algorithm: named(request.mac_algorithm),
+            mac: Some(request.mac),
+            grant_tokens: request.grant_tokens,
+            dry_run: request.dry_run,
+        };
+        match self.kms.verify_mac(&caller, request, context.until).await {
+            Ok(verified) => Ok(Response::new(v1::VerifyMacResponse {
+                key_id: verified.key_id.as_ref().to_owned(),
+                mac_valid: true,
+                mac_algorithm: wire(verified.mac_algorithm).into(),
+                verified_message_crc32c: verified_message,
+                verified_mac_crc32c: verified_mac,
+            })),
+            Err(error) => Err(context.status(&error)),
+        }
+    }
+
+    type GenerateMacsStream = Items<v1::GenerateMacsResponse>;
+
+    async fn generate_macs(
+        self: Arc<Self>,
+        request: Request<Streaming<v1::GenerateMacsRequest>>,
+    ) -> Result<Response<Self::GenerateMacsStream>, Status> {
+        Err(not_delivered(request))
+    }
+
+    type VerifyMacsStream = Items<v1::VerifyMacsResponse>;
+
+    async fn verify_macs(
+        self: Arc<Self>,
+        request: Request<Streaming<v1::VerifyMacsRequest>>,
+    ) -> Result<Response<Self::VerifyMacsStream>, Status> {
+        Err(not_delivered(request))
+    }
+
+    async fn generate_random(
+        self: Arc<Self>,
+        request: Request<v1::GenerateRandomRequest>,
+    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = GenerateRandom {
+            number_of_bytes: request.number_of_bytes.map(i64::from),
+        };
+        match self
+            .kms
+            .generate_random(&caller, request, context.until)
+            .await
+        {
+            Ok(plaintext) => Ok(Response::new(v1::GenerateRandomResponse { plaintext })),
+            Err(error) => Err(context.status(&error)),
+        }
+    }
+}
+
+type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+pub(super) fn wire(algorithm: model::MacAlgorithm) -> v1::MacAlgorithm {
+    match algorithm {
+        model::MacAlgorithm::HmacSha224 => v1::MacAlgorithm::HmacSha224,
+        model::MacAlgorithm::HmacSha256 => v1::MacAlgorithm::HmacSha256,
+        model::MacAlgorithm::HmacSha384 => v1::MacAlgorithm::HmacSha384,
+        model::MacAlgorithm::HmacSha512 => v1::MacAlgorithm::HmacSha512,
+    }
+}
+
+fn named(number: i32) -> Named<model::MacAlgorithm> {
+    match v1::MacAlgorithm::try_from(number) {
+        Ok(v1::MacAlgorithm::Unspecified) => Named::Absent,
+        Ok(v1::MacAlgorithm::HmacSha224) => Named::Known(model::MacAlgorithm::HmacSha224),
+        Ok(v1::MacAlgorithm::HmacSha256) => Named::Known(model::MacAlgorithm::HmacSha256),
+        Ok(v1::MacAlgorithm::HmacSha384) => Named::Known(model::MacAlgorithm::HmacSha384),
+        Ok(v1::MacAlgorithm::HmacSha512) => Named::Known(model::MacAlgorithm::HmacSha512),
+        Err(_) => Named::Unknown(number.to_string()),
+    }
+}
+
+/// Whether a checksum came with a field; it is judged before the token sees anything.
+fn is_intact(field: &str, bytes: &Bytes, checksum: Option<u32>) -> Result<bool, Error> {
+    match checksum {
+        None => Ok(false),
+        Some(checksum) if checksum == crc32c::crc32c(bytes) => Ok(true),
+        Some(checksum) => {
+            let member = if field == "mac" {
+                "macCrc32c"
+            } else {
+                "messageCrc32c"
+            };
+            Err(Error::violations(vec![Violation {
+                member,
+                text: format!(
+                    "Value '{checksum}' at '{member}' failed to satisfy constraint: Member must be the CRC32C of the {field} that arrived"
+                ),
+            }]))
+        }
+    }
+}
+
+fn not_delivered<T>(request: Request<T>) -> Status {
+    match Context::take(request) {
+        Ok((context, _, _)) => context.status(&Error::new(
+            Kind::UnsupportedOperation,
+            "This version of hsmac has no streams; use GenerateMac and VerifyMac.",
+        )),
+        Err(status) => status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_that_does_not_match_is_told_by_field() {
+        // RFC 3720's test vector: 32 bytes of zero.
+        let zeros = Bytes::from_static(&[0; 32]);
+        assert!(is_intact("message", &zeros, Some(0x8a91_36aa)).unwrap());
+        assert!(!is_intact("message", &zeros, None).unwrap());
+        let error = is_intact("mac", &zeros, Some(1)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Validation);
+        assert_eq!(error.field_violations()[0].member, "macCrc32c");
+    }
+
+    #[test]
+    fn algorithms_keep_their_numbers() {
+        for algorithm in model::MacAlgorithm::ALL {
+            let wire = wire(algorithm);
+            assert_eq!(wire.as_str_name(), algorithm.name());
+            assert_eq!(named(wire.into()), Named::Known(algorithm));
+        }
+        assert_eq!(named(0), Named::Absent);
+        assert_eq!(named(9), Named::Unknown("9".into()));
+    }
+}

@@ -1,0 +1,462 @@
+//! gRPC: the services, and what every call gets besides its service.
+
+mod health;
+mod key;
+mod layer;
+mod mac;
+mod status;
+
+pub use health::Health;
+
+use std::{convert::Infallible, error::Error as StdError, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Body as HttpBody;
+use tonic::{body::Body, server::NamedService, service::Routes};
+use tower::Service as _;
+use tracing::Instrument as _;
+
+use layer::{Context, Limit, RequestId};
+
+use super::Settings;
+use crate::{
+    kms::{self, Kms},
+    model::Caller,
+    proto::v1::{
+        FILE_DESCRIPTOR_SET, key_service_server::KeyServiceServer,
+        mac_service_server::MacServiceServer,
+    },
+};
+
+/// Everything that answers on the gRPC listener.
+pub struct Api {
+    /// Not among the routes: the path that most calls take needs no router.
+    mac: MacServiceServer<mac::Mac>,
+    rest: Routes,
+    default_deadline: Duration,
+    anonymous: Option<Arc<Caller>>,
+}
+
+impl Api {
+    /// MacService, KeyService, health and, if the settings say so, reflection. Health is
+    /// NOT_SERVING until [`Health::follow`] runs.
+    pub async fn new(kms: Arc<Kms>, settings: &Settings) -> (Arc<Self>, Health) {
+        let (health, health_server) = Health::new(kms.serving()).await;
+        let mut rest = Routes::builder();
+        rest.add_service(
+            KeyServiceServer::new(key::Key { kms: kms.clone() })
+                .max_decoding_message_size(KEY_LIMIT.bytes),
+        )
+        .add_service(health_server.max_decoding_message_size(OTHER_LIMIT.bytes));
+        if settings.reflection {
+            let reflection = || {
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            };
+            let sound = "the descriptor sets come from the compiler";
+            let v1 = reflection().build_v1().expect(sound);
+            let v1alpha = reflection().build_v1alpha().expect(sound);
+            rest.add_service(v1.max_decoding_message_size(OTHER_LIMIT.bytes))
+                .add_service(v1alpha.max_decoding_message_size(OTHER_LIMIT.bytes));
+        }
+        let api = Self {
+            mac: MacServiceServer::new(mac::Mac { kms }).max_decoding_message_size(MAC_LIMIT.bytes),
+            rest: rest.routes().prepare(),
+            default_deadline: settings.default_deadline,
+            anonymous: settings
+                .anonymous
+                .as_ref()
+                .map(|principal| Arc::new(principal.0.clone())),
+        };
+        (Arc::new(api), health)
+    }
+
+    /// Who a caller without proof is.
+    pub(super) fn anonymous(&self) -> Option<&Arc<Caller>> {
+        self.anonymous.as_ref()
+    }
+
+    /// Answers one call, by its deadline and with its request ID.
+    pub(super) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        caller: Option<Arc<Caller>>,
+    ) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    {
+        let request_id = RequestId::next();
+        let span = tracing::debug_span!("call", %request_id, path = request.uri().path());
+        let mut response = self
+            .explained(request, caller, request_id)
+            .instrument(span)
+            .await;
+        response
+            .headers_mut()
+            .insert(RequestId::HEADER, request_id.header());
+        response
+    }
+
+    async fn explained<B>(
+        &self,
+        mut request: Request<B>,
+        caller: Option<Arc<Caller>>,
+        request_id: RequestId,
+    ) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    {
+        if let Some(refusal) = not_grpc(&request) {
+            return refusal;
+        }
+        let until = match layer::deadline(request.headers(), self.default_deadline) {
+            Ok(until) => until,
+            Err(error) => return status::status(&error, request_id).into_http(),
+        };
+        request.extensions_mut().insert(Context {
+            caller,
+            until,
+            request_id,
+        });
+        let limit = limit(request.uri().path());
+        // Tokens answer by the deadline themselves, and say why. This one is for a request whose
+        // message does not arrive.
+        match tokio::time::timeout_at((until + SLACK).into(), self.route(request)).await {
+            Ok(response) => match layer::explain(response.headers(), limit, request_id) {
+                None => response,
+                Some(status) => status.into_http(),
+            },
+            Err(_) => status::status(&kms::timed_out(), request_id).into_http(),
+        }
+    }
+
+    async fn route<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    {
+        let answered: Result<_, Infallible> =
+            if service(request.uri().path()) == MacServiceServer::<mac::Mac>::NAME {
+                self.mac.clone().call(request).await
+            } else {
+                self.rest.clone().call(request).await
+            };
+        match answered {
+            Ok(response) => response,
+        }
+    }
+}
+
+/// What does not speak gRPC gets an answer of plain HTTP, as the gRPC specification asks.
+fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], |v| v.as_bytes());
+    let (code, say) = if request.method() != Method::POST {
+        (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "hsmac speaks gRPC here: POST only\n",
+        )
+    } else if !matches!(
+        content_type,
+        b"application/grpc" | b"application/grpc+proto"
+    ) {
+        (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "hsmac speaks gRPC here: content-type must be application/grpc\n",
+        )
+    } else {
+        return None;
+    };
+    let mut response = Response::new(Body::new(say.to_owned()));
+    *response.status_mut() = code;
+    Some(response)
+}
+
+fn limit(path: &str) -> Limit {
+    match service(path) {
+        <MacServiceServer<mac::Mac> as NamedService>::NAME => MAC_LIMIT,
+        <KeyServiceServer<key::Key> as NamedService>::NAME => KEY_LIMIT,
+        _ => OTHER_LIMIT,
+    }
+}
+
+/// `/package.Service/Method`
+fn service(path: &str) -> &str {
+    path.strip_prefix('/')
+        .and_then(|path| path.split_once('/'))
+        .map_or("", |(service, _)| service)
+}
+
+const MAC_LIMIT: Limit = Limit {
+    service: "MacService",
+    bytes: 128 << 10,
+};
+const KEY_LIMIT: Limit = Limit {
+    service: "KeyService",
+    bytes: 256 << 10,
+};
+const OTHER_LIMIT: Limit = Limit {
+    service: "the service",
+    bytes: 64 << 10,
+};
+const SLACK: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{self, Poll},
+        time::Instant,
+    };
+
+    use hyper::body::Frame;
+    use prost::Message as _;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::{kms::tests::without_tokens, proto::v1};
+
+    async fn api(anonymous: bool) -> Arc<Api> {
+        let caller = Caller::parse("arn:aws:iam::111122223333:user/local").unwrap();
+        let settings = Settings {
+            listen: super::super::Listen::Tcp(([127, 0, 0, 1], 0).into()),
+            anonymous: anonymous.then_some(super::super::Principal(caller)),
+            reflection: true,
+            default_deadline: Duration::from_millis(200),
+            max_connections: 1,
+            max_streams: 1,
+            mode: None,
+        };
+        Api::new(without_tokens(), &settings).await.0
+    }
+
+    fn request(path: &str, body: Body) -> Request<Body> {
+        Request::post(path)
+            .header("content-type", "application/grpc")
+            .body(body)
+            .unwrap()
+    }
+
+    fn framed(message: &[u8]) -> Body {
+        let length = u32::try_from(message.len()).unwrap();
+        let framed = [&[0], &length.to_be_bytes()[..], message].concat();
+        Body::new(Once(Some(framed.into())))
+    }
+
+    struct Once(Option<Bytes>);
+
+    impl HttpBody for Once {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        }
+    }
+
+    /// A body that never comes.
+    struct Stalled;
+
+    impl HttpBody for Stalled {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    async fn refusal(api: &Api, request: Request<Body>) -> (Code, String, Status) {
+        let response = api.answer(request, api.anonymous().cloned()).await;
+        assert!(response.headers().contains_key("x-request-id"));
+        let status = Status::from_header_map(response.headers()).unwrap();
+        let info = status.get_error_details().error_info().cloned().unwrap();
+        assert_eq!(info.domain, "hsmac");
+        (status.code(), info.reason, status)
+    }
+
+    #[tokio::test]
+    async fn the_library_s_errors_get_our_reasons() {
+        let api = api(true).await;
+        let generate = "/hsmac.v1.MacService/GenerateMac";
+        let mut long = vec![0, 0, 2, 0, 1];
+        long.resize(64, 0);
+        for (path, body, code, reason, said) in [
+            (
+                generate,
+                framed(b"\xff\xff"),
+                Code::InvalidArgument,
+                "SERIALIZATION",
+                "decoded",
+            ),
+            (
+                generate,
+                framed(b"\x0a\x02\xff\xfe"),
+                Code::InvalidArgument,
+                "SERIALIZATION",
+                "",
+            ),
+            (
+                generate,
+                Body::empty(),
+                Code::InvalidArgument,
+                "SERIALIZATION",
+                "decoded",
+            ),
+            (
+                generate,
+                Body::new(Once(Some(long.into()))),
+                Code::InvalidArgument,
+                "VALIDATION",
+                "131072",
+            ),
+            (
+                "/hsmac.v1.KeyService/DescribeKey",
+                framed(&vec![0; (256 << 10) + 1]),
+                Code::InvalidArgument,
+                "VALIDATION",
+                "262144",
+            ),
+            (
+                "/hsmac.v1.MacService/Sign",
+                framed(b""),
+                Code::Unimplemented,
+                "UNKNOWN_OPERATION",
+                "no such operation",
+            ),
+            (
+                "/hsmac.v1.KeyService/Sign",
+                framed(b""),
+                Code::Unimplemented,
+                "UNKNOWN_OPERATION",
+                "",
+            ),
+            (
+                "/x.Y/Z",
+                framed(b""),
+                Code::Unimplemented,
+                "UNKNOWN_OPERATION",
+                "",
+            ),
+            (
+                "/",
+                framed(b""),
+                Code::Unimplemented,
+                "UNKNOWN_OPERATION",
+                "",
+            ),
+            (
+                "/hsmac.v1.MacService/GenerateMacs",
+                framed(b""),
+                Code::Unimplemented,
+                "UNSUPPORTED_OPERATION",
+                "no streams",
+            ),
+            (
+                "/grpc.health.v1.Health/Check",
+                framed(b"\x0a\x01x"),
+                Code::NotFound,
+                "NOT_FOUND",
+                "",
+            ),
+        ] {
+            let (got, got_reason, status) = refusal(&api, request(path, body)).await;
+            assert_eq!(
+                (got, got_reason.as_str()),
+                (code, reason),
+                "{path}: {status:?}"
+            );
+            assert!(status.message().contains(said), "{path}: {status:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn faults_of_the_operations_keep_their_own_details() {
+        let api = api(true).await;
+        let message = v1::GenerateMacRequest {
+            key_id: "key_id".into(),
+            ..Default::default()
+        };
+        let asked = request(
+            "/hsmac.v1.MacService/GenerateMac",
+            framed(&message.encode_to_vec()),
+        );
+        let (code, reason, status) = refusal(&api, asked).await;
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::InvalidArgument, "VALIDATION")
+        );
+        let details = status.get_error_details();
+        let fields: Vec<_> = details
+            .bad_request()
+            .unwrap()
+            .field_violations
+            .iter()
+            .map(|v| &v.field)
+            .collect();
+        assert_eq!(fields, ["message", "mac_algorithm"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_without_proof_is_let_in_unless_the_settings_name_him() {
+        let api = api(false).await;
+        let asked = request("/hsmac.v1.KeyService/ListKeys", framed(b""));
+        let (code, reason, _) = refusal(&api, asked).await;
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::Unauthenticated, "MISSING_AUTHENTICATION_TOKEN")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_message_does_not_arrive_ends_with_its_deadline() {
+        let api = api(true).await;
+        let began = Instant::now();
+        let mut asked = request("/hsmac.v1.MacService/GenerateMac", Body::new(Stalled));
+        asked
+            .headers_mut()
+            .insert("grpc-timeout", "10m".parse().unwrap());
+        let (code, reason, _) = refusal(&api, asked).await;
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::DeadlineExceeded, "DEPENDENCY_TIMEOUT")
+        );
+        assert!(began.elapsed() < Duration::from_secs(10));
+
+        let mut asked = request("/hsmac.v1.MacService/GenerateMac", framed(b""));
+        asked
+            .headers_mut()
+            .insert("grpc-timeout", "soon".parse().unwrap());
+        let (code, reason, _) = refusal(&api, asked).await;
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::InvalidArgument, "VALIDATION")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_grpc_gets_plain_http() {
+        let api = api(true).await;
+        let mut asked = request("/hsmac.v1.MacService/GenerateMac", framed(b""));
+        asked
+            .headers_mut()
+            .insert("content-type", "application/json".parse().unwrap());
+        assert_eq!(api.answer(asked, None).await.status(), 415);
+        let mut asked = request("/", Body::empty());
+        *asked.method_mut() = Method::GET;
+        assert_eq!(api.answer(asked, None).await.status(), 405);
+    }
+}

@@ -1,0 +1,249 @@
+//! How a fault of the API travels over gRPC: one table, and the details beside the status.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::layer::RequestId;
+use crate::error::{Error, Kind};
+
+/// The status of a fault; its private cause goes to the log with the request's ID.
+pub(super) fn status(error: &Error, request_id: RequestId) -> Status {
+    let Row {
+        exception,
+        reason,
+        code,
+    } = row(error.kind());
+    log(error, exception, request_id);
+
+    let mut details =
+        ErrorDetails::with_error_info(reason, DOMAIN, [("exception".into(), exception.into())]);
+    for violation in error.field_violations() {
+        details.add_bad_request_violation(snake_case(violation.member), violation.text.as_str());
+    }
+    if let Some(pause) = error.pause() {
+        details.set_retry_info(Some(pause));
+    }
+    Status::with_error_details(code, error.say(), details)
+}
+
+/// A status that is none of KMS's: the library's own, with a reason of the same form.
+pub(super) fn foreign(code: Code, say: &str) -> Status {
+    let details = ErrorDetails::with_error_info(foreign_reason(code), DOMAIN, HashMap::new());
+    Status::with_error_details(code, say, details)
+}
+
+/// What a kind is called on this wire.
+struct Row {
+    exception: &'static str,
+    reason: &'static str,
+    code: Code,
+}
+
+const fn row(kind: Kind) -> Row {
+    let (exception, reason, code) = match kind {
+        Kind::AccessDenied => (
+            "AccessDeniedException",
+            "ACCESS_DENIED",
+            Code::PermissionDenied,
+        ),
+        Kind::DependencyTimeout => (
+            "DependencyTimeoutException",
+            "DEPENDENCY_TIMEOUT",
+            Code::DeadlineExceeded,
+        ),
+        Kind::Disabled => ("DisabledException", "DISABLED", Code::FailedPrecondition),
+        Kind::DryRun => (
+            "DryRunOperationException",
+            "DRY_RUN_OPERATION",
+            Code::FailedPrecondition,
+        ),
+        Kind::Internal => ("KMSInternalException", "KMS_INTERNAL", Code::Internal),
+        Kind::InvalidArn => ("InvalidArnException", "INVALID_ARN", Code::InvalidArgument),
+        Kind::InvalidGrantToken => (
+            "InvalidGrantTokenException",
+            "INVALID_GRANT_TOKEN",
+            Code::InvalidArgument,
+        ),
+        Kind::InvalidKeyUsage => (
+            "InvalidKeyUsageException",
+            "INVALID_KEY_USAGE",
+            Code::InvalidArgument,
+        ),
+        Kind::InvalidMac => (
+            "KMSInvalidMacException",
+            "KMS_INVALID_MAC",
+            Code::InvalidArgument,
+        ),
+        Kind::InvalidMarker => (
+            "InvalidMarkerException",
+            "INVALID_MARKER",
+            Code::InvalidArgument,
+        ),
+        Kind::InvalidState => (
+            "KMSInvalidStateException",
+            "KMS_INVALID_STATE",
+            Code::FailedPrecondition,
+        ),
+        Kind::KeyUnavailable => (
+            "KeyUnavailableException",
+            "KEY_UNAVAILABLE",
+            Code::Unavailable,
+        ),
+        Kind::MissingAuthenticationToken => (
+            "MissingAuthenticationTokenException",
+            "MISSING_AUTHENTICATION_TOKEN",
+            Code::Unauthenticated,
+        ),
+        Kind::NotFound => ("NotFoundException", "NOT_FOUND", Code::NotFound),
+        Kind::Serialization => (
+            "SerializationException",
+            "SERIALIZATION",
+            Code::InvalidArgument,
+        ),
+        Kind::Throttling => ("ThrottlingException", "THROTTLING", Code::ResourceExhausted),
+        Kind::UnknownOperation => (
+            "UnknownOperationException",
+            "UNKNOWN_OPERATION",
+            Code::Unimplemented,
+        ),
+        Kind::UnsupportedOperation => (
+            "UnsupportedOperationException",
+            "UNSUPPORTED_OPERATION",
+            Code::Unimplemented,
+        ),
+        Kind::Validation => ("ValidationException", "VALIDATION", Code::InvalidArgument),
+    };
+    Row {
+        exception,
+        reason,
+        code,
+    }
+}
+
+const fn foreign_reason(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "VALIDATION",
+        Code::DeadlineExceeded => "DEPENDENCY_TIMEOUT",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "ACCESS_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNSUPPORTED_OPERATION",
+        Code::Internal => "KMS_INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Never a message, a MAC or a grant token: public texts and causes have none. What is our side's
+/// fault is a warning, but no more than one a second: a token that is away refuses every call, and
+/// the token itself has said so once.
+fn log(error: &Error, exception: &str, request_id: RequestId) {
+    let cause = error.cause().map(tracing::field::display);
+    let ours = matches!(
+        error.kind(),
+        Kind::DependencyTimeout | Kind::Internal | Kind::KeyUnavailable | Kind::Throttling
+    );
+    if ours && let Some(unsaid) = may_warn() {
+        tracing::warn!(%request_id, exception, cause, unsaid, "a call failed");
+    } else {
+        tracing::debug!(%request_id, exception, cause, "{}", error.say());
+    }
+}
+
+/// How many warnings were kept back since the last one, if it is time for one.
+fn may_warn() -> Option<u64> {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    static UNSAID: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    if LAST.swap(now, Ordering::Relaxed) == now {
+        UNSAID.fetch_add(1, Ordering::Relaxed);
+        return None;
+    }
+    Some(UNSAID.swap(0, Ordering::Relaxed))
+}
+
+/// The field's name in the proto: `macAlgorithm` is `mac_algorithm`.
+fn snake_case(member: &str) -> String {
+    let mut name = String::with_capacity(member.len() + 4);
+    for char in member.chars() {
+        if char.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(char.to_ascii_lowercase());
+    }
+    name
+}
+
+const DOMAIN: &str = "hsmac";
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use super::*;
+    use crate::error::Violation;
+
+    #[test]
+    fn every_kind_has_a_reason_of_its_own_in_the_form_of_its_exception() {
+        let mut reasons = HashSet::new();
+        for kind in Kind::ALL {
+            let Row {
+                exception,
+                reason,
+                code,
+            } = row(kind);
+            assert!(reasons.insert(reason), "{reason} is there twice");
+            assert_ne!(code, Code::Ok);
+            let name = exception
+                .strip_suffix("Exception")
+                .unwrap()
+                .replace("KMS", "Kms");
+            let upper_snake = snake_case(&name).to_ascii_uppercase();
+            assert_eq!(upper_snake.trim_start_matches('_'), reason);
+        }
+    }
+
+    #[test]
+    fn a_status_tells_the_reason_the_fields_and_the_pause_but_not_the_cause() {
+        let error = Error::violations(vec![Violation {
+            member: "macAlgorithm",
+            text: "Value null at 'macAlgorithm'".into(),
+        }])
+        .because("CKR_DEVICE_ERROR");
+        let refused = status(&error, RequestId::next());
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let details = refused.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("VALIDATION", "hsmac")
+        );
+        assert_eq!(info.metadata["exception"], "ValidationException");
+        assert_eq!(
+            details.bad_request().unwrap().field_violations[0].field,
+            "mac_algorithm"
+        );
+        assert!(!format!("{refused:?}").contains("CKR"));
+
+        let pause = Duration::from_millis(100);
+        let busy = Error::new(Kind::Throttling, "later").retry_after(pause);
+        let details = status(&busy, RequestId::next()).get_error_details();
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(pause));
+    }
+}
