@@ -19,18 +19,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_fds(public)?;
 
     let host = protox::compile([HOST], ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(host)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(host)?;
 
-    println!("cargo:rustc-env=HSMAC_BUILD_ID={}", build_id(&fs::read(HOST)?));
+    println!(
+        "cargo:rustc-env=HSMAC_BUILD_ID={}",
+        build_id(&fs::read(HOST)?)
+    );
     Ok(())
 }
 
 /// Names this build: a front and a host of different builds refuse each other.
 fn build_id(host_proto: &[u8]) -> String {
     // FNV-1a over the wire contract: a stale binary on disk must not meet a newer front.
-    let hash = host_proto.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = host_proto
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     format!("{version}-{hash:016x}")
 }

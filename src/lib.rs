@@ -1,4 +1,5 @@
 //! hsmac
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod error;

@@ -58,7 +58,9 @@ impl Inbox {
     /// # Errors
     /// [`WireFault`]: the connection is of no more use.
     pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, WireFault> {
-        let Some((prefix, len)) = self.head()? else { return Ok(None) };
+        let Some((prefix, len)) = self.head()? else {
+            return Ok(None);
+        };
         if self.buffer.len() < prefix + len {
             return Ok(None);
         }
@@ -77,10 +79,18 @@ impl Inbox {
         for (index, byte) in self.buffer.iter().take(3).enumerate() {
             len |= usize::from(byte & 0x7f) << (7 * index);
             if byte & 0x80 == 0 {
-                return if len <= MAX_FRAME { Ok(Some((index + 1, len))) } else { Err(WireFault::Length) };
+                return if len <= MAX_FRAME {
+                    Ok(Some((index + 1, len)))
+                } else {
+                    Err(WireFault::Length)
+                };
             }
         }
-        if self.buffer.len() >= 3 { Err(WireFault::Length) } else { Ok(None) }
+        if self.buffer.len() >= 3 {
+            Err(WireFault::Length)
+        } else {
+            Ok(None)
+        }
     }
 }
 
@@ -145,7 +155,12 @@ impl Board {
         if !control.push(SendAncillaryMessage::ScmRights(&board)) {
             return Err(io::Error::other("no room for one descriptor"));
         }
-        sendmsg(socket, &[IoSlice::new(b"B")], &mut control, SendFlags::empty())?;
+        sendmsg(
+            socket,
+            &[IoSlice::new(b"B")],
+            &mut control,
+            SendFlags::empty(),
+        )?;
         Ok(())
     }
 
@@ -157,7 +172,12 @@ impl Board {
         let mut byte = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        recvmsg(
+            socket,
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
         let board = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
@@ -185,7 +205,10 @@ impl Board {
         }
         let mut bytes = Bytes::from(bytes);
         (0..sessions)
-            .map(|_| Entry { sequence: bytes.get_u64_ne(), stuck_at: bytes.get_u64_ne() })
+            .map(|_| Entry {
+                sequence: bytes.get_u64_ne(),
+                stuck_at: bytes.get_u64_ne(),
+            })
             .collect()
     }
 
@@ -194,7 +217,9 @@ impl Board {
         bytes[..8].copy_from_slice(&entry.sequence.to_ne_bytes());
         bytes[8..].copy_from_slice(&entry.stuck_at.to_ne_bytes());
         // A board that cannot be written costs charging and hang detection, not a MAC.
-        let _ = self.0.write_all_at(&bytes, Self::ENTRY * u64::from(session));
+        let _ = self
+            .0
+            .write_all_at(&bytes, Self::ENTRY * u64::from(session));
     }
 }
 
@@ -206,7 +231,11 @@ fn memory_file() -> io::Result<File> {
 #[cfg(not(target_os = "linux"))]
 fn memory_file() -> io::Result<File> {
     let path = std::env::temp_dir().join(format!("hsmac-board-{}", uuid::Uuid::new_v4()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     std::fs::remove_file(path)?;
     Ok(file)
 }
@@ -218,7 +247,11 @@ mod tests {
 
     #[test]
     fn frames_arrive_whole_and_in_order() {
-        let frame = |id: &str| FromHost { frame: Some(Frame::Hello(Hello { build_id: id.into() })) };
+        let frame = |id: &str| FromHost {
+            frame: Some(Frame::Hello(Hello {
+                build_id: id.into(),
+            })),
+        };
         let mut bytes = BytesMut::new();
         put(&frame("one"), &mut bytes);
         put(&frame(&"x".repeat(300)), &mut bytes);

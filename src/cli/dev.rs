@@ -1,8 +1,40 @@
-//! `hsmac dev`.
+//! `hsmac dev`: a SoftHSM token with a demo key, and a server over it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf, absolute},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use super::Stop;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
+use super::{Stop, print, serve::serve};
+use crate::{
+    app::App,
+    config::Settings,
+    kms::{GenerateMac, Named},
+    model::{Caller, MacAlgorithm},
+    token::State,
+    token_host::{NewKey, Provision},
+};
+
+/// The demo key has the same ID everywhere, so that examples can be pasted.
+const DEMO_KEY: &str = "00000000-0000-4000-8000-000000000001";
+const CALLER: &str = "arn:aws:iam::000000000000:user/dev";
+const TOKEN: &str = "hsmac-dev";
+/// Where packages put SoftHSM2: Debian and Ubuntu, Fedora, Homebrew, from source.
+const MODULES: [&str; 6] = [
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+];
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -12,8 +44,212 @@ pub(super) struct Arguments {
     /// Where to listen; loopback only.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
     grpc: SocketAddr,
+    /// The SoftHSM2 library, if it is not where packages put it.
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
 }
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Stop> {
-    Err(Stop::Bug("dev comes in the next commit".into()))
+pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
+    let dir = absolute(&arguments.dir)
+        .map_err(|error| Stop::Usage(format!("--dir {}: {error}", arguments.dir.display())))?;
+    let config = dir.join("hsmac.toml");
+    if config.exists() {
+        // A folder that was moved still works: SoftHSM wants absolute paths.
+        write_softhsm_conf(&dir).map_err(|error| unwritable(&dir, &error))?;
+    } else {
+        provision(&dir, arguments.module.as_deref())?;
+    }
+    let sets = [
+        format!("grpc.listen={}", arguments.grpc),
+        format!(
+            "token.dev.env.SOFTHSM2_CONF={}",
+            dir.join("softhsm2.conf").display()
+        ),
+    ];
+    let (settings, warnings) = Settings::load(&config, &sets, std::iter::empty())?;
+    let endpoint = format!("http://{}", arguments.grpc);
+    serve(settings, &warnings, async |app| {
+        greet(app, &endpoint, &dir).await
+    })
+}
+
+/// Makes the folder's files and, in a process of its own, the token. The configuration comes last:
+/// a folder that has one is complete.
+fn provision(dir: &Path, module: Option<&Path>) -> Result<(), Stop> {
+    let module = find_module(module)?;
+    let io = |error: io::Error| unwritable(dir, &error);
+    if dir
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+    {
+        return Err(Stop::Usage(format!(
+            "{} is not empty and has no hsmac.toml; name another --dir, or remove it",
+            dir.display()
+        )));
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir.join("tokens"))
+        .map_err(io)?;
+    let conf = write_softhsm_conf(dir).map_err(io)?;
+    let pin = format!("{:.12}", uuid::Uuid::new_v4().simple());
+    write_private(&dir.join("pin"), &format!("{pin}\n")).map_err(io)?;
+    let wanted = Provision {
+        module_path: module.clone(),
+        label: TOKEN.into(),
+        pin,
+        keys: vec![NewKey {
+            label: "demo".into(),
+            id: vec![1],
+            bytes: 32,
+        }],
+    };
+    let own = std::env::current_exe().map_err(|error| Stop::Bug(error.to_string()))?;
+    let mut child = Command::new(own)
+        .arg("token-provision")
+        .env("SOFTHSM2_CONF", &conf)
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|error| Stop::Bug(format!("token-provision: {error}")))?;
+    let told = child
+        .stdin
+        .take()
+        .map(|stdin| serde_json::to_writer(stdin, &wanted));
+    let status = child.wait().map_err(|error| Stop::Bug(error.to_string()))?;
+    if !status.success() || !matches!(told, Some(Ok(()))) {
+        // Nothing in it is worth keeping, and the next start must not find half a token.
+        let _ = fs::remove_dir_all(dir);
+        return Err(Stop::Away(format!(
+            "{} could not make a token",
+            module.display()
+        )));
+    }
+    write_private(&dir.join("hsmac.toml"), &config(&module, &conf)).map_err(io)
+}
+
+fn find_module(given: Option<&Path>) -> Result<PathBuf, Stop> {
+    let known = MODULES.iter().map(PathBuf::from).find(|path| path.exists());
+    given.map(Path::to_owned).or(known).ok_or_else(|| {
+        Stop::Config(
+            "hsmac: SoftHSM2 is not installed: apt-get install softhsm2 (Debian, Ubuntu), dnf \
+             install softhsm (Fedora), brew install softhsm (macOS); or name it with --module"
+                .into(),
+        )
+    })
+}
+
+fn config(module: &Path, conf: &Path) -> String {
+    format!(
+        r#"# Made by `hsmac dev`; an ordinary configuration, to learn from and to change.
+account = "000000000000"
+region = "us-east-1"
+
+[grpc]
+listen = "127.0.0.1:50051"            # `hsmac dev --grpc` goes before it
+anonymous = "{CALLER}"   # loopback only: who an unproven caller is
+reflection = true                     # grpcurl works without the proto files
+
+[token.dev]
+uri = "pkcs11:token={TOKEN}?module-path={module}"
+pin_file = "pin"
+hosts = 2                             # SoftHSM2 serialises inside a process: two processes, one session each
+sessions = 1
+working_copies = true                 # twice as fast on SoftHSM2, which re-reads its files for token objects
+env = {{ SOFTHSM2_CONF = "{conf}" }}
+
+[[key]]
+key_id = "{DEMO_KEY}"
+object = "pkcs11:object=demo;id=%01"
+key_spec = "HMAC_256"
+aliases = ["alias/demo"]
+description = "made by hsmac dev"
+"#,
+        module = module.display(),
+        conf = conf.display(),
+    )
+}
+
+fn write_softhsm_conf(dir: &Path) -> io::Result<PathBuf> {
+    let conf = dir.join("softhsm2.conf");
+    let tokens = dir.join("tokens");
+    fs::write(
+        &conf,
+        format!(
+            "directories.tokendir = {}\nlog.level = ERROR\n",
+            tokens.display()
+        ),
+    )?;
+    Ok(conf)
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+fn unwritable(dir: &Path, error: &io::Error) -> Stop {
+    Stop::Usage(format!("--dir {}: {error}", dir.display()))
+}
+
+/// Prints what to paste, and the first MAC.
+async fn greet(app: &App, endpoint: &str, dir: &Path) -> Result<(), Stop> {
+    for token in app.tokens().values() {
+        let mut state = token.state();
+        let state = state.wait_for(|state| *state != State::Starting).await;
+        if let Ok(state) = state
+            && *state != State::Up
+        {
+            return Err(Stop::Away(format!("the token does not serve: {}", *state)));
+        }
+    }
+    let caller = Caller::parse(CALLER).map_err(Stop::Bug)?;
+    let request = GenerateMac {
+        key_id: Some("alias/demo".into()),
+        message: Some("Hello World".into()),
+        mac_algorithm: Named::Known(MacAlgorithm::HmacSha256),
+        grant_tokens: Vec::new(),
+        dry_run: false,
+    };
+    let until = Instant::now() + Duration::from_secs(10);
+    let made = app
+        .kms()
+        .generate_mac(&caller, request, until)
+        .await
+        .map_err(|error| Stop::Away(format!("no MAC: {error}")))?;
+    let mac = BASE64_STANDARD.encode(&made.mac);
+    let address = endpoint.trim_start_matches("http://");
+    let folder = dir.display();
+    print(
+        format!(
+            r#"
+hsmac dev serves gRPC on {address}; token, PIN and hsmac.toml are in {folder}
+
+The MAC of "Hello World" with alias/demo: {mac}
+
+Make it yourself, in another terminal:
+  hsmac kms generate-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
+
+Check it:
+  hsmac kms verify-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256 --mac {mac}
+
+grpcurl:
+  grpcurl -plaintext -d '{{"key_id":"alias/demo","message":"SGVsbG8gV29ybGQ=","mac_algorithm":"HMAC_SHA_256"}}' {address} hsmac.v1.MacService/GenerateMac
+
+Python (pip install grpcio grpcio-tools; python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/hsmac/v1/*.proto):
+  import grpc
+  from hsmac.v1 import mac_pb2, mac_pb2_grpc
+  hsmac = mac_pb2_grpc.MacServiceStub(grpc.insecure_channel("{address}"))
+  hsmac.GenerateMac(mac_pb2.GenerateMacRequest(key_id="alias/demo", message=b"Hello World", mac_algorithm="HMAC_SHA_256")).mac
+
+Ctrl-C ends it.
+"#
+        )
+        .as_bytes(),
+    )
 }

@@ -179,10 +179,6 @@ struct Configuration {
 impl Configuration {
     /// # Errors
     /// [`Stop::Config`], with every fault there is.
-    #[expect(
-        dead_code,
-        reason = "serve, check and token unlock come in the next commit"
-    )]
     fn load(&self) -> Result<(Settings, Vec<Warning>), Stop> {
         // `env::vars` would panic at a variable that is no UTF-8, whosever it is.
         let environment = env::vars_os().filter_map(|(name, value)| {

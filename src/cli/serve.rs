@@ -1,6 +1,14 @@
 //! `hsmac serve`.
 
+use tokio::runtime::Builder;
+use tracing::warn;
+
 use super::{Configuration, Stop};
+use crate::{
+    app::{self, App},
+    config::{Settings, Warning},
+    telemetry,
+};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -8,6 +16,37 @@ pub(super) struct Arguments {
     configuration: Configuration,
 }
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Stop> {
-    Err(Stop::Bug("serve comes in the next commit".into()))
+pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
+    let (settings, warnings) = arguments.configuration.load()?;
+    serve(settings, &warnings, async |_| Ok(()))
+}
+
+/// Serves until SIGTERM; `announce` is called once, when everything is ready.
+pub(super) fn serve(
+    settings: Settings,
+    warnings: &[Warning],
+    announce: impl AsyncFnOnce(&App) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    telemetry::start(&settings.log);
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::Bug(format!("no runtime: {error}")))?;
+    runtime.block_on(async {
+        let app = App::start(settings).await?;
+        announce(&app).await?;
+        Ok(app.run().await?)
+    })
+}
+
+impl From<app::Fault> for Stop {
+    fn from(fault: app::Fault) -> Self {
+        match fault {
+            app::Fault::Configuration(text) => Self::Config(text),
+            app::Fault::Internal(text) => Self::Bug(text),
+        }
+    }
 }

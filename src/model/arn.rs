@@ -58,16 +58,24 @@ impl FromStr for KeyId {
     fn from_str(text: &str) -> Result<Self, String> {
         let hex = |part: &str, len: usize| {
             part.len() == len
-                && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         };
         let uuid = || {
             let parts: Vec<&str> = text.split('-').collect();
-            parts.len() == 5 && parts.iter().zip([8, 4, 4, 4, 12]).all(|(part, len)| hex(part, len))
+            parts.len() == 5
+                && parts
+                    .iter()
+                    .zip([8, 4, 4, 4, 12])
+                    .all(|(part, len)| hex(part, len))
         };
         if text.strip_prefix("mrk-").is_some_and(|rest| hex(rest, 32)) || uuid() {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!("{text:?} is no key ID: it must be a UUID in lowercase"))
+            Err(format!(
+                "{text:?} is no key ID: it must be a UUID in lowercase"
+            ))
         }
     }
 }
@@ -127,7 +135,9 @@ impl FromStr for KeyReference {
         if is_alias_name(text) {
             return Ok(Self::Alias(text.to_owned()));
         }
-        text.parse().map(Self::Id).map_err(|_| ReferenceFault::KeyId)
+        text.parse()
+            .map(Self::Id)
+            .map_err(|_| ReferenceFault::KeyId)
     }
 }
 
@@ -160,15 +170,23 @@ fn parse_arn(text: &str) -> Option<KeyReference> {
         return None;
     };
     let in_region = !region.is_empty()
-        && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && region
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !in_region {
         return None;
     }
-    let place = Place { region: region.to_owned(), account: account.parse().ok()? };
+    let place = Place {
+        region: region.to_owned(),
+        account: account.parse().ok()?,
+    };
     if is_alias_name(resource) {
         return Some(KeyReference::AliasArn(place, resource.to_owned()));
     }
-    Some(KeyReference::Arn(place, resource.strip_prefix("key/")?.parse().ok()?))
+    Some(KeyReference::Arn(
+        place,
+        resource.strip_prefix("key/")?.parse().ok()?,
+    ))
 }
 
 /// KMS: `alias/` and letters, digits, `/`, `_`, `-`; at most 256 characters in all.
@@ -176,7 +194,9 @@ fn is_alias_name(text: &str) -> bool {
     text.len() <= 256
         && text.strip_prefix("alias/").is_some_and(|name| {
             !name.is_empty()
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-'))
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-'))
         })
 }
 
@@ -191,12 +211,18 @@ mod tests {
     #[test]
     fn the_four_forms() {
         assert_eq!(ID.parse(), Ok(KeyReference::Id(ID.parse().unwrap())));
-        let place = Place { region: "us-west-2".into(), account: "111122223333".parse().unwrap() };
+        let place = Place {
+            region: "us-west-2".into(),
+            account: "111122223333".parse().unwrap(),
+        };
         assert_eq!(
             format!("arn:aws:kms:us-west-2:111122223333:key/{ID}").parse(),
             Ok(KeyReference::Arn(place.clone(), ID.parse().unwrap()))
         );
-        assert_eq!("alias/a/b".parse(), Ok(KeyReference::Alias("alias/a/b".into())));
+        assert_eq!(
+            "alias/a/b".parse(),
+            Ok(KeyReference::Alias("alias/a/b".into()))
+        );
         assert_eq!(
             "arn:aws:kms:us-west-2:111122223333:alias/x".parse(),
             Ok(KeyReference::AliasArn(place, "alias/x".into()))
@@ -205,8 +231,20 @@ mod tests {
 
     #[test]
     fn what_names_no_key() {
-        for text in ["", "key_id", "alias/", "alias/a b", &ID.to_uppercase(), "mrk-12", &ID[1..]] {
-            assert_eq!(text.parse::<KeyReference>(), Err(ReferenceFault::KeyId), "{text}");
+        for text in [
+            "",
+            "key_id",
+            "alias/",
+            "alias/a b",
+            &ID.to_uppercase(),
+            "mrk-12",
+            &ID[1..],
+        ] {
+            assert_eq!(
+                text.parse::<KeyReference>(),
+                Err(ReferenceFault::KeyId),
+                "{text}"
+            );
         }
         for text in [
             "arn:",
@@ -216,7 +254,11 @@ mod tests {
             "arn:aws:kms:us-west-2:111122223333:key/not-a-uuid",
             &format!("arn:aws:kms:us-west-2:111122223333:{ID}"),
         ] {
-            assert_eq!(text.parse::<KeyReference>(), Err(ReferenceFault::Arn), "{text}");
+            assert_eq!(
+                text.parse::<KeyReference>(),
+                Err(ReferenceFault::Arn),
+                "{text}"
+            );
         }
     }
 

@@ -22,7 +22,9 @@ impl Caller {
             ));
         };
         if scheme != "arn" || partition.is_empty() || !matches!(service, "iam" | "sts") {
-            return Err(format!("{arn:?} does not begin with arn:aws:iam:: or arn:aws:sts::"));
+            return Err(format!(
+                "{arn:?} does not begin with arn:aws:iam:: or arn:aws:sts::"
+            ));
         }
         if !region.is_empty() {
             return Err(format!("{arn:?} names a region; principals have none"));
@@ -31,9 +33,14 @@ impl Caller {
             .split_once('/')
             .is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
         if resource != "root" && !named {
-            return Err(format!("{arn:?} does not end in root, user/NAME or role/NAME"));
+            return Err(format!(
+                "{arn:?} does not end in root, user/NAME or role/NAME"
+            ));
         }
-        Ok(Self { arn: arn.to_owned(), account: account.parse()? })
+        Ok(Self {
+            arn: arn.to_owned(),
+            account: account.parse()?,
+        })
     }
 
     /// The principal's ARN.
@@ -67,7 +74,11 @@ mod tests {
         let caller = Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap();
         assert_eq!(caller.account().as_str(), "111122223333");
         assert!(!caller.is_root());
-        assert!(Caller::parse("arn:aws:iam::111122223333:root").unwrap().is_root());
+        assert!(
+            Caller::parse("arn:aws:iam::111122223333:root")
+                .unwrap()
+                .is_root()
+        );
         for wrong in [
             "billing",
             "arn:aws:iam::111122223333:",

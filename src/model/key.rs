@@ -17,8 +17,12 @@ pub enum MacAlgorithm {
 
 impl MacAlgorithm {
     /// In digest order.
-    pub const ALL: [Self; 4] =
-        [Self::HmacSha224, Self::HmacSha256, Self::HmacSha384, Self::HmacSha512];
+    pub const ALL: [Self; 4] = [
+        Self::HmacSha224,
+        Self::HmacSha256,
+        Self::HmacSha384,
+        Self::HmacSha512,
+    ];
 
     /// KMS's name, `HMAC_SHA_256`.
     pub const fn name(self) -> &'static str {
@@ -47,7 +51,9 @@ impl MacAlgorithm {
 
     /// The algorithm whose digest has so many bits.
     pub fn from_digest_bits(bits: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.digest_bits() == bits)
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.digest_bits() == bits)
     }
 }
 
@@ -61,7 +67,10 @@ impl FromStr for MacAlgorithm {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name).ok_or(())
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+            .ok_or(())
     }
 }
 
@@ -114,9 +123,14 @@ impl FromStr for KeySpec {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|spec| spec.name() == name).ok_or_else(|| {
-            format!("{name:?} is no key spec; there are HMAC_224, HMAC_256, HMAC_384 and HMAC_512")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|spec| spec.name() == name)
+            .ok_or_else(|| {
+                format!(
+                    "{name:?} is no key spec; there are HMAC_224, HMAC_256, HMAC_384 and HMAC_512"
+                )
+            })
     }
 }
 

@@ -57,11 +57,19 @@ pub(super) struct Death {
 
 impl Death {
     fn new(class: host::FaultClass, reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), class, proven: false, accident: false }
+        Self {
+            reason: reason.into(),
+            class,
+            proven: false,
+            accident: false,
+        }
     }
 
     fn accident(class: host::FaultClass, reason: impl Into<String>) -> Self {
-        Self { accident: true, ..Self::new(class, reason) }
+        Self {
+            accident: true,
+            ..Self::new(class, reason)
+        }
     }
 
     fn of(fault: Option<host::Fault>) -> Self {
@@ -119,10 +127,19 @@ pub(super) async fn start(
     generation: u32,
 ) -> Result<Waiting, Death> {
     let begun = |error: io::Error| {
-        Death::new(host::FaultClass::TokenAway, format!("a host cannot be started: {error}"))
+        Death::new(
+            host::FaultClass::TokenAway,
+            format!("a host cannot be started: {error}"),
+        )
     };
     let mut line = Line::open(settings, surroundings, generation).map_err(begun)?;
-    match line.within(settings.start_timeout, to_host::Frame::Settings(settings.for_host(generation))).await? {
+    match line
+        .within(
+            settings.start_timeout,
+            to_host::Frame::Settings(settings.for_host(generation)),
+        )
+        .await?
+    {
         from_host::Frame::Hello(hello) if hello.build_id == BUILD_ID => {}
         _ => {
             return Err(Death::new(
@@ -134,17 +151,27 @@ pub(super) async fn start(
     match line.receive_within(settings.start_timeout).await? {
         from_host::Frame::TokenFound(found) => Ok(Waiting { line, found }),
         from_host::Frame::Failed(failed) => Err(Death::of(failed.fault)),
-        _ => Err(Death::new(host::FaultClass::Bug, "the host did not say what it found")),
+        _ => Err(Death::new(
+            host::FaultClass::Bug,
+            "the host did not say what it found",
+        )),
     }
 }
 
 impl Waiting {
     /// Lets the host log in, once.
     pub(super) async fn log_in(mut self, settings: &Settings) -> Result<Host, Death> {
-        match self.line.within(settings.start_timeout, to_host::Frame::LogIn(LogIn {})).await? {
+        match self
+            .line
+            .within(settings.start_timeout, to_host::Frame::LogIn(LogIn {}))
+            .await?
+        {
             from_host::Frame::Ready(ready) => Ok(Host::new(self.line, ready)),
             from_host::Frame::Failed(failed) => Err(Death::of(failed.fault)),
-            _ => Err(Death::new(host::FaultClass::Bug, "the host did not say that it is ready")),
+            _ => Err(Death::new(
+                host::FaultClass::Bug,
+                "the host did not say that it is ready",
+            )),
         }
     }
 
@@ -191,7 +218,11 @@ impl Host {
             if self.ending && self.pending() == 0 {
                 break Death::new(host::FaultClass::Unspecified, "planned");
             }
-            let room = if self.ending { 0 } else { self.window.saturating_sub(self.pending()) };
+            let room = if self.ending {
+                0
+            } else {
+                self.window.saturating_sub(self.pending())
+            };
             if room > 0 {
                 let more = queue.take(room, &mut taken);
                 let filled = taken.len() == room;
@@ -239,24 +270,29 @@ impl Host {
         if let Some(key) = job.key()
             && !self.introduced.contains_key(&key.reference())
         {
-            put_frame(to_host::Frame::DefineKey(key.definition()), &mut self.line.out);
+            put_frame(
+                to_host::Frame::DefineKey(key.definition()),
+                &mut self.line.out,
+            );
             self.introduced.insert(key.reference(), Arc::clone(key));
         }
         let sequence = sequences.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).expect("a window has fewer slots than u32 has numbers")
+            u32::try_from(self.slots.len() - 1)
+                .expect("a window has fewer slots than u32 has numbers")
         });
         let work = match &job.work {
-            Work::Mac { key, message } => {
-                job::Work::Mac(host::Mac { key: key.reference(), message: message.clone() })
-            }
-            Work::Random { number_of_bytes } => {
-                job::Work::Random(host::Random { number_of_bytes: *number_of_bytes })
-            }
-            Work::Describe { key } => {
-                job::Work::DescribeKey(host::DescribeKey { key: key.reference() })
-            }
+            Work::Mac { key, message } => job::Work::Mac(host::Mac {
+                key: key.reference(),
+                message: message.clone(),
+            }),
+            Work::Random { number_of_bytes } => job::Work::Random(host::Random {
+                number_of_bytes: *number_of_bytes,
+            }),
+            Work::Describe { key } => job::Work::DescribeKey(host::DescribeKey {
+                key: key.reference(),
+            }),
         };
         let frame = host::Job {
             generation: self.line.generation,
@@ -266,14 +302,21 @@ impl Host {
             work: Some(work),
         };
         put_frame(to_host::Frame::Job(frame), &mut self.line.out);
-        self.slots[slot as usize] = Some(Pending { sequence, sent: Instant::now(), job });
+        self.slots[slot as usize] = Some(Pending {
+            sequence,
+            sent: Instant::now(),
+            job,
+        });
     }
 
     /// Everything that has arrived. An error ends the host.
     fn take_answers(&mut self, queue: &Queue) -> Result<(), Death> {
         let broken = |what: String| Death::accident(host::FaultClass::Bug, what);
-        while let Some(frame) =
-            self.line.inbox.next::<FromHost>().map_err(|fault| broken(fault.to_string()))?
+        while let Some(frame) = self
+            .line
+            .inbox
+            .next::<FromHost>()
+            .map_err(|fault| broken(fault.to_string()))?
         {
             match frame.frame {
                 Some(from_host::Frame::Answer(answer)) => self.take_answer(answer, queue)?,
@@ -319,7 +362,9 @@ impl Host {
         match (answer.outcome, &job.work) {
             (Some(Outcome::Mac(mac)), Work::Mac { key, .. }) => {
                 if mac.len() != key.spec().mac_algorithm().mac_len() {
-                    job.reply(Err(Fault::Internal("the host made a MAC of wrong length".into())));
+                    job.reply(Err(Fault::Internal(
+                        "the host made a MAC of wrong length".into(),
+                    )));
                     return broken("the host made a MAC of wrong length");
                 }
                 // The host's check value was judged when it opened the key; one that differs made
@@ -390,7 +435,10 @@ impl Host {
     /// A host has opened a key: is it the key that we know?
     fn judge(&mut self, opened: host::KeyOpened) -> Result<(), Death> {
         let Some(key) = self.introduced.get(&opened.reference) else {
-            return Err(Death::new(host::FaultClass::Bug, "the host opened a key that it was not given"));
+            return Err(Death::new(
+                host::FaultClass::Bug,
+                "the host opened a key that it was not given",
+            ));
         };
         if key.trust(opened.check_value.into()) {
             return Ok(());
@@ -400,7 +448,10 @@ impl Host {
             key_id = %key.key_id(), locator = %key.locator(),
             "the object is another key than before: its check value differs; the key is unavailable"
         );
-        put_frame(to_host::Frame::ForgetKey(ForgetKey { reference }), &mut self.line.out);
+        put_frame(
+            to_host::Frame::ForgetKey(ForgetKey { reference }),
+            &mut self.line.out,
+        );
         self.introduced.remove(&reference);
         Ok(())
     }
@@ -431,7 +482,10 @@ impl Host {
     }
 
     fn has(&self, sequence: u64) -> bool {
-        self.slots.iter().flatten().any(|pending| pending.sequence == sequence)
+        self.slots
+            .iter()
+            .flatten()
+            .any(|pending| pending.sequence == sequence)
     }
 
     /// The socket broke: what does the process say?
@@ -441,7 +495,10 @@ impl Host {
             Ok(Ok(status)) => status.to_string(),
             Ok(Err(_)) | Err(_) => error.to_string(),
         };
-        Death::accident(host::FaultClass::Retry, format!("the host process ended: {how}"))
+        Death::accident(
+            host::FaultClass::Retry,
+            format!("the host process ended: {how}"),
+        )
     }
 
     /// Gives every unanswered job another chance and gets rid of the process.
@@ -476,11 +533,7 @@ impl Host {
 }
 
 impl Line {
-    fn open(
-        settings: &Settings,
-        surroundings: &Surroundings,
-        generation: u32,
-    ) -> io::Result<Self> {
+    fn open(settings: &Settings, surroundings: &Surroundings, generation: u32) -> io::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair()?;
         let board_entries = settings.sessions + 1;
         let board = Board::create(board_entries)?;
@@ -496,7 +549,9 @@ impl Line {
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text == "NOTIFY_SOCKET"
-                || ["HSMAC", "AWS_", "LISTEN_"].iter().any(|prefix| text.starts_with(prefix))
+                || ["HSMAC", "AWS_", "LISTEN_"]
+                    .iter()
+                    .any(|prefix| text.starts_with(prefix))
             {
                 command.env_remove(&name);
             }
@@ -620,7 +675,9 @@ pub(super) async fn asked(end: &mut watch::Receiver<bool>) {
 fn charge(mut job: Job, reason: &str, queue: &Queue) {
     job.charges += 1;
     if job.charges >= 2 {
-        job.reply(Err(Fault::Unavailable(format!("two hosts failed with this job: {reason}"))));
+        job.reply(Err(Fault::Unavailable(format!(
+            "two hosts failed with this job: {reason}"
+        ))));
     } else {
         queue.give_back(job);
     }
@@ -643,7 +700,10 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, token: String, generation: u32)
     let mut second = Instant::now();
     let mut seen = 0;
     while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
-        for line in chunk[..length].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in chunk[..length]
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             if second.elapsed() > Duration::from_secs(1) {
                 second = Instant::now();
                 seen = 0;
@@ -653,7 +713,11 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, token: String, generation: u32)
                 let line = String::from_utf8_lossy(line);
                 info!(token, host = generation, "module: {}", line.trim_end());
             } else if seen == LINES + 1 {
-                info!(token, host = generation, "the module prints more than {LINES} lines a second");
+                info!(
+                    token,
+                    host = generation,
+                    "the module prints more than {LINES} lines a second"
+                );
             }
         }
     }

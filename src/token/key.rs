@@ -154,7 +154,9 @@ impl Key {
             gone: AtomicBool::new(false),
         };
         if let Some(value) = check_value {
-            key.check_value.set(value).expect("a new key has no check value yet");
+            key.check_value
+                .set(value)
+                .expect("a new key has no check value yet");
         }
         key
     }
@@ -189,7 +191,11 @@ impl Key {
         if !self.troubled.load(Ordering::Acquire) {
             return None;
         }
-        self.trouble.read().expect(UNPOISONED).as_ref().map(|trouble| trouble.reason.clone())
+        self.trouble
+            .read()
+            .expect(UNPOISONED)
+            .as_ref()
+            .map(|trouble| trouble.reason.clone())
     }
 
     /// The same, while it is too early to ask the token again.
@@ -198,17 +204,25 @@ impl Key {
             return None;
         }
         let trouble = self.trouble.read().expect(UNPOISONED);
-        let standing = trouble.as_ref().filter(|trouble| trouble.since.elapsed() < ASK_AGAIN);
+        let standing = trouble
+            .as_ref()
+            .filter(|trouble| trouble.since.elapsed() < ASK_AGAIN);
         standing.map(|trouble| trouble.reason.clone())
     }
 
     /// The key cannot serve. Logged once for each reason, not once for each call.
     pub(super) fn set_trouble(&self, reason: String) {
         let mut trouble = self.trouble.write().expect(UNPOISONED);
-        if trouble.as_ref().is_none_or(|before| before.reason != reason) {
+        if trouble
+            .as_ref()
+            .is_none_or(|before| before.reason != reason)
+        {
             error!(key_id = %self.key_id, %reason, "the key is unavailable");
         }
-        *trouble = Some(Trouble { reason, since: Instant::now() });
+        *trouble = Some(Trouble {
+            reason,
+            since: Instant::now(),
+        });
         self.troubled.store(true, Ordering::Release);
     }
 
@@ -250,14 +264,17 @@ impl Key {
     }
 
     /// What a host must know of the key.
-    pub(super) fn definition(&self) -> KeyDefinition {
+    pub fn definition(&self) -> KeyDefinition {
         KeyDefinition {
             reference: self.reference,
             key_id: self.key_id.to_string(),
             digest_bits: self.spec.mac_algorithm().digest_bits(),
             cka_id: self.locator.id.clone().unwrap_or_default().into(),
             label: self.locator.label.clone().unwrap_or_default(),
-            check_value: self.check_value().map(|value| value.0.clone()).unwrap_or_default(),
+            check_value: self
+                .check_value()
+                .map(|value| value.0.clone())
+                .unwrap_or_default(),
         }
     }
 }

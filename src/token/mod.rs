@@ -152,7 +152,11 @@ impl Token {
         let supervisor = Arc::new(Supervisor::new(settings, surroundings));
         let end = watch::Sender::new(false);
         let hosts = tokio::spawn(Arc::clone(&supervisor).keep_hosts(end.subscribe()));
-        Arc::new(Self { supervisor, end, hosts: Mutex::new(Some(hosts)) })
+        Arc::new(Self {
+            supervisor,
+            end,
+            hosts: Mutex::new(Some(hosts)),
+        })
     }
 
     /// The token's name in the configuration.
@@ -162,12 +166,10 @@ impl Token {
 
     /// The longest message that the token takes, if the configuration says so, in bytes.
     pub fn max_message_bytes(&self) -> Option<usize> {
-        self.supervisor.settings.max_message_bytes.map(|bytes| bytes as usize)
-    }
-
-    /// The longest message that this token can take, if it is less than KMS's 4,096 bytes.
-    pub fn max_message_bytes(&self) -> Option<usize> {
-        self.settings.max_message_bytes.and_then(|bytes| usize::try_from(bytes).ok())
+        self.supervisor
+            .settings
+            .max_message_bytes
+            .map(|bytes| bytes as usize)
     }
 
     /// Makes the MAC of a message with a key, in the key's algorithm.
@@ -183,7 +185,14 @@ impl Token {
         if let Some(trouble) = key.standing_trouble() {
             return Err(Fault::Key(trouble));
         }
-        self.bytes(Work::Mac { key: Arc::clone(key), message }, until).await
+        self.bytes(
+            Work::Mac {
+                key: Arc::clone(key),
+                message,
+            },
+            until,
+        )
+        .await
     }
 
     /// Random bytes from the token's generator.
@@ -204,7 +213,15 @@ impl Token {
         if let Some(trouble) = key.standing_trouble() {
             return Err(Fault::Key(trouble));
         }
-        match self.ask(Work::Describe { key: Arc::clone(key) }, until).await? {
+        match self
+            .ask(
+                Work::Describe {
+                    key: Arc::clone(key),
+                },
+                until,
+            )
+            .await?
+        {
             Answer::Facts(facts) => Ok(facts),
             Answer::Bytes(_) => Err(Fault::Internal("bytes for a question about a key".into())),
         }
@@ -212,7 +229,11 @@ impl Token {
 
     /// What a host found when it logged in; `None` before the first has.
     pub fn facts(&self) -> Option<Facts> {
-        self.supervisor.facts.lock().expect("no holder of this lock panics").clone()
+        self.supervisor
+            .facts
+            .lock()
+            .expect("no holder of this lock panics")
+            .clone()
     }
 
     /// How the token is, now and at each change.
@@ -246,7 +267,9 @@ impl Token {
         self.supervisor.queue.push(job)?;
         match timeout_at(until.into(), answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Fault::Internal("a job was dropped without an answer".into())),
+            Ok(Err(_)) => Err(Fault::Internal(
+                "a job was dropped without an answer".into(),
+            )),
             Err(_) => Err(Fault::Deadline("in the queue or in the token".into())),
         }
     }

@@ -92,7 +92,10 @@ impl PinGuard {
     }
 
     fn stamp(&self) -> Stamp {
-        let metadata = self.pin_file.as_ref().and_then(|path| fs::metadata(path).ok());
+        let metadata = self
+            .pin_file
+            .as_ref()
+            .and_then(|path| fs::metadata(path).ok());
         metadata.map_or_else(Stamp::default, |metadata| Stamp {
             inode: metadata.ino(),
             size: metadata.size(),
@@ -131,7 +134,10 @@ mod tests {
         let again = PinGuard::new(dir.path(), "primary", Some(pin.clone()));
         assert_eq!(again.refusal().as_deref(), Some("CKR_PIN_INCORRECT"));
         let marker = fs::read_to_string(dir.path().join("pin-refused.primary")).unwrap();
-        assert!(!marker.contains("1234"), "Security: no trace of the PIN on disk");
+        assert!(
+            !marker.contains("1234"),
+            "Security: no trace of the PIN on disk"
+        );
 
         fs::write(&pin, "12345").unwrap();
         assert_eq!(again.refusal(), None, "another PIN file may be tried");

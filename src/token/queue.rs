@@ -38,7 +38,15 @@ impl Job {
         until: Instant,
     ) -> (Self, oneshot::Receiver<Result<Answer, Fault>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { work, until, charges: 0, reply }, answer)
+        (
+            Self {
+                work,
+                until,
+                charges: 0,
+                reply,
+            },
+            answer,
+        )
     }
 
     /// The key that the job is about.
@@ -69,7 +77,11 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { jobs: Mutex::default(), capacity, arrived: Notify::new() }
+        Self {
+            jobs: Mutex::default(),
+            capacity,
+            arrived: Notify::new(),
+        }
     }
 
     /// Never waits for room: a full queue sheds at the door.

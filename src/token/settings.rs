@@ -68,7 +68,11 @@ impl Settings {
             token_manufacturer: self.uri.manufacturer.clone(),
             token_model: self.uri.model.clone(),
             slot_id: self.uri.slot_id,
-            pin_file: self.pin_file.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            pin_file: self
+                .pin_file
+                .as_ref()
+                .map(|p| p.display().to_string())
+                .unwrap_or_default(),
             sessions: self.sessions,
             read_write: self.read_write,
             working_copies: self.working_copies,
@@ -88,10 +92,16 @@ impl Settings {
             ("queue", self.queue, 100_000),
         ] {
             if !(1..=most).contains(&value) {
-                faults.push((setting, format!("{value} is out of range; it must be 1 to {most}")));
+                faults.push((
+                    setting,
+                    format!("{value} is out of range; it must be 1 to {most}"),
+                ));
             }
         }
-        if self.max_message_bytes.is_some_and(|bytes| !(1..=4096).contains(&bytes)) {
+        if self
+            .max_message_bytes
+            .is_some_and(|bytes| !(1..=4096).contains(&bytes))
+        {
             faults.push(("max_message_bytes", "it must be 1 to 4096".into()));
         }
         for (setting, value) in [

@@ -59,7 +59,11 @@ enum Refusal {
 
 impl Supervisor {
     pub(super) fn new(settings: Settings, surroundings: Surroundings) -> Self {
-        let pin = PinGuard::new(&surroundings.state_dir, &settings.name, settings.pin_file.clone());
+        let pin = PinGuard::new(
+            &surroundings.state_dir,
+            &settings.name,
+            settings.pin_file.clone(),
+        );
         Self {
             queue: Queue::new(settings.queue as usize),
             state: watch::Sender::new(State::Starting),
@@ -81,7 +85,8 @@ impl Supervisor {
             hosts.spawn(Arc::clone(&self).keep_host(first, end.clone()));
         }
         while hosts.join_next().await.is_some() {}
-        self.queue.refuse_all(&Fault::Unavailable("hsmac is ending".into()));
+        self.queue
+            .refuse_all(&Fault::Unavailable("hsmac is ending".into()));
     }
 
     /// One host after the other in one place.
@@ -186,7 +191,11 @@ impl Supervisor {
                 let reason = format!(
                     "the token refuses the PIN ({}); mend {}, or run `hsmac token unlock {}` to try it once more",
                     death.reason,
-                    self.settings.pin_file.as_deref().unwrap_or_else(|| "pin_file".as_ref()).display(),
+                    self.settings
+                        .pin_file
+                        .as_deref()
+                        .unwrap_or_else(|| "pin_file".as_ref())
+                        .display(),
                     self.settings.name,
                 );
                 if let Err(error) = self.pin.refused(&found.serial, &reason) {
@@ -205,7 +214,9 @@ impl Supervisor {
         }
         let name = &self.settings.name;
         if found.user_pin_locked {
-            return Some("the token says that its user PIN is locked; its SO must set a new one".into());
+            return Some(
+                "the token says that its user PIN is locked; its SO must set a new one".into(),
+            );
         }
         if found.user_pin_final_try && !self.pin.take_permission() {
             return Some(format!(
@@ -231,7 +242,12 @@ impl Supervisor {
                 .iter()
                 .filter_map(|bits| MacAlgorithm::from_digest_bits(*bits))
                 .collect(),
-            warnings: found.warnings.iter().chain(&ready.warnings).cloned().collect(),
+            warnings: found
+                .warnings
+                .iter()
+                .chain(&ready.warnings)
+                .cloned()
+                .collect(),
         };
         let before = self.facts.lock().expect(UNPOISONED).replace(facts.clone());
         if before.as_ref() != Some(&facts) {
@@ -251,7 +267,8 @@ impl Supervisor {
         if self.serving.load(Ordering::SeqCst) > 0 {
             return;
         }
-        self.queue.refuse_all(&Fault::Unavailable(state.to_string()));
+        self.queue
+            .refuse_all(&Fault::Unavailable(state.to_string()));
         self.change(state);
     }
 

@@ -42,14 +42,21 @@ impl TryFrom<String> for TokenUri {
                 "slot-id" => {
                     let number = utf8(name, value)?;
                     uri.slot_id = Some(
-                        number.parse().map_err(|_| format!("slot-id {number:?} is not a number"))?,
+                        number
+                            .parse()
+                            .map_err(|_| format!("slot-id {number:?} is not a number"))?,
                     );
                 }
                 "module-path" => module_path = Some(PathBuf::from(utf8(name, value)?)),
                 "pin-value" | "pin-source" => {
                     return Err(format!("{name} does not belong here: set pin_file instead"));
                 }
-                other => return Err(unknown(other, "token, serial, manufacturer, model, slot-id and module-path")),
+                other => {
+                    return Err(unknown(
+                        other,
+                        "token, serial, manufacturer, model, slot-id and module-path",
+                    ));
+                }
             }
         }
         uri.module_path = module_path
@@ -91,9 +98,14 @@ fn attributes(text: &str) -> Result<Vec<(&str, Vec<u8>)>, String> {
         .ok_or_else(|| format!("{text:?} does not begin with pkcs11:"))?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let mut found: Vec<(&str, Vec<u8>)> = Vec::new();
-    for pair in path.split(';').chain(query.split('&')).filter(|pair| !pair.is_empty()) {
-        let (name, value) =
-            pair.split_once('=').ok_or_else(|| format!("{pair:?} has no = in it"))?;
+    for pair in path
+        .split(';')
+        .chain(query.split('&'))
+        .filter(|pair| !pair.is_empty())
+    {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("{pair:?} has no = in it"))?;
         if found.iter().any(|(seen, _)| *seen == name) {
             return Err(format!("{name} is there twice"));
         }
@@ -124,7 +136,10 @@ mod tests {
         assert_eq!(uri.label.as_deref(), Some("my hsm"));
         assert_eq!(uri.serial.as_deref(), Some("abc"));
         assert_eq!(uri.module_path, PathBuf::from("/usr/lib/p;11.so"));
-        assert_eq!(token("pkcs11:slot-id=7?module-path=/m.so").unwrap().slot_id, Some(7));
+        assert_eq!(
+            token("pkcs11:slot-id=7?module-path=/m.so").unwrap().slot_id,
+            Some(7)
+        );
     }
 
     #[test]
@@ -132,7 +147,10 @@ mod tests {
         for (text, said) in [
             ("token=a", "does not begin with pkcs11:"),
             ("pkcs11:token=a", "lacks ?module-path"),
-            ("pkcs11:token=a?module-path=/m.so&pin-value=1234", "set pin_file instead"),
+            (
+                "pkcs11:token=a?module-path=/m.so&pin-value=1234",
+                "set pin_file instead",
+            ),
             ("pkcs11:token=a;token=b?module-path=/m.so", "twice"),
             ("pkcs11:slot-id=x?module-path=/m.so", "not a number"),
             ("pkcs11:tokne=a?module-path=/m.so", "tokne is no attribute"),
@@ -149,10 +167,19 @@ mod tests {
     fn an_object_is_named_by_label_or_id() {
         let object = |text: &str| ObjectUri::try_from(text.to_owned());
         assert_eq!(
-            object("pkcs11:object=pay;id=%01%ff;type=secret-key").unwrap().0,
-            Locator { id: Some(vec![1, 255]), label: Some("pay".into()) }
+            object("pkcs11:object=pay;id=%01%ff;type=secret-key")
+                .unwrap()
+                .0,
+            Locator {
+                id: Some(vec![1, 255]),
+                label: Some("pay".into())
+            }
         );
         assert!(object("pkcs11:").unwrap_err().contains("names no object"));
-        assert!(object("pkcs11:type=private;object=a").unwrap_err().contains("secret-key"));
+        assert!(
+            object("pkcs11:type=private;object=a")
+                .unwrap_err()
+                .contains("secret-key")
+        );
     }
 }

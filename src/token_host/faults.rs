@@ -52,13 +52,21 @@ pub(super) struct Trouble {
 impl Trouble {
     /// A fault that no C function returned.
     pub(super) fn new(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, function: String::new(), code: String::new(), reason: reason.into() }
+        Self {
+            class,
+            function: String::new(),
+            code: String::new(),
+            reason: reason.into(),
+        }
     }
 
     /// The same fault, with what it was about.
     pub(super) fn about(mut self, what: &str) -> Self {
-        self.reason =
-            if self.reason.is_empty() { what.into() } else { format!("{what}: {}", self.reason) };
+        self.reason = if self.reason.is_empty() {
+            what.into()
+        } else {
+            format!("{what}: {}", self.reason)
+        };
         self
     }
 
@@ -95,7 +103,13 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let call = [&self.function, &self.code].map(String::as_str).join(" ");
         let parts = [self.reason.as_str(), call.trim()];
-        f.write_str(&parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "))
+        f.write_str(
+            &parts
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join(": "),
+        )
     }
 }
 
@@ -108,9 +122,10 @@ impl From<Error> for Trouble {
                 code: name(code),
                 reason: String::new(),
             },
-            Error::LibraryLoading(cause) => {
-                Self::new(Class::Configuration, format!("the module cannot be loaded: {cause}"))
-            }
+            Error::LibraryLoading(cause) => Self::new(
+                Class::Configuration,
+                format!("the module cannot be loaded: {cause}"),
+            ),
             Error::MissingSymbol(symbol) => Self::new(
                 Class::Configuration,
                 format!("the file is no PKCS#11 library: it has no {symbol}"),
@@ -119,7 +134,10 @@ impl From<Error> for Trouble {
                 Self::new(Class::Unsupported, "the module lacks the function")
             }
             // Conversions of what the module answered: no code says it, the answer makes no sense.
-            other => Self::new(Class::Session, format!("the module's answer makes no sense: {other}")),
+            other => Self::new(
+                Class::Session,
+                format!("the module's answer makes no sense: {other}"),
+            ),
         }
     }
 }
@@ -129,7 +147,10 @@ fn class(function: Function, code: RvError) -> Class {
     use RvError as Ckr;
     let starting = matches!(
         function,
-        Function::Initialize | Function::GetSlotList | Function::GetSlotInfo | Function::GetTokenInfo
+        Function::Initialize
+            | Function::GetSlotList
+            | Function::GetSlotInfo
+            | Function::GetTokenInfo
     );
     let signing = matches!(function, Function::SignInit | Function::Sign);
     match code {
@@ -232,9 +253,18 @@ mod tests {
 
     #[test]
     fn codes_have_the_standard_s_names() {
-        assert_eq!(name(RvError::SessionHandleInvalid), "CKR_SESSION_HANDLE_INVALID");
-        assert_eq!(name(RvError::CryptokiNotInitialized), "CKR_CRYPTOKI_NOT_INITIALIZED");
-        assert_eq!(name(RvError::VendorDefined(0x8000_0001)), "CKR_VENDOR_DEFINED 0x80000001");
+        assert_eq!(
+            name(RvError::SessionHandleInvalid),
+            "CKR_SESSION_HANDLE_INVALID"
+        );
+        assert_eq!(
+            name(RvError::CryptokiNotInitialized),
+            "CKR_CRYPTOKI_NOT_INITIALIZED"
+        );
+        assert_eq!(
+            name(RvError::VendorDefined(0x8000_0001)),
+            "CKR_VENDOR_DEFINED 0x80000001"
+        );
         let trouble = Trouble::from(Error::Pkcs11(RvError::PinIncorrect, Function::Login));
         assert_eq!(trouble.fault().function, "C_Login");
         assert_eq!(trouble.fault().code, "CKR_PIN_INCORRECT");
@@ -257,8 +287,17 @@ mod tests {
     #[test]
     fn the_same_code_means_another_thing_at_start() {
         assert_eq!(class(Function::Sign, RvError::GeneralError), Class::Session);
-        assert_eq!(class(Function::GetTokenInfo, RvError::GeneralError), Class::Away);
-        assert_eq!(class(Function::SignInit, RvError::MechanismInvalid), Class::Key);
-        assert_eq!(class(Function::GenerateKey, RvError::MechanismInvalid), Class::Unsupported);
+        assert_eq!(
+            class(Function::GetTokenInfo, RvError::GeneralError),
+            Class::Away
+        );
+        assert_eq!(
+            class(Function::SignInit, RvError::MechanismInvalid),
+            Class::Key
+        );
+        assert_eq!(
+            class(Function::GenerateKey, RvError::MechanismInvalid),
+            Class::Unsupported
+        );
     }
 }

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     proto::host::{
-        Answer, Ending, Fault, FaultClass, FromHost, Job, KeyForgotten, KeyOpened, ProbeGood, ToHost,
-        answer::Outcome, from_host, job::Work, to_host,
+        Answer, Ending, Fault, FaultClass, FromHost, Job, KeyForgotten, KeyOpened, ProbeGood,
+        ToHost, answer::Outcome, from_host, job::Work, to_host,
     },
     wire::{Board, monotonic, put},
 };
@@ -126,7 +126,10 @@ impl Host {
             match front.inbox.next::<ToHost>() {
                 Ok(Some(ToHost { frame: Some(frame) })) => {
                     if let Some(job) = self.accept(frame) {
-                        return Some(Taken { job, more: front.inbox.has_frame() });
+                        return Some(Taken {
+                            job,
+                            more: front.inbox.has_frame(),
+                        });
                     }
                 }
                 Ok(None) => {
@@ -177,11 +180,17 @@ impl Host {
         }
         let outcome = match &job.work {
             Some(Work::Mac(mac)) => {
-                let open = self.keys.key(mac.key).and_then(|key| Some((key.opened()?, key)));
-                let Some((opened, key)) = open else { return self.hand(Task::Job(job)) };
+                let open = self
+                    .keys
+                    .key(mac.key)
+                    .and_then(|key| Some((key.opened()?, key)));
+                let Some((opened, key)) = open else {
+                    return self.hand(Task::Job(job));
+                };
                 let mut tag = [0; MAX_MAC];
                 let made = self.on_session(session, |session| {
-                    self.keys.mac(&self.module, session, &key, &opened, &mac.message, &mut tag)
+                    self.keys
+                        .mac(&self.module, session, &key, &opened, &mac.message, &mut tag)
                 });
                 match made {
                     Ok(length) => Ok(Outcome::Mac(Bytes::copy_from_slice(&tag[..length]))),
@@ -231,7 +240,10 @@ impl Host {
         }
         match outcome {
             Err(trouble) if trouble.class == Class::Handle => {
-                let fault = Fault { class: FaultClass::KeyMissing.into(), ..trouble.fault() };
+                let fault = Fault {
+                    class: FaultClass::KeyMissing.into(),
+                    ..trouble.fault()
+                };
                 answer(&job, Outcome::Fault(fault), answers);
             }
             // The keeper cannot be replaced: closing it would log out.
@@ -253,7 +265,10 @@ impl Host {
             Some(opened) => opened,
             None => {
                 let opened = self.keys.open(&self.module, keeper, key)?;
-                let said = KeyOpened { reference: key.reference, check_value: key.check_value() };
+                let said = KeyOpened {
+                    reference: key.reference,
+                    check_value: key.check_value(),
+                };
                 push(from_host::Frame::KeyOpened(said), answers);
                 // Before any session can use the key: the front judges its check value first.
                 self.send(answers);
@@ -265,7 +280,9 @@ impl Host {
             return Ok(Outcome::KeyFacts(key.facts(keeper, &opened)));
         };
         let mut tag = [0; MAX_MAC];
-        let length = self.keys.mac(&self.module, keeper, key, &opened, message, &mut tag)?;
+        let length = self
+            .keys
+            .mac(&self.module, keeper, key, &opened, message, &mut tag)?;
         Ok(Outcome::Mac(Bytes::copy_from_slice(&tag[..length])))
     }
 
@@ -281,7 +298,10 @@ impl Host {
         };
         match trouble.class {
             Class::Session => {
-                *session = self.module.open_session().map_err(|trouble| trouble.judged(Class::Generation))?;
+                *session = self
+                    .module
+                    .open_session()
+                    .map_err(|trouble| trouble.judged(Class::Generation))?;
                 call(session).map_err(|again| match again.class {
                     Class::Session => again.judged(Class::Generation),
                     Class::Caller
@@ -342,7 +362,9 @@ impl Host {
     fn end(&self, trouble: &Trouble) {
         if self.over.set(Instant::now()).is_ok() {
             let mut out = BytesMut::new();
-            let ending = Ending { fault: Some(trouble.fault()) };
+            let ending = Ending {
+                fault: Some(trouble.fault()),
+            };
             push(from_host::Frame::Ending(ending), &mut out);
             self.send(&mut out);
             self.hand(Task::End);

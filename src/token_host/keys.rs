@@ -71,7 +71,11 @@ pub(super) struct Opened {
 
 impl Keys {
     pub(super) fn new(copies: Copies) -> Self {
-        Self { known: RwLock::default(), epoch: AtomicU64::new(0), copies }
+        Self {
+            known: RwLock::default(),
+            epoch: AtomicU64::new(0),
+            copies,
+        }
     }
 
     /// Learns what a reference means.
@@ -105,7 +109,11 @@ impl Keys {
 
     /// The key behind a reference.
     pub(super) fn key(&self, reference: u64) -> Option<Arc<Key>> {
-        self.known.read().expect(UNPOISONED).get(&reference).cloned()
+        self.known
+            .read()
+            .expect(UNPOISONED)
+            .get(&reference)
+            .cloned()
     }
 
     /// Drops a key, its handles and its copy; true if it was known.
@@ -135,14 +143,17 @@ impl Keys {
         {
             // A copy outlives its object: somebody may have destroyed or replaced that.
             prove(module, session, key, opened.object).map_err(stale)?;
-            opened.reprove_at.store(monotonic() + nanoseconds(interval), Ordering::Relaxed);
+            opened
+                .reprove_at
+                .store(monotonic() + nanoseconds(interval), Ordering::Relaxed);
         }
         if settled && opened.proved_in.load(Ordering::SeqCst) != before {
             prove(module, session, key, opened.working()).map_err(stale)?;
             opened.proved_in.store(before, Ordering::SeqCst);
         }
-        let length =
-            module.sign(session, key.algorithm, opened.working(), message, mac).map_err(stale)?;
+        let length = module
+            .sign(session, key.algorithm, opened.working(), message, mac)
+            .map_err(stale)?;
         if !settled || self.epoch.load(Ordering::SeqCst) != before {
             // A search ran meanwhile: the handle may have changed its meaning under this MAC.
             prove(module, session, key, opened.working()).map_err(stale)?;
@@ -238,7 +249,11 @@ impl Key {
         };
         // One by one: a module may refuse one attribute and with it the whole answer.
         for attribute in wanted {
-            match session.get_attributes(opened.object, &[attribute]).unwrap_or_default().first() {
+            match session
+                .get_attributes(opened.object, &[attribute])
+                .unwrap_or_default()
+                .first()
+            {
                 Some(Attribute::Sensitive(is)) => facts.sensitive = *is,
                 Some(Attribute::Extractable(is)) => facts.extractable = *is,
                 Some(Attribute::NeverExtractable(is)) => facts.never_extractable = *is,
@@ -250,14 +265,25 @@ impl Key {
     }
 
     fn name(&self) -> String {
-        let label = self.label.as_ref().map(|label| format!("CKA_LABEL {label:?}"));
+        let label = self
+            .label
+            .as_ref()
+            .map(|label| format!("CKA_LABEL {label:?}"));
         let id = self.id.as_ref().map(|id| format!("CKA_ID {id:02x?}"));
-        label.into_iter().chain(id).collect::<Vec<_>>().join(" and ")
+        label
+            .into_iter()
+            .chain(id)
+            .collect::<Vec<_>>()
+            .join(" and ")
     }
 
     fn template(&self) -> Vec<Attribute> {
         let mut template = vec![Attribute::Token(true)];
-        template.extend(self.label.iter().map(|label| Attribute::Label(label.clone().into_bytes())));
+        template.extend(
+            self.label
+                .iter()
+                .map(|label| Attribute::Label(label.clone().into_bytes())),
+        );
         template.extend(self.id.iter().cloned().map(Attribute::Id));
         template
     }
@@ -305,10 +331,16 @@ fn find(module: &Module, session: &Session, key: &Key) -> Result<ObjectHandle, T
                 let class = session.get_attributes(*other, &[AttributeType::Class])?;
                 return Err(Trouble::new(
                     Class::Key,
-                    format!("the object with {} is no secret key but {class:?}", key.name()),
+                    format!(
+                        "the object with {} is no secret key but {class:?}",
+                        key.name()
+                    ),
                 ));
             }
-            Err(Trouble::new(Class::Handle, format!("the token has no object with {}", key.name())))
+            Err(Trouble::new(
+                Class::Handle,
+                format!("the token has no object with {}", key.name()),
+            ))
         }
         _ => Err(Trouble::new(
             Class::Key,
@@ -319,19 +351,26 @@ fn find(module: &Module, session: &Session, key: &Key) -> Result<ObjectHandle, T
 
 fn first_two(session: &Session, template: &[Attribute]) -> Result<Vec<ObjectHandle>, Trouble> {
     const TWO: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
-    let found: Result<Vec<_>, _> =
-        session.iter_objects_with_cache_size(template, TWO)?.take(2).collect();
+    let found: Result<Vec<_>, _> = session
+        .iter_objects_with_cache_size(template, TWO)?
+        .take(2)
+        .collect();
     Ok(found?)
 }
 
 /// NSS would make HMACs with an AES key; a key for two purposes is for none.
 fn refuse_cipher_key(session: &Session, key: &Key, object: ObjectHandle) -> Result<(), Trouble> {
-    let types = session.get_attributes(object, &[AttributeType::KeyType]).unwrap_or_default();
+    let types = session
+        .get_attributes(object, &[AttributeType::KeyType])
+        .unwrap_or_default();
     let cipher = [KeyType::AES, KeyType::DES, KeyType::DES2, KeyType::DES3];
     match types.first() {
         Some(Attribute::KeyType(is)) if cipher.contains(is) => Err(Trouble::new(
             Class::Key,
-            format!("the object with {} is a cipher key ({is}), not an HMAC key", key.name()),
+            format!(
+                "the object with {} is a cipher key ({is}), not an HMAC key",
+                key.name()
+            ),
         )),
         Some(_) | None => Ok(()),
     }
@@ -339,7 +378,11 @@ fn refuse_cipher_key(session: &Session, key: &Key, object: ObjectHandle) -> Resu
 
 /// A session-object copy without name, or `None` where the token refuses.
 fn working_copy(session: &Session, object: ObjectHandle) -> Option<ObjectHandle> {
-    let nameless = [Attribute::Token(false), Attribute::Label(Vec::new()), Attribute::Id(Vec::new())];
+    let nameless = [
+        Attribute::Token(false),
+        Attribute::Label(Vec::new()),
+        Attribute::Id(Vec::new()),
+    ];
     session.copy_object(object, &nameless).ok()
 }
 
@@ -353,7 +396,13 @@ fn prove(
     let mut mac = [0; MAX_MAC];
     let length = module
         .sign(session, key.algorithm, handle, &key.check_message, &mut mac)
-        .map_err(|trouble| trouble.about(&format!("the key with {} cannot do {}", key.name(), key.algorithm)))?;
+        .map_err(|trouble| {
+            trouble.about(&format!(
+                "the key with {} cannot do {}",
+                key.name(),
+                key.algorithm
+            ))
+        })?;
     let made = &mac[..length];
     let wanted = key.check_value.get_or_init(|| Bytes::copy_from_slice(made));
     // Security: a handle serves only while it makes the check value of the key it stands for.
@@ -362,6 +411,9 @@ fn prove(
     }
     Err(Trouble::new(
         Class::Key,
-        format!("the object with {} is another key: its check value differs", key.name()),
+        format!(
+            "the object with {} is another key: its check value differs",
+            key.name()
+        ),
     ))
 }

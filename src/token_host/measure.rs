@@ -48,7 +48,8 @@ pub fn measure(
     let began = Instant::now();
     while began.elapsed() < duration {
         for _ in 0..64 {
-            keys.mac(&module, &keeper, &key, &opened, message, &mut mac).map_err(words)?;
+            keys.mac(&module, &keeper, &key, &opened, message, &mut mac)
+                .map_err(words)?;
         }
         macs += 64;
     }
@@ -56,5 +57,9 @@ pub fn measure(
     let two_calls = module.has_two_calls();
     drop(keeper);
     module.finalize();
-    Ok(Measurement { macs, took, two_calls })
+    Ok(Measurement {
+        macs,
+        took,
+        two_calls,
+    })
 }

@@ -20,7 +20,6 @@ mod raw;
 use std::{
     io::{self, Read as _, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
-    process::ExitCode,
     sync::{Arc, Mutex, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
@@ -33,7 +32,7 @@ use rustix::{
 };
 
 pub use measure::{Measurement, measure};
-pub use provision::{Provision, provision};
+pub use provision::{NewKey, Provision, provision};
 
 use self::{
     faults::{Class, Trouble},
@@ -42,9 +41,7 @@ use self::{
     module::Module,
 };
 use crate::{
-    proto::host::{
-        Failed, FromHost, Hello, Ready, Settings, ToHost, from_host, to_host,
-    },
+    proto::host::{Failed, FromHost, Hello, Ready, Settings, ToHost, from_host, to_host},
     wire::{BUILD_ID, Board, Inbox, put},
 };
 
@@ -52,35 +49,35 @@ use crate::{
 const TIDY: Duration = Duration::from_secs(1);
 
 /// `hsmac token-host`: serves the front at the other end of stdin until it hangs up.
-pub fn run() -> ExitCode {
-    match serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            eprintln!("token-host: {fault}");
-            ExitCode::from(70)
-        }
-    }
-}
-
-fn serve() -> io::Result<()> {
+///
+/// # Errors
+/// Stdin is no front's socket, or the front breaks the wire's rules.
+pub fn run() -> io::Result<()> {
     harden()?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let board = Board::receive(&socket).map_err(|error| {
-        io::Error::other(format!("stdin is no front ({error}); hsmac starts this command itself"))
+        io::Error::other(format!(
+            "stdin is no front ({error}); hsmac starts this command itself"
+        ))
     })?;
     let over = Arc::new(OnceLock::new());
     watch(socket.try_clone()?, Arc::clone(&over));
 
-    let mut front = Front { socket, inbox: Inbox::default() };
+    let mut front = Front {
+        socket,
+        inbox: Inbox::default(),
+    };
     let to_host::Frame::Settings(settings) = front.next()? else {
         return Err(io::Error::other("the front did not begin with settings"));
     };
-    front.say(from_host::Frame::Hello(Hello { build_id: BUILD_ID.to_owned() }))?;
+    front.say(from_host::Frame::Hello(Hello {
+        build_id: BUILD_ID.to_owned(),
+    }))?;
     match start(&mut front, &settings) {
         Ok(started) => manage(front, settings, board, started, over),
-        Err(trouble) => {
-            front.say(from_host::Frame::Failed(Failed { fault: Some(trouble.fault()) }))
-        }
+        Err(trouble) => front.say(from_host::Frame::Failed(Failed {
+            fault: Some(trouble.fault()),
+        })),
     }
 }
 
@@ -100,9 +97,14 @@ fn start(front: &mut Front, settings: &Settings) -> Result<Started, Trouble> {
         ));
     }
     let (mut module, found) = Module::start(settings)?;
-    front.say(from_host::Frame::TokenFound(found)).map_err(wire)?;
+    front
+        .say(from_host::Frame::TokenFound(found))
+        .map_err(wire)?;
     let to_host::Frame::LogIn(_) = front.next().map_err(wire)? else {
-        return Err(Trouble::new(Class::Bug, "the front did not let this host log in"));
+        return Err(Trouble::new(
+            Class::Bug,
+            "the front did not let this host log in",
+        ));
     };
     let keeper = module.log_in(&settings.pin_file)?;
     let sessions = module.open_sessions(settings.sessions)?;
@@ -117,12 +119,20 @@ fn start(front: &mut Front, settings: &Settings) -> Result<Started, Trouble> {
     let ready = Ready {
         sessions: u32::try_from(sessions.len()).unwrap_or(u32::MAX),
         two_calls: module.has_two_calls(),
-        digest_bits: module.algorithms().iter().map(|algorithm| algorithm.digest_bits()).collect(),
+        digest_bits: module
+            .algorithms()
+            .iter()
+            .map(|algorithm| algorithm.digest_bits())
+            .collect(),
         module: module.describe(),
         warnings,
     };
     front.say(from_host::Frame::Ready(ready)).map_err(wire)?;
-    Ok(Started { module, keeper, sessions })
+    Ok(Started {
+        module,
+        keeper,
+        sessions,
+    })
 }
 
 /// Serves jobs until the end, then closes the sessions and finalises, for a second at most.
@@ -133,7 +143,11 @@ fn manage(
     started: Started,
     over: Arc<OnceLock<Instant>>,
 ) -> io::Result<()> {
-    let Started { module, keeper, sessions } = started;
+    let Started {
+        module,
+        keeper,
+        sessions,
+    } = started;
     let (tasks, inbox) = mpsc::channel();
     let copies = if settings.working_copies {
         Copies::Reproved(Duration::from_millis(settings.reprove_interval_ms))
@@ -156,7 +170,11 @@ fn manage(
     for (index, session) in (1..).zip(sessions) {
         let host = Arc::clone(&host);
         let name = format!("session-{index}");
-        threads.push(thread::Builder::new().name(name).spawn(move || host.serve(session, index))?);
+        threads.push(
+            thread::Builder::new()
+                .name(name)
+                .spawn(move || host.serve(session, index))?,
+        );
     }
     host.manage(&keeper, &inbox);
 
@@ -188,7 +206,9 @@ impl Front {
     fn next(&mut self) -> io::Result<to_host::Frame> {
         loop {
             if let Some(frame) = self.inbox.next::<ToHost>().map_err(io::Error::other)? {
-                return frame.frame.ok_or_else(|| io::Error::other("an empty frame"));
+                return frame
+                    .frame
+                    .ok_or_else(|| io::Error::other("an empty frame"));
             }
             self.receive()?;
         }
@@ -217,7 +237,13 @@ fn harden() -> io::Result<()> {
     // Security: before the PIN is read, nobody else may read this process's memory.
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
     // A terminal's Ctrl-C and a service manager's SIGTERM are for the front; it ends its hosts.
     let ignored = Arc::default();
     for signal in [

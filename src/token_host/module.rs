@@ -60,14 +60,22 @@ impl Module {
         // A busy store can fail a first look: SoftHSM2 does while a sibling writes.
         let mut look = find(&pkcs11, settings);
         for _ in 0..2 {
-            if look.as_ref().is_err_and(|trouble| trouble.class == Class::Away) {
+            if look
+                .as_ref()
+                .is_err_and(|trouble| trouble.class == Class::Away)
+            {
                 thread::sleep(Duration::from_millis(50));
                 look = find(&pkcs11, settings);
             }
         }
         let (slot, info, mut warnings) = look?;
-        if settings.slot_id.is_some() && settings.token_label.is_none() && settings.token_serial.is_none() {
-            warnings.push("the token is chosen by slot-id; slot ids move, name its label or serial".into());
+        if settings.slot_id.is_some()
+            && settings.token_label.is_none()
+            && settings.token_serial.is_none()
+        {
+            warnings.push(
+                "the token is chosen by slot-id; slot ids move, name its label or serial".into(),
+            );
         }
         let found = TokenFound {
             label: text(info.as_ref().map(TokenInfo::label)),
@@ -84,10 +92,12 @@ impl Module {
             path,
             slot,
             read_write: settings.read_write,
-            most_sessions: info.as_ref().and_then(|info| match info.max_session_count() {
-                Limit::Max(most) => Some(most),
-                Limit::Unavailable | Limit::Infinite => None,
-            }),
+            most_sessions: info
+                .as_ref()
+                .and_then(|info| match info.max_session_count() {
+                    Limit::Max(most) => Some(most),
+                    Limit::Unavailable | Limit::Infinite => None,
+                }),
             login_required: found.login_required,
             two_calls: None,
             algorithms: Vec::new(),
@@ -146,13 +156,17 @@ impl Module {
     pub(super) fn open_sessions(&self, wanted: u32) -> Result<Vec<Session>, Trouble> {
         let allowed = self
             .most_sessions
-            .map_or(u64::from(wanted), |most| most.saturating_sub(1 + RESERVE).max(1))
+            .map_or(u64::from(wanted), |most| {
+                most.saturating_sub(1 + RESERVE).max(1)
+            })
             .min(u64::from(wanted));
         let mut sessions = Vec::new();
         for _ in 0..allowed {
             match self.open_session() {
                 Ok(session) => sessions.push(session),
-                Err(trouble) if trouble.class == Class::SessionLimit && !sessions.is_empty() => break,
+                Err(trouble) if trouble.class == Class::SessionLimit && !sessions.is_empty() => {
+                    break;
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -173,12 +187,17 @@ impl Module {
     ) -> Result<usize, Trouble> {
         let mechanism = mechanism(algorithm);
         let length = match &self.two_calls {
-            Some(calls) => {
-                calls.sign(session, mechanism.mechanism_type().into(), key, message, mac)?
-            }
+            Some(calls) => calls.sign(
+                session,
+                mechanism.mechanism_type().into(),
+                key,
+                message,
+                mac,
+            )?,
             None => {
                 let made = session.sign(&mechanism, key, message)?;
-                mac.get_mut(..made.len()).map(|room| room.copy_from_slice(&made));
+                mac.get_mut(..made.len())
+                    .map(|room| room.copy_from_slice(&made));
                 made.len()
             }
         };
@@ -206,7 +225,10 @@ impl Module {
         let state = session.get_session_info()?.session_state();
         let logged_in = matches!(state, SessionState::RoUser | SessionState::RwUser);
         if self.login_required && !logged_in {
-            return Err(Trouble::new(Class::Generation, "the user is no longer logged in"));
+            return Err(Trouble::new(
+                Class::Generation,
+                "the user is no longer logged in",
+            ));
         }
         Ok(())
     }
@@ -287,7 +309,11 @@ fn find(
             Ok((slot, info, warnings))
         }
         0 => {
-            let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
+            let seen = if seen.is_empty() {
+                "none".to_owned()
+            } else {
+                seen.join(", ")
+            };
             let left_out = warnings.join("; ");
             Err(Trouble::new(
                 Class::Away,
@@ -298,13 +324,18 @@ fn find(
             let names: Vec<String> = matching
                 .iter()
                 .map(|(slot, info)| {
-                    let serial = info.as_ref().map_or("?", |info| info.serial_number().trim());
+                    let serial = info
+                        .as_ref()
+                        .map_or("?", |info| info.serial_number().trim());
                     format!("slot {} with serial {serial}", slot.id())
                 })
                 .collect();
             Err(Trouble::new(
                 Class::Configuration,
-                format!("several tokens match the uri: {}; add ;serial=… to it", names.join(", ")),
+                format!(
+                    "several tokens match the uri: {}; add ;serial=… to it",
+                    names.join(", ")
+                ),
             ))
         }
     }
@@ -313,7 +344,9 @@ fn find(
 fn matches(info: &TokenInfo, settings: &Settings) -> bool {
     // cryptoki trims blanks; some modules pad with NUL.
     let same = |wanted: &Option<String>, is: &str| {
-        wanted.as_ref().is_none_or(|wanted| wanted == is.trim_end_matches(['\0', ' ']))
+        wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted == is.trim_end_matches(['\0', ' ']))
     };
     info.token_initialized()
         && same(&settings.token_label, info.label())
@@ -351,5 +384,8 @@ fn read_pin(path: &Path) -> Result<SecretString, Trouble> {
 }
 
 fn text(words: Option<&str>) -> String {
-    words.unwrap_or_default().trim_end_matches(['\0', ' ']).to_owned()
+    words
+        .unwrap_or_default()
+        .trim_end_matches(['\0', ' '])
+        .to_owned()
 }

@@ -49,9 +49,16 @@ fn try_provision(wanted: &Provision) -> Result<(), Trouble> {
     let pkcs11 = Pkcs11::new(&wanted.module_path)?;
     pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
     let mut slots = pkcs11.get_slots_with_token()?;
-    slots.retain(|slot| pkcs11.get_token_info(*slot).is_ok_and(|info| !info.token_initialized()));
+    slots.retain(|slot| {
+        pkcs11
+            .get_token_info(*slot)
+            .is_ok_and(|info| !info.token_initialized())
+    });
     let slot = *slots.first().ok_or_else(|| {
-        Trouble::new(Class::Configuration, "the module shows no slot with an empty token")
+        Trouble::new(
+            Class::Configuration,
+            "the module shows no slot with an empty token",
+        )
     })?;
     let pin = SecretString::from(wanted.pin.as_str());
     pkcs11.init_token(slot, &pin, &wanted.label)?;

@@ -4,7 +4,10 @@
 //! round trip more on a network HSM. Until a release has the two-call form, this file calls
 //! C_SignInit and C_Sign itself, through handles that cryptoki owns.
 
-#![allow(unsafe_code, reason = "foreign function calls; each block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "foreign function calls; each block says why it is sound"
+)]
 
 use std::{
     ffi::{CString, c_void},
@@ -12,6 +15,7 @@ use std::{
     ptr::{self, NonNull},
 };
 
+use cryptoki::context::Function;
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, Rv},
@@ -19,7 +23,6 @@ use cryptoki::{
     session::Session,
     slot::Slot,
 };
-use cryptoki::context::Function;
 use cryptoki_sys::{
     CK_FUNCTION_LIST, CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
     CK_SESSION_INFO, CK_ULONG, CKR_OK,
@@ -31,13 +34,8 @@ pub(super) const MAX_MAC: usize = 64;
 
 type SignInit =
     unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV;
-type Sign = unsafe extern "C" fn(
-    CK_SESSION_HANDLE,
-    *mut u8,
-    CK_ULONG,
-    *mut u8,
-    *mut CK_ULONG,
-) -> CK_RV;
+type Sign =
+    unsafe extern "C" fn(CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
 
 /// C_SignInit and C_Sign of the module that cryptoki has loaded.
 pub(super) struct TwoCalls {
@@ -70,7 +68,11 @@ impl TwoCalls {
         // SAFETY: a live session's handle, and room for one CK_SESSION_INFO.
         let code = unsafe { session_info(session.handle(), &mut info) };
         (code == CKR_OK && info.slotID == slot.id() as CK_ULONG).then_some(())?;
-        Some(Self { sign_init: list.C_SignInit?, sign: list.C_Sign?, _library: library })
+        Some(Self {
+            sign_init: list.C_SignInit?,
+            sign: list.C_Sign?,
+            _library: library,
+        })
     }
 
     /// C_SignInit and C_Sign; returns the length that the module says it wrote.
@@ -86,8 +88,11 @@ impl TwoCalls {
         mac: &mut [u8; MAX_MAC],
     ) -> Result<usize, Error> {
         // An HMAC has no parameter: NULL and 0, since TPM2 refuses a pointer even with length 0.
-        let mut mechanism =
-            CK_MECHANISM { mechanism, pParameter: ptr::null_mut(), ulParameterLen: 0 };
+        let mut mechanism = CK_MECHANISM {
+            mechanism,
+            pParameter: ptr::null_mut(),
+            ulParameterLen: 0,
+        };
         // SAFETY: `session` is open (cryptoki closes it on drop only) and used by this thread alone
         // (Session is not Sync); `mechanism` outlives the call, which only reads it.
         let code = unsafe { (self.sign_init)(session.handle(), &mut mechanism, key.handle()) };

@@ -1,0 +1,407 @@
+//! A fresh token, a real `hsmac serve` over it, and a client: what every test of the bridge needs.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use hsmac::proto::v1::{
+    GenerateMacRequest, MacAlgorithm, VerifyMacRequest, key_service_client::KeyServiceClient,
+    mac_service_client::MacServiceClient,
+};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+pub const PIN: &str = "73219846";
+pub const TOKEN: &str = "hsmac-test";
+pub const CALLER: &str = "arn:aws:iam::111122223333:user/local";
+pub const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
+pub const KEY_ARN: &str =
+    "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+/// The 32 bytes of the usual test key.
+pub const KEY: [u8; 32] = *b"an HMAC key for tests, 32 bytes.";
+
+/// The time limit of everything that a test waits for: it ends a hang, it measures nothing.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A folder with a token of its own, and the files of a bridge over it.
+pub struct Token {
+    dir: TempDir,
+    module: PathBuf,
+}
+
+impl Token {
+    /// A fresh token with the usual PIN and nothing in it.
+    pub fn new() -> Self {
+        let token = Self::empty();
+        token.script(&format!("init {TOKEN} {PIN}\n"));
+        token
+    }
+
+    /// A fresh token with the usual key, labelled `mac`.
+    pub fn with_key() -> Self {
+        let token = Self::new();
+        token.import("mac", "01", &KEY);
+        token
+    }
+
+    /// A place for tokens without any.
+    pub fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = dir.path().join("tokens");
+        fs::create_dir(&tokens).unwrap();
+        fs::write(
+            dir.path().join("softhsm2.conf"),
+            format!(
+                "directories.tokendir = {}\nlog.level = ERROR\n",
+                tokens.display()
+            ),
+        )
+        .unwrap();
+        let token = Self {
+            dir,
+            module: module(),
+        };
+        token.write_pin(PIN);
+        token
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn module(&self) -> &Path {
+        &self.module
+    }
+
+    pub fn write_pin(&self, pin: &str) {
+        // Written anew and renamed, as an operator's tools do: another inode.
+        let new = self.path("pin.new");
+        fs::write(&new, format!("{pin}\n")).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new, self.path("pin")).unwrap();
+    }
+
+    /// Runs lines of `tests/token_tool.rs`.
+    pub fn script(&self, lines: &str) {
+        let tool = Path::new(env!("CARGO_BIN_EXE_hsmac")).with_file_name("examples/token-tool");
+        let mut child = Command::new(&tool)
+            .arg(&self.module)
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", tool.display()));
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(lines.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// Runs lines of the tool, logged in to the usual token.
+    pub fn inside(&self, lines: &str) {
+        self.script(&format!("login {TOKEN} {PIN}\n{lines}"));
+    }
+
+    pub fn import(&self, label: &str, id: &str, value: &[u8]) {
+        self.inside(&format!("generic {label} {id} {}\n", hex(value)));
+    }
+
+    /// The usual configuration: one token, one key, a Unix socket.
+    pub fn config(&self) -> String {
+        self.config_with(
+            "hosts = 1\nsessions = 2\n",
+            &declare(KEY_ID, "mac", "HMAC_256", "alias/test"),
+        )
+    }
+
+    /// A configuration with the given lines in `[token.primary]` and the given keys.
+    pub fn config_with(&self, token: &str, keys: &str) -> String {
+        let dir = self.dir.path().display();
+        let module = self.module.display();
+        format!(
+            r#"account = "111122223333"
+region = "us-west-2"
+
+[grpc]
+listen = "unix:{dir}/grpc.sock"
+anonymous = "{CALLER}"
+reflection = true
+
+[token.primary]
+uri = "pkcs11:token={TOKEN}?module-path={module}"
+pin_file = "pin"
+env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
+{token}
+{keys}"#
+        )
+    }
+
+    /// Starts `hsmac serve` and returns at once.
+    pub fn spawn(&self, config: &str) -> Server {
+        let file = self.path("hsmac.toml");
+        fs::write(&file, config).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_hsmac"))
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Server {
+            child,
+            socket: self.path("grpc.sock"),
+            log: self.path("log"),
+        }
+    }
+
+    /// Starts `hsmac serve` and waits until its token is up.
+    pub async fn serve(&self, config: &str) -> Server {
+        let server = self.spawn(config);
+        server.until_log("the token is up").await;
+        server
+    }
+
+    /// Runs a subcommand to its end.
+    pub fn hsmac(&self, args: &[&str]) -> Output {
+        let output = Command::new(env!("CARGO_BIN_EXE_hsmac"))
+            .args(args)
+            .current_dir(self.dir.path())
+            .env(
+                "HSMAC_ENDPOINT",
+                format!("unix:{}", self.path("grpc.sock").display()),
+            )
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Output {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// `hsmac check` over a configuration.
+    pub fn check(&self, config: &str) -> Output {
+        fs::write(self.path("hsmac.toml"), config).unwrap();
+        self.hsmac(&["check", "--config", "hsmac.toml"])
+    }
+}
+
+/// What a subcommand said.
+#[derive(Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A `[[key]]`.
+pub fn declare(key_id: &str, label: &str, spec: &str, alias: &str) -> String {
+    format!(
+        "[[key]]\nkey_id = \"{key_id}\"\nobject = \"pkcs11:object={label}\"\nkey_spec = \"{spec}\"\naliases = [\"{alias}\"]\n"
+    )
+}
+
+/// A running `hsmac serve`; killed when it is dropped.
+pub struct Server {
+    pub child: Child,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Server {
+    pub async fn channel(&self) -> Channel {
+        let socket = self.socket.clone();
+        tonic::transport::Endpoint::from_static("http://localhost")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let socket = socket.clone();
+                async move {
+                    Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(
+                        UnixStream::connect(socket).await?,
+                    ))
+                }
+            }))
+            .await
+            .unwrap()
+    }
+
+    pub async fn mac(&self) -> MacServiceClient<Channel> {
+        MacServiceClient::new(self.channel().await)
+    }
+
+    pub async fn keys(&self) -> KeyServiceClient<Channel> {
+        KeyServiceClient::new(self.channel().await)
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the log has a line with these words.
+    pub async fn until_log(&self, words: &str) {
+        until(words, || self.log().contains(words).then_some(())).await;
+    }
+
+    /// The process IDs of the hosts.
+    pub fn hosts(&self) -> Vec<u32> {
+        children(self.child.id())
+    }
+
+    /// Ends the server as a service manager does and returns its exit status.
+    pub async fn terminate(mut self) -> ExitStatus {
+        signal(self.child.id(), "TERM");
+        self.ended().await
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the end of the server", || child.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a condition, and fails with its name and the wait's limit.
+pub async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(met) = condition() {
+            return met;
+        }
+        assert!(began.elapsed() < LIMIT, "not seen within {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub fn signal(process: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &process.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// The children of a process.
+pub fn children(process: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    for task in fs::read_dir(format!("/proc/{process}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children.extend(
+            list.split_whitespace()
+                .filter_map(|id| id.parse::<u32>().ok()),
+        );
+    }
+    children
+}
+
+pub fn request(message: &[u8]) -> GenerateMacRequest {
+    GenerateMacRequest {
+        key_id: KEY_ID.into(),
+        message: message.to_vec().into(),
+        mac_algorithm: MacAlgorithm::HmacSha256.into(),
+        ..GenerateMacRequest::default()
+    }
+}
+
+pub fn verify_request(message: &[u8], mac: &[u8]) -> VerifyMacRequest {
+    VerifyMacRequest {
+        key_id: KEY_ID.into(),
+        message: message.to_vec().into(),
+        mac_algorithm: MacAlgorithm::HmacSha256.into(),
+        mac: mac.to_vec().into(),
+        ..VerifyMacRequest::default()
+    }
+}
+
+/// The reference: HMAC-SHA-256 by another implementation.
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// What a failed call says, in one line: code, reason and message.
+pub fn said(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    let reason = info
+        .as_ref()
+        .map_or("no ErrorInfo", |info| info.reason.as_str());
+    format!("{:?} {reason}: {}", status.code(), status.message())
+}
+
+/// Asserts code, reason and a part of the message, and that there is a request ID.
+pub fn assert_status(status: &Status, code: Code, reason: &str, message: &str) {
+    let said = said(status);
+    assert_eq!(status.code(), code, "{said}");
+    let info = status
+        .get_details_error_info()
+        .unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(info.reason, reason, "{said}");
+    assert_eq!(info.domain, "hsmac");
+    assert!(info.metadata["exception"].ends_with("Exception"), "{said}");
+    assert!(status.message().contains(message), "{said}");
+    assert!(status.metadata().contains_key("x-request-id"), "{said}");
+    for vendor in ["CKR_", "C_Sign", "softhsm", "libsofthsm", PIN] {
+        assert!(!status.message().contains(vendor), "Security: {said}");
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The PKCS#11 module under test.
+fn module() -> PathBuf {
+    if let Some(module) = std::env::var_os("TEST_PKCS11_MODULE") {
+        return module.into();
+    }
+    [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+        "/usr/local/lib/softhsm/libsofthsm2.so",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .find(|path| path.exists())
+    .expect("SoftHSM2 is not installed; run softhsm/test, or set TEST_PKCS11_MODULE")
+}
+
+/// Whether drills run in full length (`softhsm/test --long`).
+pub fn long() -> bool {
+    std::env::var_os("HSMAC_TEST_LONG").is_some()
+}

@@ -1,0 +1,155 @@
+//! Makes tokens and objects for tests, in a process of its own: no test loads a PKCS#11 module.
+//!
+//! `token-tool MODULE` reads lines from stdin and does each in turn:
+//!
+//! ```text
+//! init LABEL PIN                       a new token in the first empty slot
+//! login LABEL PIN                      work on this token from now on
+//! generic LABEL ID-HEX VALUE-HEX       import a generic secret that signs
+//! nosign LABEL ID-HEX VALUE-HEX        the same without CKA_SIGN
+//! aes LABEL ID-HEX VALUE-HEX           import an AES key
+//! rsa LABEL ID-HEX                     generate an RSA key pair
+//! destroy LABEL                        destroy every object of that label
+//! pin OLD NEW                          change the user PIN
+//! ```
+
+use std::{
+    error::Error,
+    io::{self, BufRead as _},
+};
+
+use cryptoki::{
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    mechanism::Mechanism,
+    object::{Attribute, KeyType, ObjectClass},
+    session::{Session, UserType},
+};
+use secrecy::SecretString;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let module = std::env::args()
+        .nth(1)
+        .ok_or("usage: token-tool MODULE < SCRIPT")?;
+    let pkcs11 = Pkcs11::new(module)?;
+    pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
+    let mut session = None;
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        run(&pkcs11, &mut session, &words).map_err(|error| format!("{}: {error}", words[0]))?;
+    }
+    Ok(())
+}
+
+fn run(
+    pkcs11: &Pkcs11,
+    session: &mut Option<Session>,
+    words: &[&str],
+) -> Result<(), Box<dyn Error>> {
+    match *words {
+        ["init", label, pin] => {
+            *session = None;
+            return init(pkcs11, label, pin);
+        }
+        ["login", label, pin] => {
+            *session = None;
+            *session = Some(log_in(pkcs11, label, pin)?);
+            return Ok(());
+        }
+        _ => {}
+    }
+    let session = session.as_ref().ok_or("log in first")?;
+    match *words {
+        ["generic", label, id, value] => {
+            import(session, KeyType::GENERIC_SECRET, label, id, value, true)
+        }
+        ["nosign", label, id, value] => {
+            import(session, KeyType::GENERIC_SECRET, label, id, value, false)
+        }
+        ["aes", label, id, value] => import(session, KeyType::AES, label, id, value, true),
+        ["rsa", label, id] => {
+            let name = [
+                Attribute::Label(label.into()),
+                Attribute::Id(bytes(id)?),
+                Attribute::Token(true),
+            ];
+            let mut public = name.to_vec();
+            public.push(Attribute::ModulusBits(2048.into()));
+            session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &name)?;
+            Ok(())
+        }
+        ["destroy", label] => {
+            for object in session.find_objects(&[Attribute::Label(label.into())])? {
+                session.destroy_object(object)?;
+            }
+            Ok(())
+        }
+        ["pin", old, new] => Ok(session.set_pin(&secret(old), &secret(new))?),
+        _ => Err("no such instruction".into()),
+    }
+}
+
+fn init(pkcs11: &Pkcs11, label: &str, pin: &str) -> Result<(), Box<dyn Error>> {
+    let mut slots = pkcs11.get_slots_with_token()?;
+    slots.retain(|slot| {
+        pkcs11
+            .get_token_info(*slot)
+            .is_ok_and(|info| !info.token_initialized())
+    });
+    let slot = *slots.first().ok_or("no empty token")?;
+    pkcs11.init_token(slot, &secret(pin), label)?;
+    let session = pkcs11.open_rw_session(slot)?;
+    session.login(UserType::So, Some(&secret(pin)))?;
+    session.init_pin(&secret(pin))?;
+    Ok(session.logout()?)
+}
+
+fn log_in(pkcs11: &Pkcs11, label: &str, pin: &str) -> Result<Session, Box<dyn Error>> {
+    for slot in pkcs11.get_slots_with_token()? {
+        if pkcs11.get_token_info(slot)?.label() == label {
+            let session = pkcs11.open_rw_session(slot)?;
+            session.login(UserType::User, Some(&secret(pin)))?;
+            return Ok(session);
+        }
+    }
+    Err(format!("no token {label}").into())
+}
+
+fn import(
+    session: &Session,
+    key_type: KeyType,
+    label: &str,
+    id: &str,
+    value: &str,
+    sign: bool,
+) -> Result<(), Box<dyn Error>> {
+    session.create_object(&[
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(key_type),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Sign(sign),
+        Attribute::Label(label.into()),
+        Attribute::Id(bytes(id)?),
+        Attribute::Value(bytes(value)?),
+    ])?;
+    Ok(())
+}
+
+fn secret(pin: &str) -> SecretString {
+    SecretString::from(pin)
+}
+
+fn bytes(hex: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    (0..hex.len())
+        .step_by(2)
+        .map(|at| {
+            Ok(u8::from_str_radix(
+                hex.get(at..at + 2).ok_or("odd hex")?,
+                16,
+            )?)
+        })
+        .collect()
+}
