@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_fds(host)?;
 
     println!(
-        "cargo:rustc-env=HSMAC_BUILD_ID={}",
+        "cargo:rustc-env=BUILD_ID_OF_HSMAC={}",
         build_id(&fs::read(HOST)?)
     );
     Ok(())

@@ -27,7 +27,7 @@ use rustix::net::{
 pub const MAX_FRAME: usize = 64 * 1024;
 
 /// Names this build on the handshake: a front and a host of different builds refuse each other.
-pub const BUILD_ID: &str = env!("HSMAC_BUILD_ID");
+pub const BUILD_ID: &str = env!("BUILD_ID_OF_HSMAC");
 
 /// The other end does not keep to the wire.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! A fresh token, a real `hsmac serve` over it, and a client: what every test of the bridge needs.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
     fs,
@@ -166,6 +166,9 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
         let child = Command::new(env!("CARGO_BIN_EXE_hsmac"))
             .args(["serve", "--config"])
             .arg(&file)
+            // Neither may reach a host, whose library is somebody else's code.
+            .env("HSMAC__LOG__FORMAT", "text")
+            .env("AWS_SECRET_ACCESS_KEY", "of no host's business")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -180,7 +183,7 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
 
     /// Starts `hsmac serve` and waits until its token is up.
     pub async fn serve(&self, config: &str) -> Server {
-        let server = self.spawn(config);
+        let mut server = self.spawn(config);
         server.until_log("the token is up").await;
         server
     }
@@ -261,9 +264,19 @@ impl Server {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until the log has a line with these words.
-    pub async fn until_log(&self, words: &str) {
-        until(words, || self.log().contains(words).then_some(())).await;
+    /// Waits until the log has a line with these words; fails at once if the server ends instead.
+    pub async fn until_log(&mut self, words: &str) {
+        let began = Instant::now();
+        while !self.log().contains(words) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && began.elapsed() < LIMIT,
+                "the log has no {words:?} after {:?} (end: {ended:?}):\n{}",
+                began.elapsed(),
+                self.log(),
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// The process IDs of the hosts.
@@ -403,5 +416,5 @@ fn module() -> PathBuf {
 
 /// Whether drills run in full length (`softhsm/test --long`).
 pub fn long() -> bool {
-    std::env::var_os("HSMAC_TEST_LONG").is_some()
+    std::env::var_os("TEST_LONG").is_some()
 }
