@@ -239,7 +239,8 @@ async fn first_state(token: &Token, limit: Duration) -> State {
 
 async fn end_tokens(tokens: &BTreeMap<String, Arc<Token>>) {
     let mut ending = tokio::task::JoinSet::new();
-    for token in tokens.values().cloned() {
+    for token in tokens.values() {
+        let token = Arc::clone(token);
         ending.spawn(async move { token.end().await });
     }
     ending.join_all().await;

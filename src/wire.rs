@@ -57,7 +57,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`WireFault`]: the connection is of no more use.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, WireFault> {
+    pub fn take<M: Message + Default>(&mut self) -> Result<Option<M>, WireFault> {
         let Some((prefix, len)) = self.head()? else {
             return Ok(None);
         };
@@ -180,7 +180,7 @@ impl Board {
         )?;
         let board = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
+            RecvAncillaryMessage::ScmCredentials(_) | _ => None,
         });
         let board: OwnedFd = board.ok_or_else(|| io::Error::other("the front sent no board"))?;
         Ok(Self(board.into()))
@@ -259,7 +259,7 @@ mod tests {
         let mut seen = Vec::new();
         for byte in bytes {
             inbox.space().extend_from_slice(&[byte]);
-            while let Some(frame) = inbox.next::<FromHost>().unwrap() {
+            while let Some(frame) = inbox.take::<FromHost>().unwrap() {
                 seen.push(frame);
             }
         }
@@ -270,10 +270,10 @@ mod tests {
     fn a_frame_over_64_kib_is_refused_before_it_is_read() {
         let mut inbox = Inbox::default();
         inbox.space().extend_from_slice(&[0x81, 0x80, 0x04]);
-        assert!(matches!(inbox.next::<FromHost>(), Err(WireFault::Length)));
+        assert!(matches!(inbox.take::<FromHost>(), Err(WireFault::Length)));
         let mut inbox = Inbox::default();
         inbox.space().extend_from_slice(&[0xff, 0xff, 0xff]);
-        assert!(matches!(inbox.next::<FromHost>(), Err(WireFault::Length)));
+        assert!(matches!(inbox.take::<FromHost>(), Err(WireFault::Length)));
     }
 
     #[test]

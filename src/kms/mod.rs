@@ -31,7 +31,7 @@ use keys::{Catalogue, Record};
 
 use crate::{
     error::{Error, Kind, Violation},
-    model::{Caller, KeyState, is_reserved},
+    model::{Caller, is_reserved},
     token::{self, Token},
 };
 
@@ -159,18 +159,18 @@ impl Operation {
     }
 }
 
-/// Refuses what the key's state does not allow.
+/// Refuses what the key's state does not allow. A key that the token could not use is refused for a
+/// while only: whoever mends its object need not restart hsmac.
 fn require_enabled(record: &Record) -> Result<(), Error> {
-    match record.state() {
-        KeyState::Enabled => Ok(()),
-        KeyState::Disabled => Err(Error::new(
+    if !record.enabled {
+        return Err(Error::new(
             Kind::Disabled,
             format!("{} is disabled.", record.arn),
-        )),
-        KeyState::Unavailable => {
-            let reason = record.key.trouble().unwrap_or_default();
-            Err(unavailable(&record.arn).because(reason))
-        }
+        ));
+    }
+    match record.key.refusal() {
+        Some(reason) => Err(unavailable(&record.arn).because(reason)),
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One host process and the task that serves it: handshake, jobs out, answers in, until it ends.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     os::unix::net::UnixStream as StdUnixStream,
     process::Stdio,
@@ -28,7 +28,7 @@ use crate::{
         self, End, ForgetKey, FromHost, LogIn, Ready, ToHost, TokenFound, answer::Outcome,
         from_host, job, to_host,
     },
-    wire::{BUILD_ID, Board, Entry, Inbox, monotonic, on_wire, put},
+    wire::{self, BUILD_ID, Board, Inbox, monotonic, on_wire, put},
 };
 
 /// How often a host's board is looked at for stuck calls.
@@ -97,7 +97,7 @@ pub(super) struct Host {
     slots: Vec<Option<Pending>>,
     free: Vec<u32>,
     introduced: HashMap<u64, Arc<Key>>,
-    suspects: Vec<Entry>,
+    suspects: Vec<wire::Entry>,
     proven: bool,
     ending: bool,
 }
@@ -121,6 +121,10 @@ struct Line {
 }
 
 /// Starts a host and brings it to the point where it would log in.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else a host says at this point is the same fault"
+)]
 pub(super) async fn start(
     settings: &Settings,
     surroundings: &Surroundings,
@@ -133,20 +137,14 @@ pub(super) async fn start(
         )
     };
     let mut line = Line::open(settings, surroundings, generation).map_err(begun)?;
-    match line
-        .within(
-            settings.start_timeout,
-            to_host::Frame::Settings(settings.for_host(generation)),
-        )
-        .await?
-    {
-        from_host::Frame::Hello(hello) if hello.build_id == BUILD_ID => {}
-        _ => {
-            return Err(Death::new(
-                host::FaultClass::Configuration,
-                "the hsmac binary was replaced while hsmac runs: restart hsmac",
-            ));
-        }
+    let begin = to_host::Frame::Settings(settings.for_host(generation));
+    let hello = line.within(settings.start_timeout, begin).await?;
+    let same = |hello: &host::Hello| hello.build_id == BUILD_ID;
+    if !matches!(&hello, from_host::Frame::Hello(hello) if same(hello)) {
+        return Err(Death::new(
+            host::FaultClass::Configuration,
+            "the hsmac binary was replaced while hsmac runs: restart hsmac",
+        ));
     }
     match line.receive_within(settings.start_timeout).await? {
         from_host::Frame::TokenFound(found) => Ok(Waiting { line, found }),
@@ -160,6 +158,10 @@ pub(super) async fn start(
 
 impl Waiting {
     /// Lets the host log in, once.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else a host says at this point is the same fault"
+    )]
     pub(super) async fn log_in(mut self, settings: &Settings) -> Result<Host, Death> {
         match self
             .line
@@ -267,14 +269,17 @@ impl Host {
     }
 
     fn send(&mut self, job: Job, sequences: &std::sync::atomic::AtomicU64) {
-        if let Some(key) = job.key()
-            && !self.introduced.contains_key(&key.reference())
-        {
-            put_frame(
-                to_host::Frame::DefineKey(key.definition()),
-                &mut self.line.out,
-            );
-            self.introduced.insert(key.reference(), Arc::clone(key));
+        if let Some(key) = job.key() {
+            if let Some(reason) = key.refusal() {
+                return job.reply(Err(Fault::Key(reason)));
+            }
+            if let Entry::Vacant(new) = self.introduced.entry(key.reference()) {
+                put_frame(
+                    to_host::Frame::DefineKey(key.definition()),
+                    &mut self.line.out,
+                );
+                new.insert(Arc::clone(key));
+            }
         }
         let sequence = sequences.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -315,7 +320,7 @@ impl Host {
         while let Some(frame) = self
             .line
             .inbox
-            .next::<FromHost>()
+            .take::<FromHost>()
             .map_err(|fault| broken(fault.to_string()))?
         {
             match frame.frame {
@@ -367,10 +372,11 @@ impl Host {
                     )));
                     return broken("the host made a MAC of wrong length");
                 }
-                // The host's check value was judged when it opened the key; one that differs made
-                // the key untrusted, and nothing that is made with it leaves this process.
-                if let Some(trouble) = key.trouble() {
-                    job.reply(Err(Fault::Key(trouble)));
+                // Security: a key that this host opened with another check value was taken from it,
+                // and nothing that it made with that object leaves this process.
+                if !self.introduced.contains_key(&key.reference()) {
+                    let reason = key.trouble().unwrap_or_default();
+                    job.reply(Err(Fault::Key(reason)));
                     return Ok(());
                 }
                 self.proven = true;
@@ -463,7 +469,7 @@ impl Host {
             return None;
         }
         let now = monotonic();
-        let late: Vec<Entry> = self
+        let late: Vec<wire::Entry> = self
             .line
             .board
             .entries(self.line.board_entries)
@@ -594,7 +600,7 @@ impl Line {
     async fn receive_within(&mut self, limit: Duration) -> Result<from_host::Frame, Death> {
         let until = tokio::time::Instant::now() + limit;
         loop {
-            match self.inbox.next::<FromHost>() {
+            match self.inbox.take::<FromHost>() {
                 Ok(Some(FromHost { frame: Some(frame) })) => return Ok(frame),
                 Ok(Some(FromHost { frame: None })) => {
                     return Err(Death::new(host::FaultClass::Bug, "an empty frame"));

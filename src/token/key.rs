@@ -198,8 +198,8 @@ impl Key {
             .map(|trouble| trouble.reason.clone())
     }
 
-    /// The same, while it is too early to ask the token again.
-    pub(super) fn standing_trouble(&self) -> Option<String> {
+    /// The same, while it is too early to ask the token again: for 10 s.
+    pub fn refusal(&self) -> Option<String> {
         if !self.troubled.load(Ordering::Acquire) {
             return None;
         }

@@ -182,7 +182,7 @@ impl Token {
         message: Bytes,
         until: Instant,
     ) -> Result<Bytes, Fault> {
-        if let Some(trouble) = key.standing_trouble() {
+        if let Some(trouble) = key.refusal() {
             return Err(Fault::Key(trouble));
         }
         self.bytes(
@@ -210,7 +210,7 @@ impl Token {
     /// # Errors
     /// As [`Token::mac`].
     pub async fn describe(&self, key: &Arc<Key>, until: Instant) -> Result<KeyFacts, Fault> {
-        if let Some(trouble) = key.standing_trouble() {
+        if let Some(trouble) = key.refusal() {
             return Err(Fault::Key(trouble));
         }
         match self

@@ -123,7 +123,7 @@ impl Host {
             if self.over.get().is_some() {
                 return None;
             }
-            match front.inbox.next::<ToHost>() {
+            match front.inbox.take::<ToHost>() {
                 Ok(Some(ToHost { frame: Some(frame) })) => {
                     if let Some(job) = self.accept(frame) {
                         return Some(Taken {
@@ -226,9 +226,9 @@ impl Host {
             Some(Work::Random(_) | Work::Probe(_)) | None => return,
         };
         let Some(key) = self.keys.key(reference) else {
-            // Forgotten while the job was on its way, or never defined: the front asked for neither.
-            let trouble = Trouble::new(Class::Session, "the key is not defined in this host");
-            return self.conclude(&job, Err(trouble), answers);
+            // Forgotten while the job was on its way: this host cannot do it, another one may.
+            let trouble = Trouble::new(Class::Session, "the key was forgotten");
+            return answer(&job, Outcome::Fault(trouble.fault()), answers);
         };
         let mut outcome = self.with_key(keeper, &key, message, answers);
         if let Err(trouble) = &outcome

@@ -136,7 +136,7 @@ impl Keys {
         mac: &mut [u8; MAX_MAC],
     ) -> Result<usize, Trouble> {
         let before = self.epoch.load(Ordering::SeqCst);
-        let settled = before % 2 == 0;
+        let settled = before.is_multiple_of(2);
         if let Copies::Reproved(interval) = self.copies
             && opened.copy.is_some()
             && monotonic() >= opened.reprove_at.load(Ordering::Relaxed)

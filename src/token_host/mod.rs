@@ -205,7 +205,7 @@ struct Front {
 impl Front {
     fn next(&mut self) -> io::Result<to_host::Frame> {
         loop {
-            if let Some(frame) = self.inbox.next::<ToHost>().map_err(io::Error::other)? {
+            if let Some(frame) = self.inbox.take::<ToHost>().map_err(io::Error::other)? {
                 return frame
                     .frame
                     .ok_or_else(|| io::Error::other("an empty frame"));
@@ -263,12 +263,9 @@ fn watch(socket: UnixStream, over: Arc<OnceLock<Instant>>) {
         let gone = PollFlags::RDHUP | PollFlags::HUP;
         #[cfg(not(target_os = "linux"))]
         let gone = PollFlags::HUP;
-        loop {
-            match poll(&mut [PollFd::new(&socket, gone)], None) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => break,
-            }
-        }
+        while let Ok(0) | Err(rustix::io::Errno::INTR) =
+            poll(&mut [PollFd::new(&socket, gone)], None)
+        {}
         if over.get().is_some() {
             thread::sleep(TIDY + TIDY);
         }

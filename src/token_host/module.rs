@@ -154,12 +154,11 @@ impl Module {
     /// # Errors
     /// The token gives none besides the keeper.
     pub(super) fn open_sessions(&self, wanted: u32) -> Result<Vec<Session>, Trouble> {
-        let allowed = self
-            .most_sessions
-            .map_or(u64::from(wanted), |most| {
-                most.saturating_sub(1 + RESERVE).max(1)
-            })
-            .min(u64::from(wanted));
+        let wanted = u64::from(wanted);
+        let allowed = match self.most_sessions {
+            Some(most) => most.saturating_sub(1 + RESERVE).clamp(1, wanted),
+            None => wanted,
+        };
         let mut sessions = Vec::new();
         for _ in 0..allowed {
             match self.open_session() {
@@ -196,8 +195,9 @@ impl Module {
             )?,
             None => {
                 let made = session.sign(&mechanism, key, message)?;
-                mac.get_mut(..made.len())
-                    .map(|room| room.copy_from_slice(&made));
+                if let Some(room) = mac.get_mut(..made.len()) {
+                    room.copy_from_slice(&made);
+                }
                 made.len()
             }
         };

@@ -1,8 +1,14 @@
 //! The real binary over a real token: what clients see.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "whatever a test does not expect fails it"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
 mod calls;
+mod keys;
 mod processes;
 mod smoke;

@@ -158,11 +158,8 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
     pub fn spawn(&self, config: &str) -> Server {
         let file = self.path("hsmac.toml");
         fs::write(&file, config).unwrap();
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.path("log"))
-            .unwrap();
+        // Each server has a log of its own; the one before it is read before.
+        let log = fs::File::create(self.path("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_hsmac"))
             .args(["serve", "--config"])
             .arg(&file)
