@@ -26,6 +26,9 @@ use rustix::net::{
 /// The longest frame, in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 
+/// Room that is worth a read, in bytes.
+const READ: usize = 4 * 1024;
+
 /// Names this build on the handshake: a front and a host of different builds refuse each other.
 pub const BUILD_ID: &str = env!("BUILD_ID_OF_HSMAC");
 
@@ -49,7 +52,11 @@ pub struct Inbox {
 impl Inbox {
     /// Where the next read appends.
     pub fn space(&mut self) -> &mut BytesMut {
-        self.buffer.reserve(MAX_FRAME);
+        // Decoded frames still point into the buffer, so that growing it means a new one: in steps
+        // that many frames fit in, and only when there is no more room worth a read.
+        if self.buffer.capacity() - self.buffer.len() < READ {
+            self.buffer.reserve(4 * READ);
+        }
         &mut self.buffer
     }
 
@@ -118,7 +125,8 @@ pub fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What one session has asked of the library.
+/// What one session has asked of the library last. It is not wiped after the call: a job that was
+/// answered is nobody's concern any more.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Entry {
     /// The job's sequence number; 0: none.
@@ -186,15 +194,15 @@ impl Board {
         Ok(Self(board.into()))
     }
 
-    /// Writes what a session asks of the library next, and when that counts as stuck.
-    pub fn begin(&self, session: u32, sequence: u64, limit: Duration) {
-        let stuck_at = monotonic().saturating_add(nanoseconds(limit));
-        self.write(session, Entry { sequence, stuck_at });
-    }
-
-    /// Says that a session waits for work.
-    pub fn clear(&self, session: u32) {
-        self.write(session, Entry::default());
+    /// Writes what a session asks of the library `now`, and when that counts as stuck.
+    pub fn begin(&self, session: u32, sequence: u64, now: u64, limit: Duration) {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&sequence.to_ne_bytes());
+        bytes[8..].copy_from_slice(&now.saturating_add(nanoseconds(limit)).to_ne_bytes());
+        // A board that cannot be written costs charging and hang detection, not a MAC.
+        let _ = self
+            .0
+            .write_all_at(&bytes, Self::ENTRY * u64::from(session));
     }
 
     /// What so many sessions are at.
@@ -210,16 +218,6 @@ impl Board {
                 stuck_at: bytes.get_u64_ne(),
             })
             .collect()
-    }
-
-    fn write(&self, session: u32, entry: Entry) {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&entry.sequence.to_ne_bytes());
-        bytes[8..].copy_from_slice(&entry.stuck_at.to_ne_bytes());
-        // A board that cannot be written costs charging and hang detection, not a MAC.
-        let _ = self
-            .0
-            .write_all_at(&bytes, Self::ENTRY * u64::from(session));
     }
 }
 
@@ -282,11 +280,10 @@ mod tests {
         let board = Board::create(3).unwrap();
         board.send(&front).unwrap();
         let theirs = Board::receive(&host).unwrap();
-        theirs.begin(1, 42, Duration::from_secs(1));
+        theirs.begin(1, 42, monotonic(), Duration::from_secs(1));
         let entries = board.entries(3);
         assert_eq!(entries[1].sequence, 42);
         assert!(entries[1].stuck_at > monotonic());
-        theirs.clear(1);
-        assert_eq!(board.entries(3), [Entry::default(); 3]);
+        assert_eq!(board.entries(3)[2], Entry::default());
     }
 }

@@ -29,8 +29,8 @@ use crate::{
     wire::{Board, monotonic, put},
 };
 
-/// A call quicker than this is no reason to send its answer alone.
-const QUICK: Duration = Duration::from_micros(50);
+/// A call quicker than this, in nanoseconds, is no reason to send its answer alone.
+const QUICK: u64 = 50_000;
 
 /// Answers that wait for each other take at most this much, in bytes.
 const BATCH: usize = 16 * 1024;
@@ -70,12 +70,17 @@ impl Host {
     /// A session's thread: takes jobs from the socket, one at a time, and answers in batches.
     pub(super) fn serve(&self, mut session: Session, index: u32) {
         let mut answers = BytesMut::new();
-        while let Some(Taken { job, more }) = self.take(&mut answers, index) {
-            let began = Instant::now();
-            self.board.begin(index, job.sequence, self.call_timeout);
-            self.work(&mut session, job, &mut answers);
+        while let Some(Taken { job, more }) = self.take(&mut answers) {
+            let began = monotonic();
+            if began >= job.until {
+                answer(&job, Outcome::Fault(expired()), &mut answers);
+            } else {
+                self.board
+                    .begin(index, job.sequence, began, self.call_timeout);
+                self.work(&mut session, job, &mut answers);
+            }
             // Answers wait for each other only while calls are quick and more of them are there.
-            if !more || began.elapsed() > QUICK || answers.len() > BATCH {
+            if !more || monotonic() - began > QUICK || answers.len() > BATCH {
                 self.send(&mut answers);
             }
         }
@@ -88,9 +93,7 @@ impl Host {
         while let Ok(task) = tasks.recv() {
             match task {
                 Task::Job(job) => {
-                    self.board.begin(0, job.sequence, self.slow_timeout);
                     self.manage_job(keeper, job, &mut answers);
-                    self.board.clear(0);
                 }
                 Task::Forget(reference) => {
                     self.keys.forget(keeper, reference);
@@ -109,12 +112,11 @@ impl Host {
 
     /// The next job. The thread that holds the intake reads the socket for all; what it has to say
     /// is said before it waits.
-    fn take(&self, answers: &mut BytesMut, index: u32) -> Option<Taken> {
+    fn take(&self, answers: &mut BytesMut) -> Option<Taken> {
         let mut front = match self.intake.try_lock() {
             Ok(front) => front,
             Err(TryLockError::WouldBlock) => {
                 self.send(answers);
-                self.board.clear(index);
                 self.intake.lock().ok()?
             }
             Err(TryLockError::Poisoned(_)) => return None,
@@ -134,7 +136,6 @@ impl Host {
                 }
                 Ok(None) => {
                     self.send(answers);
-                    self.board.clear(index);
                     self.receive(&mut front)?;
                 }
                 Ok(Some(ToHost { frame: None })) => {
@@ -175,9 +176,6 @@ impl Host {
 
     /// Does a job on a session and appends the answer, or hands it to the management session.
     fn work(&self, session: &mut Session, job: Job, answers: &mut BytesMut) {
-        if monotonic() >= job.until {
-            return answer(&job, Outcome::Fault(expired()), answers);
-        }
         let outcome = match &job.work {
             Some(Work::Mac(mac)) => {
                 let open = self
@@ -217,9 +215,11 @@ impl Host {
 
     /// A job that needs a search or an attribute, or whose handle went stale.
     fn manage_job(&self, keeper: &Session, job: Job, answers: &mut BytesMut) {
-        if monotonic() >= job.until {
+        let now = monotonic();
+        if now >= job.until {
             return answer(&job, Outcome::Fault(expired()), answers);
         }
+        self.board.begin(0, job.sequence, now, self.slow_timeout);
         let (reference, message) = match &job.work {
             Some(Work::Mac(mac)) => (mac.key, Some(&mac.message)),
             Some(Work::DescribeKey(describe)) => (describe.key, None),
