@@ -1,0 +1,313 @@
+"""The measuring part of softhsm/bench: `python3 bench.py PATH-OF-HSMAC`.
+
+Every figure is a ratio to the naive loop, C_SignInit + C_Sign on the token object in one process
+(`hsmac bench token`), which is measured before and after it in the same round: a machine whose speed
+drifts does not move the ratio.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+SHORT = bool(os.environ.get("SHORT"))
+ROUNDS = 1 if SHORT else 3
+SECONDS = 5 if SHORT else 30
+TOKEN_SECONDS = 3 if SHORT else 10
+TRIAL_SECONDS = 2 if SHORT else 5
+CONNECTIONS, STREAMS = 16, 8
+MESSAGE = b"m" * 32
+KEY = "alias/demo"
+HOSTS = (1, 2, 3)
+# Which object the hosts sign with: setting, name, goal for unary gRPC.
+OBJECTS = ((False, "token object", 0.75), (True, "working copies", 1.0))
+
+
+def main(hsmac):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="hsmac-bench-"))
+    try:
+        bench = Bench(hsmac, folder)
+        bench.provision()
+        conditions = bench.conditions()
+        print(report(conditions, [bench.measure(*one) for one in OBJECTS]))
+    finally:
+        shutil.rmtree(folder)
+
+
+class Bench:
+    def __init__(self, hsmac, folder):
+        self.hsmac = hsmac
+        self.dir = folder / "dev"
+        self.config = self.dir / "hsmac.toml"
+        self.request = folder / "request.bin"
+        self.request.write_bytes(frame(generate_mac_request()))
+        self.log = open(folder / "log", "w")
+        self.load_before = os.getloadavg()[0]
+        # Nothing of the caller's own settings may reach the figures.
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("HSMAC")}
+
+    def provision(self):
+        """A fresh token with a key, made by `hsmac dev`, which is then ended."""
+        with self.process(["dev", "--dir", self.dir, "--grpc", f"127.0.0.1:{free_port()}"]) as dev:
+            for line in dev.stdout:
+                if line.startswith("Ctrl-C"):
+                    return
+        raise SystemExit("softhsm/bench: hsmac dev did not serve")
+
+    def measure(self, copies, name, goal):
+        trials = {hosts: self.trial(hosts, copies) for hosts in HOSTS}
+        hosts = max(trials, key=trials.get)
+        progress(f"{name}: {hosts} hosts do best: " + ", ".join(f"{h}: {r:.0f}/s" for h, r in trials.items()))
+        rounds = [self.round(hosts, copies) for _ in range(ROUNDS)]
+        median = lambda figure: statistics.median(one[figure] for one in rounds)
+        for one in rounds:
+            progress(f"{name}: " + ", ".join(f"{figure} {value:.2f}" for figure, value in one.items()))
+        return {
+            "name": name,
+            "goal": goal,
+            "hosts": hosts,
+            "trials": trials,
+            **{figure: median(figure) for figure in rounds[0]},
+            "ratios": sorted(one["ratio"] for one in rounds),
+        }
+
+    def trial(self, hosts, copies):
+        with self.serve(hosts, copies) as (_, port):
+            return self.h2load(port, TRIAL_SECONDS)
+
+    def round(self, hosts, copies):
+        before = self.token_rate()
+        with self.serve(hosts, copies) as (front, port):
+            rate = self.h2load(port, SECONDS)
+            closed = self.grpc(port)
+            open_loop = self.grpc(port, rate=int(rate / 2))
+            front_memory, host_memory = memory(front)
+        naive = (before + self.token_rate()) / 2
+        return {
+            "naive": naive,
+            "copy": self.token_rate("--working-copies") if copies else 0,
+            "rate": rate,
+            "ratio": rate / naive,
+            "closed": closed["calls_per_second"],
+            "closed_cpu": closed["own_cpu_percent"],
+            "p50": open_loop["latency_us"]["p50"],
+            "p99": open_loop["latency_us"]["p99"],
+            "half": open_loop["calls_per_second"],
+            "front_memory": front_memory,
+            "host_memory": host_memory,
+        }
+
+    def token_rate(self, *flags):
+        arguments = ["bench", "token", "--config", self.config, "--key-id", KEY, "--json"]
+        arguments += ["--duration", f"{TOKEN_SECONDS}s", "--message-bytes", str(len(MESSAGE)), *flags]
+        return json.loads(self.output(self.hsmac, *arguments))["macs_per_second"]
+
+    def grpc(self, port, rate=None):
+        """The closed loop of hsmac's own client, or with `rate` the open one."""
+        arguments = ["bench", "grpc", "--endpoint", f"http://127.0.0.1:{port}", "--key-id", KEY, "--json"]
+        arguments += ["--connections", str(CONNECTIONS), "--streams", str(STREAMS)]
+        arguments += ["--duration", f"{TOKEN_SECONDS}s", "--message-bytes", str(len(MESSAGE))]
+        if rate:
+            arguments += ["--rate", str(rate)]
+        measured = json.loads(self.output(self.hsmac, *arguments))
+        if measured["errors"]:
+            raise SystemExit(f"softhsm/bench: calls failed: {measured['errors']}")
+        return measured
+
+    def h2load(self, port, seconds):
+        """Calls a second, all of them answered with a MAC."""
+        url = f"http://127.0.0.1:{port}/hsmac.v1.MacService/GenerateMac"
+        headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        request = ["-d", str(self.request), *headers, url]
+        # To HTTP a failed gRPC call is a success without data. So one call tells how many bytes an
+        # answer has, and all others must have as many.
+        one = h2load_counts(self.output("h2load", "-n1", "-c1", *request))
+        if not one["data"]:
+            raise SystemExit("softhsm/bench: the first call failed; see hsmac kms generate-mac")
+        # The warm-up is a run of its own: h2load would count its bytes, and not its calls.
+        load = [f"-c{CONNECTIONS}", f"-m{STREAMS}", "-t1"]
+        self.output("h2load", *load, "-D1", *request)
+        all_ = h2load_counts(self.output("h2load", *load, f"-D{seconds}", *request))
+        # Answers that the end of the time cut in two count for h2load's bytes, not for its calls.
+        spare = CONNECTIONS * STREAMS * one["data"]
+        if all_["failed"] or abs(all_["data"] - all_["succeeded"] * one["data"]) > spare:
+            raise SystemExit(f"softhsm/bench: calls failed: {all_}, {one['data']:.0f} bytes an answer")
+        return all_["rate"]
+
+    @contextlib.contextmanager
+    def serve(self, hosts, copies):
+        port = free_port()
+        settings = {
+            "grpc.listen": f"127.0.0.1:{port}",
+            "token.dev.hosts": hosts,
+            "token.dev.sessions": 1,
+            "token.dev.working_copies": str(copies).lower(),
+        }
+        sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+        with self.process(["serve", "--config", self.config, *sets]) as front:
+            self.wait_until_ready(front, port, hosts)
+            yield front.pid, port
+
+    def wait_until_ready(self, front, port, hosts):
+        mac = ["kms", "generate-mac", "--endpoint", f"http://127.0.0.1:{port}", "--key-id", KEY]
+        mac += ["--message", "ready?", "--mac-algorithm", "HMAC_SHA_256"]
+        until = time.monotonic() + 30
+        while time.monotonic() < until and front.poll() is None:
+            made = subprocess.run([self.hsmac, *mac], env=self.env, capture_output=True)
+            if made.returncode == 0 and len(children(front.pid)) == hosts:
+                return
+            time.sleep(0.05)
+        raise SystemExit("softhsm/bench: hsmac serve did not serve within 30 s")
+
+    @contextlib.contextmanager
+    def process(self, arguments):
+        child = subprocess.Popen(
+            [self.hsmac, *arguments], env=self.env, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
+        )
+        try:
+            yield child
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.communicate(timeout=60)
+
+    def output(self, *arguments):
+        done = subprocess.run(arguments, env=self.env, text=True, capture_output=True)
+        if done.returncode:
+            words = " ".join(str(word) for word in arguments)
+            raise SystemExit(f"softhsm/bench: {words}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def conditions(self):
+        git = lambda *words: subprocess.run(
+            ["git", "-C", pathlib.Path(__file__).parent, *words], text=True, capture_output=True
+        ).stdout.strip()
+        check = self.output(self.hsmac, "check", "--config", self.config)
+        module = re.search(r"module +(.*)", check)
+        return {
+            "date": time.strftime("%Y-%m-%d"),
+            "revision": git("describe", "--always", "--dirty", "--abbrev=12") or "unknown",
+            "processor": f"{processor()}, {os.cpu_count()} cores, shared by server, token and load generator",
+            "system": f"{system()}, Linux {platform.release()}" if sys.platform == "linux" else platform.platform(),
+            "token": f"SoftHSM {softhsm_version()}: {module.group(1) if module else 'unknown module'}",
+            "load": f"h2load {h2load_version()}, {CONNECTIONS} connections × {STREAMS} streams, "
+            f"{len(MESSAGE)}-byte messages, HMAC-SHA-256, {ROUNDS} × {SECONDS} s, medians",
+            "load average at the start": "%.2f" % self.load_before,
+        }
+
+
+def report(conditions, measured):
+    plain, copies = measured
+    lines = ["| | token object | working copies | goal |", "|---|---|---|---|"]
+
+    def row(title, shown, goal=""):
+        lines.append(f"| {title} | {shown(plain)} | {shown(copies)} | {goal} |")
+
+    row("naive loop in one process, MACs/s", lambda m: f"{m['naive']:,.0f}")
+    lines.append(f"| the same on a session-object copy, MACs/s | | {copies['copy']:,.0f} | |")
+    row("hosts (best of 1 to 3, one session each)", lambda m: m["hosts"])
+    row("unary gRPC, h2load, calls/s", lambda m: f"{m['rate']:,.0f}")
+    goals = " and ".join(f"{m['goal']:.2f}" for m in measured)
+    row(
+        "**its ratio to the naive loop** (each round)",
+        lambda m: f"**{m['ratio']:.2f}** ({', '.join('%.2f' % r for r in m['ratios'])})",
+        f"≥ {goals}",
+    )
+    row(
+        "unary gRPC, `hsmac bench grpc`, calls/s (client's CPU)",
+        lambda m: f"{m['closed']:,.0f} ({m['closed_cpu']:.0f} %)",
+    )
+    row("open loop, calls/s", lambda m: f"{m['half']:,.0f}", "half of h2load's")
+    row("its p50, p99", lambda m: f"{m['p50'] / 1000:.2f} ms, {m['p99'] / 1000:.2f} ms", "p99 < 2 ms")
+    row("front's memory", lambda m: f"{m['front_memory']:.1f} MB", "< 50 MB")
+    row("largest host's memory", lambda m: f"{m['host_memory']:.1f} MB", "< 30 MB")
+    for m in measured:
+        tried = ", ".join(f"{hosts}: {rate:,.0f}" for hosts, rate in m["trials"].items())
+        lines.append(f"\nHosts tried with {m['name']}, calls/s: {tried}.")
+    lines.append("\nConditions:\n")
+    lines += [f"* {name}: {value}" for name, value in conditions.items()]
+    return "\n".join(lines)
+
+
+def generate_mac_request():
+    """hsmac.v1.GenerateMacRequest: key_id = 1, message = 2, mac_algorithm = 3 (HMAC_SHA_256 = 2)."""
+    key = KEY.encode()
+    return b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(MESSAGE)]) + MESSAGE + b"\x18\x02"
+
+
+def frame(message):
+    """A gRPC message: not compressed, its length, itself."""
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def h2load_counts(said):
+    number = lambda pattern: float(re.search(pattern, said).group(1))
+    return {
+        "rate": number(r"([\d.]+) req/s"),
+        "succeeded": number(r"(\d+) succeeded"),
+        "failed": number(r"(\d+) failed"),
+        "data": number(r"\((\d+)\) data"),
+    }
+
+
+def h2load_version():
+    said = subprocess.run(["h2load", "--version"], text=True, capture_output=True).stdout
+    return said.split("/")[-1].strip()
+
+
+def softhsm_version():
+    with contextlib.suppress(OSError):
+        return subprocess.run(["softhsm2-util", "--version"], text=True, capture_output=True).stdout.strip()
+    return "of unknown version"
+
+
+def memory(front):
+    """Resident memory in MB: the front's, and the largest host's."""
+    return resident(front), max(resident(host) for host in children(front))
+
+
+def resident(process):
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1000
+
+
+def children(process):
+    tasks = pathlib.Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def processor():
+    with contextlib.suppress(OSError, AttributeError):
+        return re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text()).group(1)
+    return platform.processor() or platform.machine()
+
+
+def system():
+    with contextlib.suppress(OSError, AttributeError):
+        return re.search(r'PRETTY_NAME="(.*)"', pathlib.Path("/etc/os-release").read_text()).group(1)
+    return "unknown system"
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def progress(text):
+    print(f"softhsm/bench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(os.path.abspath(sys.argv[1]))

@@ -1,0 +1,305 @@
+"""Python's grpcio, with stubs made from the published proto, against a real `hsmac dev`.
+
+    python python_grpc.py PATH-OF-HSMAC      (requirements.txt beside this file)
+
+Starts the server on a free port over a fresh token, checks what a user of grpcio would rely on, and
+ends it. The demo key is generated in the token, so nobody here can compute its MACs: they are
+checked by what must hold between calls.
+"""
+
+import importlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+from grpc_tools import protoc
+
+PROTO = pathlib.Path(__file__).resolve().parents[2] / "proto"
+KEY_ID = "00000000-0000-4000-8000-000000000001"
+KEY_ARN = f"arn:aws:kms:us-east-1:000000000000:key/{KEY_ID}"
+# Ends a hang; no call takes long.
+LIMIT = 30
+
+checks = 0
+
+
+def main(hsmac):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        pb = stubs(folder)
+        address = f"127.0.0.1:{free_port()}"
+        with open(folder / "log", "w+") as log:
+            arguments = [hsmac, "dev", "--dir", folder / "dev", "--grpc", address]
+            server = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder
+            )
+            try:
+                with grpc.insecure_channel(address) as channel:
+                    grpc.channel_ready_future(channel).result(timeout=LIMIT)
+                    health = health_pb2_grpc.HealthStub(channel)
+                    wait_until_serving(health, server)
+                    macs(pb, channel)
+                    wrong_things(pb, channel)
+                    keys(pb, channel)
+                    deadlines(pb, channel, server)
+                    health_and_reflection(health, channel)
+                server.terminate()
+                check("SIGTERM ends the server with 0", server.wait(LIMIT) == 0)
+            except BaseException:
+                server.kill()
+                log.seek(0)
+                print(log.read(), file=sys.stderr)
+                raise
+    print(f"Python client: {checks} checks good (grpcio {grpc.__version__})")
+
+
+def macs(pb, channel):
+    service = pb.mac_pb2_grpc.MacServiceStub(channel)
+    generate, verify = pb.mac_pb2.GenerateMacRequest, pb.mac_pb2.VerifyMacRequest
+    of = {"key_id": "alias/demo", "message": b"Hello World", "mac_algorithm": "HMAC_SHA_256"}
+
+    made = service.GenerateMac(generate(**of), timeout=LIMIT)
+    check("a MAC has the digest's length", len(made.mac) == 32)
+    check("the key's ARN comes back", made.key_id == KEY_ARN)
+    check("the algorithm comes back", made.mac_algorithm == pb.mac_pb2.HMAC_SHA_256)
+    check("without a checksum none was verified", not made.verified_message_crc32c)
+    check("the MAC's checksum is right", made.mac_crc32c == crc32c(made.mac))
+    for name in (KEY_ID, KEY_ARN, "arn:aws:kms:us-east-1:000000000000:alias/demo"):
+        again = service.GenerateMac(generate(**{**of, "key_id": name}), timeout=LIMIT)
+        check(f"the same MAC by the name {name}", again.mac == made.mac)
+    other = service.GenerateMac(generate(**{**of, "message": b"Hello World."}), timeout=LIMIT)
+    check("another message has another MAC", other.mac != made.mac)
+    whole = service.GenerateMac(generate(**{**of, "message": bytes(range(256)) * 16}), timeout=LIMIT)
+    check("4,096 bytes are taken", len(whole.mac) == 32)
+
+    good = service.VerifyMac(verify(**of, mac=made.mac), timeout=LIMIT)
+    check("the MAC is valid", good.mac_valid and good.key_id == KEY_ARN)
+    summed = generate(**of, message_crc32c=crc32c(of["message"]))
+    check("a right checksum is verified", service.GenerateMac(summed, timeout=LIMIT).verified_message_crc32c)
+
+    # Many at a time on one connection: nobody gets another one's MAC.
+    messages = [b"message %d" % number for number in range(500)]
+    calls = [service.GenerateMac.future(generate(**{**of, "message": m}), timeout=LIMIT) for m in messages]
+    answers = [call.result() for call in calls]
+    check("500 messages have 500 MACs", len({answer.mac for answer in answers}) == 500)
+    calls = [
+        service.VerifyMac.future(verify(**{**of, "message": m}, mac=answer.mac), timeout=LIMIT)
+        for m, answer in zip(messages, answers)
+    ]
+    check("each MAC is its message's", all(call.result().mac_valid for call in calls))
+
+    random = service.GenerateRandom(pb.mac_pb2.GenerateRandomRequest(number_of_bytes=32), timeout=LIMIT)
+    check("32 random bytes", len(random.plaintext) == 32 and random.plaintext != bytes(32))
+
+
+def wrong_things(pb, channel):
+    service = pb.mac_pb2_grpc.MacServiceStub(channel)
+    generate, verify = pb.mac_pb2.GenerateMacRequest, pb.mac_pb2.VerifyMacRequest
+    of = {"key_id": "alias/demo", "message": b"Hello World", "mac_algorithm": "HMAC_SHA_256"}
+    mac = service.GenerateMac(generate(**of), timeout=LIMIT).mac
+    wrong = bytes([mac[0] ^ 1]) + mac[1:]
+
+    code = grpc.StatusCode
+    for name, call, request, status, reason in [
+        ("a wrong MAC", service.VerifyMac, verify(**of, mac=wrong), code.INVALID_ARGUMENT, "KMS_INVALID_MAC"),
+        ("half a MAC", service.VerifyMac, verify(**of, mac=mac[:16]), code.INVALID_ARGUMENT, "KMS_INVALID_MAC"),
+        ("no message", service.GenerateMac, generate(**{**of, "message": b""}), code.INVALID_ARGUMENT, "VALIDATION"),
+        (
+            "4,097 bytes",
+            service.GenerateMac,
+            generate(**{**of, "message": bytes(4097)}),
+            code.INVALID_ARGUMENT,
+            "VALIDATION",
+        ),
+        (
+            "no algorithm",
+            service.GenerateMac,
+            generate(key_id="alias/demo", message=b"m"),
+            code.INVALID_ARGUMENT,
+            "VALIDATION",
+        ),
+        (
+            "another spec's algorithm",
+            service.GenerateMac,
+            generate(**{**of, "mac_algorithm": "HMAC_SHA_512"}),
+            code.INVALID_ARGUMENT,
+            "INVALID_KEY_USAGE",
+        ),
+        (
+            "an unknown alias",
+            service.GenerateMac,
+            generate(**{**of, "key_id": "alias/nobody"}),
+            code.NOT_FOUND,
+            "NOT_FOUND",
+        ),
+        (
+            "a wrong checksum",
+            service.GenerateMac,
+            generate(**of, message_crc32c=1),
+            code.INVALID_ARGUMENT,
+            "VALIDATION",
+        ),
+        (
+            "a dry run",
+            service.GenerateMac,
+            generate(**of, dry_run=True),
+            code.FAILED_PRECONDITION,
+            "DRY_RUN_OPERATION",
+        ),
+        (
+            "a grant token",
+            service.GenerateMac,
+            generate(**of, grant_tokens=["token"]),
+            code.INVALID_ARGUMENT,
+            "INVALID_GRANT_TOKEN",
+        ),
+    ]:
+        fault = refused(call, request)
+        info = details(fault, error_details_pb2.ErrorInfo)
+        check(
+            f"{name}: {fault.code()} {info.reason}",
+            (fault.code(), info.reason, info.domain) == (status, reason, "hsmac"),
+        )
+        check(f"{name}: has a request ID", "x-request-id" in dict(fault.initial_metadata()) | dict(fault.trailing_metadata()))
+        check(f"{name}: names KMS's exception", info.metadata["exception"].endswith("Exception"))
+
+    fault = refused(service.GenerateMac, generate(key_id="alias/demo"))
+    fields = [violation.field for violation in details(fault, error_details_pb2.BadRequest).field_violations]
+    check("the broken fields are named", fields == ["message", "mac_algorithm"])
+    fault = refused(lambda request, timeout: next(service.GenerateMacs(iter([request]), timeout=timeout)), pb.mac_pb2.GenerateMacsRequest())
+    check("streams are not there yet", fault.code() == code.UNIMPLEMENTED)
+
+
+def keys(pb, channel):
+    service = pb.key_pb2_grpc.KeyServiceStub(channel)
+    known = service.DescribeKey(pb.key_pb2.DescribeKeyRequest(key_id="alias/demo"), timeout=LIMIT).key_metadata
+    check("the key is enabled", known.enabled and known.key_state == pb.key_pb2.ENABLED)
+    check("the key's spec", known.key_spec == pb.key_pb2.HMAC_256)
+    check("the key's ARN", known.arn == KEY_ARN and known.key_id == KEY_ID)
+    check("its one algorithm", list(known.mac_algorithms) == [pb.mac_pb2.HMAC_SHA_256])
+    check("the token says that nobody gets the key out", known.token.sensitive and known.token.non_extractable)
+    listed = service.ListKeys(pb.key_pb2.ListKeysRequest(), timeout=LIMIT)
+    check("the one key is listed", [key.key_id for key in listed.keys] == [KEY_ID] and not listed.truncated)
+
+
+def deadlines(pb, channel, server):
+    """While the token's hosts are stopped nobody can answer: the deadline must."""
+    service = pb.mac_pb2_grpc.MacServiceStub(channel)
+    request = pb.mac_pb2.GenerateMacRequest(key_id="alias/demo", message=b"m", mac_algorithm="HMAC_SHA_256")
+    hosts = children(server.pid)
+    check("the server has token hosts", hosts)
+    began = time.monotonic()
+    try:
+        for host in hosts:
+            os.kill(host, signal.SIGSTOP)
+        fault = refused(service.GenerateMac, request, timeout=0.3)
+    finally:
+        for host in hosts:
+            os.kill(host, signal.SIGCONT)
+    check("a deadline that passes", fault.code() == grpc.StatusCode.DEADLINE_EXCEEDED)
+    check("is kept", time.monotonic() - began < LIMIT / 2)
+    check("and harms nothing", len(service.GenerateMac(request, timeout=LIMIT).mac) == 32)
+
+
+def health_and_reflection(health, channel):
+    for service in ("", "hsmac.v1.MacService", "hsmac.v1.KeyService", "hsmac.token.dev"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=LIMIT)
+        check(f"health of {service!r}", answer.status == health_pb2.HealthCheckResponse.SERVING)
+    services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    check("reflection lists both services", {"hsmac.v1.MacService", "hsmac.v1.KeyService"} <= set(services))
+
+
+def stubs(folder):
+    """Generates the stubs as the README says, and imports them."""
+    out = folder / "stubs"
+    out.mkdir()
+    protos = [str(path) for path in sorted(PROTO.glob("hsmac/v1/*.proto"))]
+    # The first argument stands for the program's name.
+    made = protoc.main(
+        ["protoc", f"-I{PROTO}", f"-I{well_known()}", f"--python_out={out}", f"--grpc_python_out={out}", *protos]
+    )
+    check("stubs are made from the published proto", made == 0)
+    sys.path.insert(0, str(out))
+
+    class Modules:
+        mac_pb2 = importlib.import_module("hsmac.v1.mac_pb2")
+        mac_pb2_grpc = importlib.import_module("hsmac.v1.mac_pb2_grpc")
+        key_pb2 = importlib.import_module("hsmac.v1.key_pb2")
+        key_pb2_grpc = importlib.import_module("hsmac.v1.key_pb2_grpc")
+
+    return Modules
+
+
+def well_known():
+    """`python -m grpc_tools.protoc` adds google/protobuf/*.proto itself; its main() does not."""
+    import grpc_tools
+
+    return pathlib.Path(grpc_tools.__file__).parent / "_proto"
+
+
+def wait_until_serving(health, server):
+    until = time.monotonic() + LIMIT
+    request = health_pb2.HealthCheckRequest(service="")
+    # A stream tells of the change; nobody has to ask again and again.
+    for answer in health.Watch(request, timeout=LIMIT):
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return
+        assert server.poll() is None and time.monotonic() < until, "the server does not serve"
+
+
+def refused(call, request, timeout=LIMIT):
+    try:
+        call(request, timeout=timeout)
+    except grpc.RpcError as fault:
+        return fault
+    raise AssertionError(f"it was not refused: {request}")
+
+
+def details(fault, kind):
+    for packed in rpc_status.from_call(fault).details:
+        unpacked = kind()
+        if packed.Unpack(unpacked):
+            return unpacked
+    raise AssertionError(f"{fault.code()} {fault.details()}: there is no {kind.DESCRIPTOR.name}")
+
+
+def check(what, holds):
+    global checks
+    if not holds:
+        raise AssertionError(what)
+    checks += 1
+
+
+def crc32c(data):
+    """Castagnoli's, bit by bit: short messages, no library."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def children(process):
+    tasks = pathlib.Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]).resolve())
