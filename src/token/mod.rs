@@ -267,6 +267,9 @@ impl Token {
         self.supervisor.queue.push(job)?;
         match timeout_at(until.into(), answer).await {
             Ok(Ok(answer)) => answer,
+            // The queue drops jobs that nobody waits for any more, sometimes sooner than the timer
+            // here wakes up.
+            Ok(Err(_)) if Instant::now() >= until => Err(Fault::Deadline("in the queue".into())),
             Ok(Err(_)) => Err(Fault::Internal(
                 "a job was dropped without an answer".into(),
             )),
