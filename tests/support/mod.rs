@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -32,6 +33,12 @@ pub const KEY: [u8; 32] = *b"an HMAC key for tests, 32 bytes.";
 
 /// The time limit of everything that a test waits for: it ends a hang, it measures nothing.
 pub const LIMIT: Duration = Duration::from_secs(30);
+
+const SPIES: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so",
+    "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so",
+    "/usr/lib64/pkcs11/pkcs11-spy.so",
+];
 
 /// A folder with a token of its own, and the files of a bridge over it.
 pub struct Token {
@@ -154,18 +161,52 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
         )
     }
 
+    /// The same configuration with pkcs11-spy between host and module, and where the spy writes what
+    /// the module is asked.
+    pub fn spied(&self, config: &str) -> (String, PathBuf) {
+        let spy = SPIES
+            .iter()
+            .find(|path| Path::new(path).exists())
+            .expect("opensc-pkcs11 is installed");
+        let (module, calls) = (self.module.display(), self.path("calls"));
+        let config = config
+            .replace(
+                &format!("module-path={module}"),
+                &format!("module-path={spy}"),
+            )
+            .replace(
+                "env = { ",
+                &format!(
+                    "env = {{ PKCS11SPY = \"{module}\", PKCS11SPY_OUTPUT = \"{}\", ",
+                    calls.display()
+                ),
+            );
+        (config, calls)
+    }
+
     /// Starts `hsmac serve` and returns at once.
     pub fn spawn(&self, config: &str) -> Server {
+        self.spawn_with(config, &[])
+    }
+
+    /// The same, with more variables in its environment.
+    pub fn spawn_with(&self, config: &str, environment: &[(&str, &str)]) -> Server {
         let file = self.path("hsmac.toml");
         fs::write(&file, config).unwrap();
-        // Each server has a log of its own; the one before it is read before.
-        let log = fs::File::create(self.path("log")).unwrap();
+        // Of a server that ran before there are lines already.
+        let log_from = fs::metadata(self.path("log")).map_or(0, |log| log.len());
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_hsmac"))
             .args(["serve", "--config"])
             .arg(&file)
             // Neither may reach a host, whose library is somebody else's code.
             .env("HSMAC__LOG__FORMAT", "text")
             .env("AWS_SECRET_ACCESS_KEY", "of no host's business")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -175,13 +216,15 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
             child,
             socket: self.path("grpc.sock"),
             log: self.path("log"),
+            log_from: usize::try_from(log_from).unwrap(),
         }
     }
 
-    /// Starts `hsmac serve` and waits until its token is up.
+    /// Starts `hsmac serve` and waits until its token is up and its socket is there.
     pub async fn serve(&self, config: &str) -> Server {
         let mut server = self.spawn(config);
         server.until_log("the token is up").await;
+        server.until_log("listening").await;
         server
     }
 
@@ -231,6 +274,7 @@ pub struct Server {
     pub child: Child,
     socket: PathBuf,
     log: PathBuf,
+    log_from: usize,
 }
 
 impl Server {
@@ -257,8 +301,10 @@ impl Server {
         KeyServiceClient::new(self.channel().await)
     }
 
+    /// What this server has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let log = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(self.log_from..).unwrap_or_default()).into_owned()
     }
 
     /// Waits until the log has a line with these words; fails at once if the server ends instead.
@@ -299,6 +345,20 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How often each C function was called, by what pkcs11-spy wrote: lines such as `12: C_SignInit`.
+pub fn calls(spied: &Path) -> BTreeMap<String, u32> {
+    let mut calls = BTreeMap::new();
+    for line in fs::read_to_string(spied).unwrap_or_default().lines() {
+        let function = line
+            .split_once(": ")
+            .filter(|(number, _)| number.parse::<u32>().is_ok());
+        if let Some((_, function)) = function.filter(|(_, function)| function.starts_with("C_")) {
+            *calls.entry(function.trim().to_owned()).or_default() += 1;
+        }
+    }
+    calls
 }
 
 /// Waits for a condition, and fails with its name and the wait's limit.
