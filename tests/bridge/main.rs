@@ -11,4 +11,8 @@ mod support;
 mod calls;
 mod keys;
 mod processes;
+mod requests;
 mod smoke;
+mod start;
+mod vectors;
+mod wire;
