@@ -599,6 +599,7 @@ impl Line {
 
     async fn receive_within(&mut self, limit: Duration) -> Result<from_host::Frame, Death> {
         let until = tokio::time::Instant::now() + limit;
+        let mut lost = None;
         loop {
             match self.inbox.take::<FromHost>() {
                 Ok(Some(FromHost { frame: Some(frame) })) => return Ok(frame),
@@ -608,6 +609,11 @@ impl Line {
                 Ok(None) => {}
                 Err(fault) => return Err(Death::new(host::FaultClass::Bug, fault.to_string())),
             }
+            // Security: the last word of a host comes before its end, even if both arrive together:
+            // a refused PIN that is not heard would be tried again.
+            if let Some(error) = lost {
+                return Err(self.ended_early(&error).await);
+            }
             match timeout_at(until, self.stream.readable()).await {
                 Err(_) => {
                     return Err(Death::new(
@@ -615,21 +621,21 @@ impl Line {
                         format!("the module did not start within {limit:?} (start_timeout)"),
                     ));
                 }
-                Ok(readable) => {
-                    if let Err(error) = readable.and_then(|()| self.receive()) {
-                        let status = timeout(END, self.child.wait()).await;
-                        let how = match status {
-                            Ok(Ok(status)) => status.to_string(),
-                            Ok(Err(_)) | Err(_) => error.to_string(),
-                        };
-                        return Err(Death::new(
-                            host::FaultClass::Retry,
-                            format!("the host process ended while it started: {how}"),
-                        ));
-                    }
-                }
+                Ok(readable) => lost = readable.and_then(|()| self.receive()).err(),
             }
         }
+    }
+
+    async fn ended_early(&mut self, error: &io::Error) -> Death {
+        let status = timeout(END, self.child.wait()).await;
+        let how = match status {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(_)) | Err(_) => error.to_string(),
+        };
+        Death::new(
+            host::FaultClass::Retry,
+            format!("the host process ended while it started: {how}"),
+        )
     }
 
     /// Reads what is there.
@@ -726,5 +732,51 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, token: String, generation: u32)
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::proto::host::{Failed, FaultClass, Hello};
+
+    #[tokio::test]
+    async fn what_a_host_said_before_its_end_is_heard() {
+        let (ours, mut theirs) = StdUnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut line = Line {
+            generation: 1,
+            stream: UnixStream::from_std(ours).unwrap(),
+            inbox: Inbox::default(),
+            out: BytesMut::new(),
+            child: Command::new("true").spawn().unwrap(),
+            board: Board::create(1).unwrap(),
+            board_entries: 1,
+        };
+        let hello = from_host::Frame::Hello(Hello {
+            build_id: BUILD_ID.into(),
+        });
+        let refused = from_host::Frame::Failed(Failed {
+            fault: Some(host::Fault {
+                class: FaultClass::Pin.into(),
+                ..host::Fault::default()
+            }),
+        });
+        let mut said = BytesMut::new();
+        for frame in [&hello, &refused] {
+            let frame = Some(frame.clone());
+            put(&FromHost { frame }, &mut said);
+        }
+        theirs.write_all(&said).unwrap();
+        drop(theirs);
+
+        let limit = Duration::from_secs(10);
+        assert_eq!(line.receive_within(limit).await.unwrap(), hello);
+        assert_eq!(line.receive_within(limit).await.unwrap(), refused);
+        let death = line.receive_within(limit).await.unwrap_err();
+        assert_eq!(death.class, FaultClass::Retry);
+        assert!(death.reason.contains("exit status: 0"), "{death:?}");
     }
 }
