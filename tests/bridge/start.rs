@@ -312,13 +312,21 @@ async fn a_file_that_is_no_pkcs11_library_is_refused() {
     ];
     let library = libraries.iter().find(|path| Path::new(path).exists());
     let library = library.expect("a C library is installed");
-    for file in [text.to_str().unwrap(), library] {
+    for (file, why) in [
+        (text.to_str().unwrap(), "the module cannot be loaded: "),
+        (
+            library,
+            "the file is no PKCS#11 library: it has no C_GetFunctionList",
+        ),
+    ] {
         let config = token.config().replace(&module, file);
         let (status, said) = refused(&token, &config).await;
         assert_eq!(status, 78, "{file}: {said}");
-        assert!(said.contains(&format!("token.primary: {file}: ")), "{said}");
+        let text = format!("token.primary: {file}: {why}");
+        assert!(said.contains(&text), "{said}");
         let output = token.check(&config);
         assert_eq!(output.status.code(), Some(78), "{output:?}");
+        assert!(output.stdout.contains(why), "{output:?}");
         assert!(output.stderr.contains("token.primary"), "{output:?}");
     }
 }
