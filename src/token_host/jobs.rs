@@ -227,7 +227,7 @@ impl Host {
         };
         let Some(key) = self.keys.key(reference) else {
             // Forgotten while the job was on its way: this host cannot do it, another one may.
-            let trouble = Trouble::new(Class::Session, "the key was forgotten");
+            let trouble = Trouble::new(Class::Session, "the host does not know the key");
             return answer(&job, Outcome::Fault(trouble.fault()), answers);
         };
         let mut outcome = self.with_key(keeper, &key, message, answers);

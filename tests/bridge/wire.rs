@@ -140,7 +140,7 @@ impl Host {
     /// The next frame, or `None` when the host hangs up.
     fn hear_or_end(&mut self) -> Option<from_host::Frame> {
         loop {
-            if let Some(frame) = self.inbox.next::<FromHost>().unwrap() {
+            if let Some(frame) = self.inbox.take::<FromHost>().unwrap() {
                 return Some(frame.frame.expect("a host sends no empty frame"));
             }
             let mut chunk = [0; 4096];
@@ -277,7 +277,7 @@ async fn a_job_with_a_key_that_the_host_does_not_know_makes_no_mac() {
     let forgotten = fault(host.mac(1, b"x"));
     for fault in [unknown, forgotten] {
         assert_eq!(fault.class(), FaultClass::Retry);
-        assert_eq!(fault.reason, "the key is not defined in this host");
+        assert_eq!(fault.reason, "the host does not know the key");
     }
     host.define(usual_key(1));
     let made = host.mac(1, b"x");
