@@ -5,7 +5,10 @@ use std::{
     io,
     os::unix::net::UnixStream as StdUnixStream,
     process::Stdio,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -210,7 +213,8 @@ impl Host {
     pub(super) async fn serve(
         mut self,
         queue: &Queue,
-        sequences: &std::sync::atomic::AtomicU64,
+        sequences: &AtomicU64,
+        call_timeout: Duration,
         end: &mut watch::Receiver<bool>,
     ) -> Death {
         let mut look = interval(LOOK);
@@ -255,7 +259,7 @@ impl Host {
                 () = queue.arrival(), if room => {}
                 () = asked(end), if !self.ending => self.ending = true,
                 _ = look.tick() => {
-                    if let Some(death) = self.stuck() {
+                    if let Some(death) = self.stuck(call_timeout) {
                         break death;
                     }
                 }
@@ -268,7 +272,7 @@ impl Host {
         self.slots.len() - self.free.len()
     }
 
-    fn send(&mut self, job: Job, sequences: &std::sync::atomic::AtomicU64) {
+    fn send(&mut self, job: Job, sequences: &AtomicU64) {
         if let Some(key) = job.key() {
             if let Some(reason) = key.refusal() {
                 return job.reply(Err(Fault::Key(reason)));
@@ -281,7 +285,7 @@ impl Host {
                 new.insert(Arc::clone(key));
             }
         }
-        let sequence = sequences.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let sequence = sequences.fetch_add(1, Ordering::Relaxed);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1)
@@ -462,20 +466,22 @@ impl Host {
         Ok(())
     }
 
-    /// Whether a call has been with the library longer than it may.
-    fn stuck(&mut self) -> Option<Death> {
-        if self.pending() == 0 {
+    /// Whether a call has been with the library longer than it may, or jobs lie with a host that
+    /// does not take them.
+    fn stuck(&mut self, call_timeout: Duration) -> Option<Death> {
+        let pending = self.slots.iter().flatten();
+        let Some(oldest) = pending.min_by_key(|pending| pending.sequence) else {
             self.suspects.clear();
             return None;
+        };
+        let entries = self.line.board.entries(self.line.board_entries);
+        let mut late: Vec<wire::Entry> =
+            entries.into_iter().filter(|entry| self.has(entry.sequence)).collect();
+        if late.is_empty() && oldest.sent.elapsed() > call_timeout {
+            late.push(wire::Entry { sequence: oldest.sequence, stuck_at: 0 });
         }
         let now = monotonic();
-        let late: Vec<wire::Entry> = self
-            .line
-            .board
-            .entries(self.line.board_entries)
-            .into_iter()
-            .filter(|entry| entry.sequence != 0 && entry.stuck_at < now && self.has(entry.sequence))
-            .collect();
+        late.retain(|entry| entry.stuck_at < now);
         // Seen twice, since a board may be read while it is written.
         let stuck = late.iter().any(|entry| self.suspects.contains(entry));
         self.suspects = late;
@@ -485,13 +491,6 @@ impl Host {
                 "a call of the module does not return (call_timeout)",
             )
         })
-    }
-
-    fn has(&self, sequence: u64) -> bool {
-        self.slots
-            .iter()
-            .flatten()
-            .any(|pending| pending.sequence == sequence)
     }
 
     /// The socket broke: what does the process say?

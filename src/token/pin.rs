@@ -6,7 +6,7 @@
 //! one that the token calls the last.
 
 use std::{
-    fs, io,
+    env, fs, io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -47,7 +47,12 @@ impl PinGuard {
 
     /// Why nobody may try now, if so.
     pub(super) fn refusal(&self) -> Option<String> {
-        let marker = fs::read(&self.refused).ok()?;
+        let marker = match fs::read(&self.refused) {
+            Ok(marker) => marker,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            // Somebody was refused, even if only somebody else can read why.
+            Err(error) => return Some(format!("{}: {error}", self.refused.display())),
+        };
         // A marker that cannot be read still says that a PIN was refused.
         let Ok(marker) = serde_json::from_slice::<Marker>(&marker) else {
             return Some(format!("{} is damaged", self.refused.display()));
@@ -92,15 +97,27 @@ impl PinGuard {
     }
 
     fn stamp(&self) -> Stamp {
-        let metadata = self
-            .pin_file
-            .as_ref()
-            .and_then(|path| fs::metadata(path).ok());
-        metadata.map_or_else(Stamp::default, |metadata| Stamp {
+        let Some(path) = &self.pin_file else {
+            return Stamp::default();
+        };
+        let Ok(metadata) = fs::metadata(path) else {
+            return Stamp::default();
+        };
+        let size = metadata.size();
+        // systemd copies a credential anew at each start: only its size tells one from another, and
+        // a new PIN of the same length needs `hsmac token unlock`.
+        let credentials = env::var_os("CREDENTIALS_DIRECTORY");
+        if credentials.is_some_and(|folder| path.starts_with(folder)) {
+            return Stamp {
+                size,
+                ..Stamp::default()
+            };
+        }
+        Stamp {
             inode: metadata.ino(),
-            size: metadata.size(),
+            size,
             changed: (metadata.mtime(), metadata.mtime_nsec()),
-        })
+        }
     }
 }
 

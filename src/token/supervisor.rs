@@ -146,7 +146,10 @@ impl Supervisor {
     async fn serve(&self, host: host::Host, end: &mut watch::Receiver<bool>) -> Death {
         self.serving.fetch_add(1, Ordering::SeqCst);
         self.change(State::Up);
-        let death = host.serve(&self.queue, &self.sequences, end).await;
+        let call_timeout = self.settings.call_timeout;
+        let death = host
+            .serve(&self.queue, &self.sequences, call_timeout, end)
+            .await;
         self.serving.fetch_sub(1, Ordering::SeqCst);
         match death.class {
             FaultClass::Unspecified => info!(token = %self.settings.name, "a host has ended"),
