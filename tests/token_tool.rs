@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! init LABEL PIN                       a new token in the first empty slot
+//! blank LABEL PIN                      the same without a user PIN; PIN is its SO's
+//! user-pin LABEL PIN                   give the same PIN to the user of a blank token
 //! login LABEL PIN                      work on this token from now on
 //! generic LABEL ID-HEX VALUE-HEX       import a generic secret that signs
 //! nosign LABEL ID-HEX VALUE-HEX        the same without CKA_SIGN
@@ -49,8 +51,11 @@ fn run(
     match *words {
         ["init", label, pin] => {
             *session = None;
-            return init(pkcs11, label, pin);
+            blank(pkcs11, label, pin)?;
+            return give_user_pin(pkcs11, label, pin);
         }
+        ["blank", label, pin] => return blank(pkcs11, label, pin),
+        ["user-pin", label, pin] => return give_user_pin(pkcs11, label, pin),
         ["login", label, pin] => {
             *session = None;
             *session = Some(log_in(pkcs11, label, pin)?);
@@ -89,7 +94,7 @@ fn run(
     }
 }
 
-fn init(pkcs11: &Pkcs11, label: &str, pin: &str) -> Result<(), Box<dyn Error>> {
+fn blank(pkcs11: &Pkcs11, label: &str, pin: &str) -> Result<(), Box<dyn Error>> {
     let mut slots = pkcs11.get_slots_with_token()?;
     slots.retain(|slot| {
         pkcs11
@@ -97,11 +102,20 @@ fn init(pkcs11: &Pkcs11, label: &str, pin: &str) -> Result<(), Box<dyn Error>> {
             .is_ok_and(|info| !info.token_initialized())
     });
     let slot = *slots.first().ok_or("no empty token")?;
-    pkcs11.init_token(slot, &secret(pin), label)?;
-    let session = pkcs11.open_rw_session(slot)?;
-    session.login(UserType::So, Some(&secret(pin)))?;
-    session.init_pin(&secret(pin))?;
-    Ok(session.logout()?)
+    Ok(pkcs11.init_token(slot, &secret(pin), label)?)
+}
+
+fn give_user_pin(pkcs11: &Pkcs11, label: &str, pin: &str) -> Result<(), Box<dyn Error>> {
+    for slot in pkcs11.get_slots_with_token()? {
+        let info = pkcs11.get_token_info(slot)?;
+        if info.label() == label && !info.user_pin_initialized() {
+            let session = pkcs11.open_rw_session(slot)?;
+            session.login(UserType::So, Some(&secret(pin)))?;
+            session.init_pin(&secret(pin))?;
+            return Ok(session.logout()?);
+        }
+    }
+    Err(format!("no token {label} without a user PIN").into())
 }
 
 fn log_in(pkcs11: &Pkcs11, label: &str, pin: &str) -> Result<Session, Box<dyn Error>> {

@@ -204,14 +204,15 @@ fn class(function: Function, code: RvError) -> Class {
         | Ckr::HostMemory
         | Ckr::GeneralError
         | Ckr::DeviceError => Class::Away,
+        // A token that its SO is still preparing: there is no PIN that could be wrong or be locked.
+        Ckr::UserPinNotInitialized => Class::Away,
 
         // The PIN: a retry may lock the token.
         Ckr::PinIncorrect
         | Ckr::PinInvalid
         | Ckr::PinLenRange
         | Ckr::PinExpired
-        | Ckr::PinLocked
-        | Ckr::UserPinNotInitialized => Class::Pin,
+        | Ckr::PinLocked => Class::Pin,
 
         // What only another setting cures.
         Ckr::CantLock
@@ -290,10 +291,11 @@ mod tests {
             RvError::PinLenRange,
             RvError::PinExpired,
             RvError::PinLocked,
-            RvError::UserPinNotInitialized,
         ] {
             assert_eq!(class(Function::Login, code), Class::Pin);
         }
+        let unset = RvError::UserPinNotInitialized;
+        assert_eq!(class(Function::Login, unset), Class::Away);
     }
 
     #[test]

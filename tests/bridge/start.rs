@@ -354,6 +354,25 @@ async fn a_token_that_is_not_there_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_token_whose_user_has_no_pin_yet_is_waited_for_and_no_pin_counts_as_refused() {
+    let token = Token::empty();
+    token.script(&format!("blank {TOKEN} {PIN}\n"));
+    let mut server = token.spawn(&token.config());
+    server.until_log("listening").await;
+    assert_unavailable(&server).await;
+    let log = server.log();
+    assert!(log.contains("CKR_USER_PIN_NOT_INITIALIZED"), "{log}");
+    assert!(!token.path("state/pin-refused.primary").exists());
+    token.script(&format!(
+        "user-pin {TOKEN} {PIN}\nlogin {TOKEN} {PIN}\ngeneric mac 01 {}\n",
+        hex(&KEY)
+    ));
+    server.until_log("the token is up").await;
+    assert_serves(&server).await;
+    assert_no_pin(&token);
+}
+
+#[tokio::test]
 async fn two_tokens_that_match_are_refused_by_their_serials() {
     let token = Token::new();
     token.script(&format!("init {TOKEN} {PIN}\n"));
