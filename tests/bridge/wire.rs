@@ -108,17 +108,16 @@ impl Host {
     fn ask(&mut self, job: Job) -> Outcome {
         let asked = (job.generation, job.slot, job.sequence);
         self.say(to_host::Frame::Job(job));
-        loop {
-            match self.hear() {
-                from_host::Frame::KeyOpened(_) => {}
-                from_host::Frame::Answer(answer) => {
-                    let named = (answer.generation, answer.slot, answer.sequence);
-                    assert_eq!(named, asked, "an answer to another job");
-                    return answer.outcome.unwrap();
-                }
-                other => panic!("no answer but {other:?}"),
-            }
+        let mut heard = self.hear();
+        if let from_host::Frame::KeyOpened(_) = heard {
+            heard = self.hear();
         }
+        let from_host::Frame::Answer(answer) = heard else {
+            panic!("no answer but {heard:?}")
+        };
+        let named = (answer.generation, answer.slot, answer.sequence);
+        assert_eq!(named, asked, "an answer to another job");
+        answer.outcome.unwrap()
     }
 
     fn say(&mut self, frame: to_host::Frame) {
@@ -217,10 +216,10 @@ fn mac(key: u64, message: &[u8]) -> Work {
 }
 
 fn fault(outcome: Outcome) -> Fault {
-    match outcome {
-        Outcome::Fault(fault) => fault,
-        other => panic!("no fault but {other:?}"),
-    }
+    let Outcome::Fault(fault) = outcome else {
+        panic!("no fault but {outcome:?}")
+    };
+    fault
 }
 
 #[tokio::test]
@@ -235,10 +234,10 @@ async fn a_host_makes_macs_and_random_bytes_until_it_is_told_to_end() {
     let job = host.job(Work::Random(Random {
         number_of_bytes: 40,
     }));
-    match host.ask(job) {
-        Outcome::Random(bytes) => assert_eq!(bytes.len(), 40),
-        other => panic!("no random bytes but {other:?}"),
-    }
+    let Outcome::Random(bytes) = host.ask(job) else {
+        panic!("no random bytes")
+    };
+    assert_eq!(bytes.len(), 40);
     host.say(to_host::Frame::End(End {}));
     assert_eq!(host.hear_or_end(), None);
     let status = host.ended().await;
