@@ -475,10 +475,15 @@ impl Host {
             return None;
         };
         let entries = self.line.board.entries(self.line.board_entries);
-        let mut late: Vec<wire::Entry> =
-            entries.into_iter().filter(|entry| self.has(entry.sequence)).collect();
+        let mut late: Vec<wire::Entry> = entries
+            .into_iter()
+            .filter(|entry| self.has(entry.sequence))
+            .collect();
         if late.is_empty() && oldest.sent.elapsed() > call_timeout {
-            late.push(wire::Entry { sequence: oldest.sequence, stuck_at: 0 });
+            late.push(wire::Entry {
+                sequence: oldest.sequence,
+                stuck_at: 0,
+            });
         }
         let now = monotonic();
         late.retain(|entry| entry.stuck_at < now);
@@ -491,6 +496,11 @@ impl Host {
                 "a call of the module does not return (call_timeout)",
             )
         })
+    }
+
+    fn has(&self, sequence: u64) -> bool {
+        let mut pending = self.slots.iter().flatten();
+        pending.any(|pending| pending.sequence == sequence)
     }
 
     /// The socket broke: what does the process say?
