@@ -18,6 +18,7 @@ use tokio::{
     net::UnixStream,
     process::{Child, Command},
     sync::watch,
+    task::yield_now,
     time::{MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tracing::{info, warn};
@@ -256,7 +257,8 @@ impl Host {
                     }
                 }
                 _ = self.line.stream.writable(), if !self.line.out.is_empty() => {}
-                () = queue.arrival(), if room => {}
+                // What other callers are about to push shares the write with what woke us.
+                () = queue.arrival(), if room => yield_now().await,
                 () = asked(end), if !self.ending => self.ending = true,
                 _ = look.tick() => {
                     if let Some(death) = self.stuck(call_timeout) {

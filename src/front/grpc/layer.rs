@@ -66,8 +66,12 @@ impl RequestId {
     }
 
     pub(super) fn header(self) -> HeaderValue {
-        HeaderValue::from_str(self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
-            .expect("a UUID is printable ASCII")
+        let text = &mut Uuid::encode_buffer();
+        let mut header = HeaderValue::from_str(self.0.hyphenated().encode_lower(text))
+            .expect("a UUID is printable ASCII");
+        // Not secret, but never the same again: HPACK need not index it, nor the peer keep it.
+        header.set_sensitive(true);
+        header
     }
 }
 
