@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tracing::{error, info, warn};
@@ -33,6 +33,9 @@ pub enum Fault {
     /// A bug, or a system that is out of resources.
     #[error("{0}")]
     Internal(String),
+    /// The end was asked for before anything served; no fault.
+    #[error("ended before it served")]
+    Ended,
 }
 
 /// A bridge that is ready to serve.
@@ -41,6 +44,7 @@ pub struct App {
     listener: front::Listener,
     tokens: BTreeMap<String, Arc<Token>>,
     kms: Arc<Kms>,
+    end: EndSignals,
 }
 
 impl App {
@@ -55,16 +59,14 @@ impl App {
         let listener = front::bind(&settings.grpc)
             .map_err(|fault| Fault::Configuration(format!("grpc.listen: {fault}")))?;
         let tokens = start_tokens(&settings);
-        for token in tokens.values() {
-            if let State::Misconfigured(reason) =
-                first_state(token, settings.token[token.name()].start_timeout).await
-            {
-                end_tokens(&tokens).await;
-                return Err(Fault::Configuration(format!(
-                    "token.{}: {reason}",
-                    token.name()
-                )));
-            }
+        let mut end = EndSignals::watch()?;
+        let settled = tokio::select! {
+            settled = settled(&settings, &tokens) => settled,
+            () = end.asked() => Err(Fault::Ended),
+        };
+        if let Err(fault) = settled {
+            end_tokens(&tokens).await;
+            return Err(fault);
         }
         let kms = build_kms(&settings, &tokens).map_err(Fault::Configuration)?;
         Ok(Self {
@@ -72,6 +74,7 @@ impl App {
             listener,
             tokens,
             kms,
+            end,
         })
     }
 
@@ -88,17 +91,11 @@ impl App {
     /// Serves until SIGTERM or SIGINT, then drains.
     ///
     /// # Errors
-    /// Signals cannot be watched.
+    /// SIGHUP cannot be watched.
     pub async fn run(self) -> Result<(), Fault> {
-        let ends = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        let [Ok(mut terminate), Ok(mut interrupt)] = ends else {
-            return Err(Fault::Internal("signals cannot be watched".into()));
-        };
+        let mut end = self.end;
         let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            end.asked().await;
             info!("ending: calls in flight are answered");
             notify(sd_notify::NotifyState::Stopping);
         };
@@ -121,6 +118,44 @@ impl App {
         info!("ended");
         Ok(())
     }
+}
+
+/// SIGTERM and SIGINT.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    /// From now on these signals end hsmac in order, not at once.
+    fn watch() -> Result<Self, Fault> {
+        let watched = |kind| {
+            signal(kind)
+                .map_err(|error| Fault::Internal(format!("signals cannot be watched: {error}")))
+        };
+        Ok(Self {
+            terminate: watched(SignalKind::terminate())?,
+            interrupt: watched(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits until every token has shown whether it can be used at all.
+async fn settled(settings: &Settings, tokens: &BTreeMap<String, Arc<Token>>) -> Result<(), Fault> {
+    for (name, token) in tokens {
+        let limit = settings.token[name].start_timeout;
+        if let State::Misconfigured(reason) = first_state(token, limit).await {
+            return Err(Fault::Configuration(format!("token.{name}: {reason}")));
+        }
+    }
+    Ok(())
 }
 
 /// What `hsmac check` found out about one token.

@@ -36,7 +36,10 @@ pub(super) fn serve(
         .build()
         .map_err(|error| Stop::Bug(format!("no runtime: {error}")))?;
     runtime.block_on(async {
-        let app = App::start(settings).await?;
+        let app = match App::start(settings).await {
+            Err(app::Fault::Ended) => return Ok(()),
+            started => started?,
+        };
         announce(&app).await?;
         Ok(app.run().await?)
     })
@@ -47,6 +50,7 @@ impl From<app::Fault> for Stop {
         match fault {
             app::Fault::Configuration(text) => Self::Config(text),
             app::Fault::Internal(text) => Self::Bug(text),
+            ended @ app::Fault::Ended => Self::Away(ended.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    env,
     fs::{self, File},
     io::ErrorKind,
     os::unix::fs::PermissionsExt as _,
@@ -55,7 +56,11 @@ impl Settings {
                         faults.push(self.origins.fault(&setting, text));
                     }
                     let mode = found.permissions().mode() & 0o7777;
-                    if mode & 0o066 != 0 {
+                    // systemd's credentials show their ACL's mask as the group's bits; the folder
+                    // is what keeps others out.
+                    let credentials = env::var_os("CREDENTIALS_DIRECTORY");
+                    let kept = credentials.is_some_and(|folder| pin_file.starts_with(folder));
+                    if mode & 0o066 != 0 && !kept {
                         let text = format!(
                             "{shown} has mode {mode:04o}: others than its owner can read or write \
                              the PIN; run chmod 0400 {shown}"

@@ -171,6 +171,53 @@ async fn a_host_killed_under_load_costs_no_call_and_no_wrong_mac() {
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
+/// SIGSTOP is what a vendor library does that never returns.
+#[tokio::test]
+async fn a_host_that_hangs_is_killed_and_its_jobs_go_to_another() {
+    let token = Token::with_key();
+    let server = token
+        .serve(&token.config_with(
+            "hosts = 2\nsessions = 1\ncall_timeout = \"500ms\"\n",
+            &declare(KEY_ID, "mac", "HMAC_256", "alias/test"),
+        ))
+        .await;
+    let hosts = until("two hosts", || {
+        Some(server.hosts()).filter(|hosts| hosts.len() == 2)
+    })
+    .await;
+    let mut client = server.mac().await;
+    client.generate_mac(request(b"before")).await.unwrap();
+    signal(hosts[0], "STOP");
+    let began = Instant::now();
+    let mut callers = JoinSet::new();
+    for caller in 0..64_u32 {
+        let mut client = server.mac().await;
+        callers.spawn(async move {
+            let mut request = Request::new(request(&caller.to_be_bytes()));
+            request.set_timeout(Duration::from_secs(20));
+            let answer = client.generate_mac(request).await;
+            let mac = answer
+                .unwrap_or_else(|status| panic!("{}", said(&status)))
+                .into_inner()
+                .mac;
+            assert_eq!(mac, hmac_sha256(&KEY, &caller.to_be_bytes()));
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    println!(
+        "64 calls over a host that hangs: all right after {:?}",
+        began.elapsed()
+    );
+    until("another host in its place", || {
+        let now = server.hosts();
+        (now.len() == 2 && !now.contains(&hosts[0])).then_some(())
+    })
+    .await;
+    assert!(server.log().contains("does not return"), "{}", server.log());
+}
+
 #[tokio::test]
 async fn a_cancelled_call_never_gives_its_mac_to_another_caller() {
     let token = Token::with_key();
