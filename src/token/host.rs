@@ -41,8 +41,11 @@ const LOOK: Duration = Duration::from_millis(100);
 const END: Duration = Duration::from_secs(2);
 /// A miss in a generation younger than this needs no fresh generation to be believed.
 const FRESH: Duration = Duration::from_secs(10);
-/// An answer sooner than this lets the window grow, one later than twice this shrinks it.
-const PROMPT: Duration = Duration::from_millis(1);
+/// A host has so much work waiting beside what its sessions do, in microseconds: enough to read and
+/// write in batches, too little to strand behind a slow call while a sibling idles.
+const WAITING_US: u32 = 500;
+/// The most jobs that may wait in a host.
+const MOST_WAITING: u32 = 64;
 /// Lines a second that a host may write into our log.
 const LINES: u32 = 20;
 
@@ -97,7 +100,8 @@ pub(super) struct Host {
     line: Line,
     ready: Ready,
     started: Instant,
-    window: usize,
+    /// What a session takes for a job, in microseconds, smoothed.
+    took_us: u32,
     slots: Vec<Option<Pending>>,
     free: Vec<u32>,
     introduced: HashMap<u64, Arc<Key>>,
@@ -189,10 +193,10 @@ impl Waiting {
 
 impl Host {
     fn new(line: Line, ready: Ready) -> Self {
-        let mut host = Self {
+        Self {
             line,
             started: Instant::now(),
-            window: 0,
+            took_us: 1000,
             slots: Vec::new(),
             free: Vec::new(),
             introduced: HashMap::new(),
@@ -200,9 +204,7 @@ impl Host {
             proven: false,
             ending: false,
             ready,
-        };
-        host.window = host.least_window();
-        host
+        }
     }
 
     /// What the host said when it was ready.
@@ -228,7 +230,7 @@ impl Host {
             let room = if self.ending {
                 0
             } else {
-                self.window.saturating_sub(self.pending())
+                self.window().saturating_sub(self.pending())
             };
             if room > 0 {
                 let more = queue.take(room, &mut taken);
@@ -243,7 +245,7 @@ impl Host {
             if let Err(error) = self.line.flush() {
                 break self.lost(&error).await;
             }
-            let room = !self.ending && self.pending() < self.window;
+            let room = !self.ending && self.pending() < self.window();
             tokio::select! {
                 biased;
                 readable = self.line.stream.readable() => {
@@ -360,16 +362,11 @@ impl Host {
             .slots
             .get_mut(answer.slot as usize)
             .and_then(|slot| slot.take_if(|pending| pending.sequence == answer.sequence));
-        let Some(Pending { sent, job, .. }) = known else {
+        let Some(Pending { job, .. }) = known else {
             return broken("the host answered a job that it does not have");
         };
         self.free.push(answer.slot);
-        let took = sent.elapsed();
-        if took < PROMPT {
-            self.window = (self.window + 1).min(self.ready.sessions as usize + 64);
-        } else if took > 2 * PROMPT {
-            self.window = (self.window - 1).max(self.least_window());
-        }
+        self.learn(answer.took_us);
         match (answer.outcome, &job.work) {
             (Some(Outcome::Mac(mac)), Work::Mac { key, .. }) => {
                 if mac.len() != key.spec().mac_algorithm().mac_len() {
@@ -543,9 +540,22 @@ impl Host {
         death
     }
 
-    fn least_window(&self) -> usize {
-        let sessions = self.ready.sessions as usize;
-        sessions + (sessions / 4).max(2)
+    /// How many jobs the host may have: one for each session, and what keeps them busy until more
+    /// can arrive.
+    fn window(&self) -> usize {
+        let sessions = self.ready.sessions;
+        let least = (sessions / 4).max(2);
+        let waiting = WAITING_US * sessions / self.took_us.max(1);
+        (sessions + waiting.clamp(least, MOST_WAITING.max(least))) as usize
+    }
+
+    /// A session that was preempted for a while says little about the token: one sample counts at
+    /// most four times the smoothed value.
+    fn learn(&mut self, took_us: u32) {
+        if took_us > 0 {
+            let sample = took_us.min(self.took_us.saturating_mul(4).saturating_add(16));
+            self.took_us = (self.took_us.saturating_mul(15).saturating_add(sample)) / 16;
+        }
     }
 }
 

@@ -73,11 +73,11 @@ impl Host {
         while let Some(Taken { job, more }) = self.take(&mut answers) {
             let began = monotonic();
             if began >= job.until {
-                answer(&job, Outcome::Fault(expired()), &mut answers);
+                answer(&job, Outcome::Fault(expired()), 0, &mut answers);
             } else {
                 self.board
                     .begin(index, job.sequence, began, self.call_timeout);
-                self.work(&mut session, job, &mut answers);
+                self.work(&mut session, job, began, &mut answers);
             }
             // Answers wait for each other only while calls are quick and more of them are there.
             if !more || monotonic() - began > QUICK || answers.len() > BATCH {
@@ -175,7 +175,7 @@ impl Host {
     }
 
     /// Does a job on a session and appends the answer, or hands it to the management session.
-    fn work(&self, session: &mut Session, job: Job, answers: &mut BytesMut) {
+    fn work(&self, session: &mut Session, job: Job, began: u64, answers: &mut BytesMut) {
         let outcome = match &job.work {
             Some(Work::Mac(mac)) => {
                 let open = self
@@ -210,14 +210,15 @@ impl Host {
             Some(Work::DescribeKey(_)) => return self.hand(Task::Job(job)),
             None => Err(Trouble::new(Class::Bug, "a job without work")),
         };
-        self.conclude(&job, outcome, answers);
+        let took = u32::try_from((monotonic() - began) / 1000).unwrap_or(u32::MAX);
+        self.conclude(&job, outcome, took.max(1), answers);
     }
 
     /// A job that needs a search or an attribute, or whose handle went stale.
     fn manage_job(&self, keeper: &Session, job: Job, answers: &mut BytesMut) {
         let now = monotonic();
         if now >= job.until {
-            return answer(&job, Outcome::Fault(expired()), answers);
+            return answer(&job, Outcome::Fault(expired()), 0, answers);
         }
         self.board.begin(0, job.sequence, now, self.slow_timeout);
         let (reference, message) = match &job.work {
@@ -228,7 +229,7 @@ impl Host {
         let Some(key) = self.keys.key(reference) else {
             // Forgotten while the job was on its way: this host cannot do it, another one may.
             let trouble = Trouble::new(Class::Session, "the host does not know the key");
-            return answer(&job, Outcome::Fault(trouble.fault()), answers);
+            return answer(&job, Outcome::Fault(trouble.fault()), 0, answers);
         };
         let mut outcome = self.with_key(keeper, &key, message, answers);
         if let Err(trouble) = &outcome
@@ -244,13 +245,13 @@ impl Host {
                     class: FaultClass::KeyMissing.into(),
                     ..trouble.fault()
                 };
-                answer(&job, Outcome::Fault(fault), answers);
+                answer(&job, Outcome::Fault(fault), 0, answers);
             }
             // The keeper cannot be replaced: closing it would log out.
             Err(trouble) if trouble.class == Class::Session => {
-                self.conclude(&job, Err(trouble.judged(Class::Generation)), answers);
+                self.conclude(&job, Err(trouble.judged(Class::Generation)), 0, answers);
             }
-            settled => self.conclude(&job, settled, answers),
+            settled => self.conclude(&job, settled, 0, answers),
         }
     }
 
@@ -337,9 +338,15 @@ impl Host {
     }
 
     /// Answers a job; what only a fresh generation cures ends this one.
-    fn conclude(&self, job: &Job, outcome: Result<Outcome, Trouble>, answers: &mut BytesMut) {
+    fn conclude(
+        &self,
+        job: &Job,
+        outcome: Result<Outcome, Trouble>,
+        took_us: u32,
+        answers: &mut BytesMut,
+    ) {
         let trouble = match outcome {
-            Ok(outcome) => return answer(job, outcome, answers),
+            Ok(outcome) => return answer(job, outcome, took_us, answers),
             Err(trouble) => trouble,
         };
         match trouble.class {
@@ -354,7 +361,9 @@ impl Host {
             | Class::Session
             | Class::Pin
             | Class::Unsupported
-            | Class::Configuration => answer(job, Outcome::Fault(trouble.fault()), answers),
+            | Class::Configuration => {
+                answer(job, Outcome::Fault(trouble.fault()), took_us, answers);
+            }
         }
     }
 
@@ -388,11 +397,12 @@ impl Host {
     }
 }
 
-fn answer(job: &Job, outcome: Outcome, answers: &mut BytesMut) {
+fn answer(job: &Job, outcome: Outcome, took_us: u32, answers: &mut BytesMut) {
     let answer = Answer {
         generation: job.generation,
         slot: job.slot,
         sequence: job.sequence,
+        took_us,
         outcome: Some(outcome),
     };
     push(from_host::Frame::Answer(answer), answers);
