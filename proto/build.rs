@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".") // message bytes are slices of the receive buffer, not copies
         .use_arc_self(true)
+        .codec_path("crate::proto::codec::Protobuf")
         .compile_fds(public)?;
 
     let host = protox::compile([HOST], ["proto"])?;

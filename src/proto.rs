@@ -1,4 +1,4 @@
-//! Generated code only: the public contract and the wire between front and token host.
+//! The public contract and the wire between front and token host: generated, but for the codec.
 
 #![allow(
     missing_docs,
@@ -22,4 +22,48 @@ pub mod v1 {
 /// `hsmac.host.v1`: internal.
 pub mod host {
     tonic::include_proto!("hsmac.host.v1");
+}
+
+/// How messages of `hsmac.v1` are coded: protobuf, in buffers of their size.
+pub mod codec {
+    use std::marker::PhantomData;
+
+    use prost::Message;
+    use tonic::codec::{BufferSettings, Codec};
+    use tonic_prost::{ProstDecoder, ProstEncoder};
+
+    /// What most requests and answers fit in, in bytes. tonic's own 8 KiB for each message each way
+    /// are too large for the allocator's quick paths, and cost more than the coding.
+    const USUAL: usize = 512;
+    /// From here on a stream's encoder lets others run, in bytes; tonic's default.
+    const YIELD: usize = 32 * 1024;
+
+    /// The codec of every service.
+    #[derive(Debug)]
+    pub struct Protobuf<T, U>(PhantomData<(T, U)>);
+
+    impl<T, U> Default for Protobuf<T, U> {
+        fn default() -> Self {
+            Self(PhantomData)
+        }
+    }
+
+    impl<T, U> Codec for Protobuf<T, U>
+    where
+        T: Message + Send + 'static,
+        U: Message + Default + Send + 'static,
+    {
+        type Encode = T;
+        type Decode = U;
+        type Encoder = ProstEncoder<T>;
+        type Decoder = ProstDecoder<U>;
+
+        fn encoder(&mut self) -> Self::Encoder {
+            ProstEncoder::new(BufferSettings::new(USUAL, YIELD))
+        }
+
+        fn decoder(&mut self) -> Self::Decoder {
+            ProstDecoder::new(BufferSettings::new(USUAL, YIELD))
+        }
+    }
 }
