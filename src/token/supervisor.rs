@@ -31,6 +31,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A token that is away is looked for this often at least: it must serve within 2 s of its return.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A busy store can fail a first look, and shows itself only to a fresh generation (SoftHSM2 while a
+/// sibling writes): so many starts must fail in a row before the token counts as away.
+const LOOKS: u32 = 3;
 /// How often a refused PIN's file and marker are looked at.
 const PIN_LOOK: Duration = Duration::from_millis(500);
 
@@ -100,6 +103,7 @@ impl Supervisor {
             }
         }
         let mut pause = FIRST_PAUSE;
+        let mut failed = 0;
         while !*end.borrow() {
             let started = tokio::select! {
                 started = self.start() => started,
@@ -108,6 +112,7 @@ impl Supervisor {
             let wait = match started {
                 Ok(host) => {
                     pause = FIRST_PAUSE;
+                    failed = 0;
                     let death = self.serve(host, &mut end).await;
                     if death.proven || *end.borrow() {
                         continue;
@@ -117,6 +122,12 @@ impl Supervisor {
                 Err(Refusal::Pin(reason)) => {
                     self.down(State::PinRefused(reason));
                     PIN_LOOK
+                }
+                Err(Refusal::Death(death))
+                    if death.class != FaultClass::Configuration && failed + 1 < LOOKS =>
+                {
+                    failed += 1;
+                    jittered(FIRST_PAUSE / 2)
                 }
                 Err(Refusal::Death(death)) => {
                     self.down(match death.class {

@@ -29,8 +29,9 @@ use crate::{
     wire::{Board, monotonic, put},
 };
 
-/// A call quicker than this, in nanoseconds, is no reason to send its answer alone.
-const QUICK: u64 = 50_000;
+/// How long an answer may wait for others to leave with it, in nanoseconds. A call that takes longer
+/// is no reason to wait.
+const HOLD: u64 = 200_000;
 
 /// Answers that wait for each other take at most this much, in bytes.
 const BATCH: usize = 16 * 1024;
@@ -70,7 +71,9 @@ impl Host {
     /// A session's thread: takes jobs from the socket, one at a time, and answers in batches.
     pub(super) fn serve(&self, mut session: Session, index: u32) {
         let mut answers = BytesMut::new();
+        let mut held_since = 0;
         while let Some(Taken { job, more }) = self.take(&mut answers) {
+            let first = answers.is_empty();
             let began = monotonic();
             if began >= job.until {
                 answer(&job, Outcome::Fault(expired()), 0, &mut answers);
@@ -79,8 +82,11 @@ impl Host {
                     .begin(index, job.sequence, began, self.call_timeout);
                 self.work(&mut session, job, began, &mut answers);
             }
-            // Answers wait for each other only while calls are quick and more of them are there.
-            if !more || monotonic() - began > QUICK || answers.len() > BATCH {
+            let now = monotonic();
+            if first {
+                held_since = now;
+            }
+            if !more || (now - held_since).max(now - began) > HOLD || answers.len() > BATCH {
                 self.send(&mut answers);
             }
         }

@@ -4,8 +4,6 @@ use std::{
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
 use cryptoki::{
@@ -57,18 +55,7 @@ impl Module {
         let pkcs11 = Pkcs11::new(&path).map_err(|error| named(error.into()))?;
         raw::initialize(&pkcs11, &settings.init_reserved).map_err(|error| named(error.into()))?;
 
-        // A busy store can fail a first look: SoftHSM2 does while a sibling writes.
-        let mut look = find(&pkcs11, settings);
-        for _ in 0..2 {
-            if look
-                .as_ref()
-                .is_err_and(|trouble| trouble.class == Class::Away)
-            {
-                thread::sleep(Duration::from_millis(50));
-                look = find(&pkcs11, settings);
-            }
-        }
-        let (slot, info, mut warnings) = look?;
+        let (slot, info, mut warnings) = find(&pkcs11, settings)?;
         if settings.slot_id.is_some()
             && settings.token_label.is_none()
             && settings.token_serial.is_none()
