@@ -1,10 +1,8 @@
-//! One host process and the task that serves it: handshake, jobs out, answers in, until it ends.
+//! The task that serves one host: handshake, jobs out, answers in, until it ends.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     io,
-    os::unix::net::UnixStream as StdUnixStream,
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,33 +10,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    net::UnixStream,
-    process::{Child, Command},
     sync::watch,
     task::yield_now,
-    time::{MissedTickBehavior, interval, timeout, timeout_at},
+    time::{MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
 use super::{
     Fault, Key, KeyFacts, Settings, Surroundings,
+    line::{Death, Line},
     queue::{Answer, Job, Queue, Work},
 };
 use crate::{
     proto::host::{
-        self, End, ForgetKey, FromHost, LogIn, Ready, ToHost, TokenFound, answer::Outcome,
-        from_host, job, to_host,
+        self, ForgetKey, FromHost, LogIn, Ready, TokenFound, answer::Outcome, from_host, job,
+        to_host,
     },
-    wire::{self, BUILD_ID, Board, Inbox, monotonic, on_wire, put},
+    wire::{self, BUILD_ID, monotonic, on_wire},
 };
 
 /// How often a host's board is looked at for stuck calls.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a host may take to end when it is asked to.
-const END: Duration = Duration::from_secs(2);
 /// A miss in a generation younger than this needs no fresh generation to be believed.
 const FRESH: Duration = Duration::from_secs(10);
 /// A host has so much work waiting beside what its sessions do, in microseconds: enough to read and
@@ -46,47 +39,6 @@ const FRESH: Duration = Duration::from_secs(10);
 const WAITING_US: u32 = 500;
 /// The most jobs that may wait in a host.
 const MOST_WAITING: u32 = 64;
-/// Lines a second that a host may write into our log.
-const LINES: u32 = 20;
-
-/// Why a host came to its end.
-#[derive(Debug)]
-pub(super) struct Death {
-    /// For the log.
-    pub(super) reason: String,
-    pub(super) class: host::FaultClass,
-    /// Whether it had made a proven MAC or another good answer.
-    pub(super) proven: bool,
-    /// Whether the library may have fallen over a job that it held: it crashed, hung or broke the
-    /// standard. A host that says why it ends had no such accident.
-    accident: bool,
-}
-
-impl Death {
-    fn new(class: host::FaultClass, reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            class,
-            proven: false,
-            accident: false,
-        }
-    }
-
-    fn accident(class: host::FaultClass, reason: impl Into<String>) -> Self {
-        Self {
-            accident: true,
-            ..Self::new(class, reason)
-        }
-    }
-
-    fn of(fault: Option<host::Fault>) -> Self {
-        let fault = fault.unwrap_or_default();
-        let call = format!("{} {}", fault.function, fault.code);
-        let parts = [fault.reason.as_str(), call.trim()];
-        let reason: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        Self::new(fault.class(), reason.join(": "))
-    }
-}
 
 /// A host that has found the token and waits to be let in.
 pub(super) struct Waiting {
@@ -115,17 +67,6 @@ struct Pending {
     sequence: u64,
     sent: Instant,
     job: Job,
-}
-
-/// The socket, the process and the board of one host.
-struct Line {
-    generation: u32,
-    stream: UnixStream,
-    inbox: Inbox,
-    out: BytesMut,
-    child: Child,
-    board: Board,
-    board_entries: u32,
 }
 
 /// Starts a host and brings it to the point where it would log in.
@@ -207,6 +148,11 @@ impl Host {
         }
     }
 
+    /// Which start of a host this is.
+    pub(super) fn generation(&self) -> u32 {
+        self.line.generation
+    }
+
     /// What the host said when it was ready.
     pub(super) fn ready(&self) -> &Ready {
         &self.ready
@@ -282,10 +228,7 @@ impl Host {
                 return job.reply(Err(Fault::Key(reason)));
             }
             if let Entry::Vacant(new) = self.introduced.entry(key.reference()) {
-                put_frame(
-                    to_host::Frame::DefineKey(key.definition()),
-                    &mut self.line.out,
-                );
+                self.line.put(to_host::Frame::DefineKey(key.definition()));
                 new.insert(Arc::clone(key));
             }
         }
@@ -314,7 +257,7 @@ impl Host {
             until: on_wire(job.until),
             work: Some(work),
         };
-        put_frame(to_host::Frame::Job(frame), &mut self.line.out);
+        self.line.put(to_host::Frame::Job(frame));
         self.slots[slot as usize] = Some(Pending {
             sequence,
             sent: Instant::now(),
@@ -457,10 +400,8 @@ impl Host {
             key_id = %key.key_id(), locator = %key.locator(),
             "the object is another key than before: its check value differs; the key is unavailable"
         );
-        put_frame(
-            to_host::Frame::ForgetKey(ForgetKey { reference }),
-            &mut self.line.out,
-        );
+        self.line
+            .put(to_host::Frame::ForgetKey(ForgetKey { reference }));
         self.introduced.remove(&reference);
         Ok(())
     }
@@ -504,11 +445,7 @@ impl Host {
 
     /// The socket broke: what does the process say?
     async fn lost(&mut self, error: &io::Error) -> Death {
-        let status = timeout(END, self.line.child.wait()).await;
-        let how = match status {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(_)) | Err(_) => error.to_string(),
-        };
+        let how = self.line.how_it_ended(error).await;
         Death::accident(
             host::FaultClass::Retry,
             format!("the host process ended: {how}"),
@@ -559,145 +496,6 @@ impl Host {
     }
 }
 
-impl Line {
-    fn open(settings: &Settings, surroundings: &Surroundings, generation: u32) -> io::Result<Self> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        let board_entries = settings.sessions + 1;
-        let board = Board::create(board_entries)?;
-        let mut command = Command::new(&surroundings.host_binary);
-        command
-            .arg("token-host")
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        // Security: a vendor library gets neither our settings nor anybody's credentials.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text == "NOTIFY_SOCKET"
-                || ["HSMAC", "AWS_", "LISTEN_"]
-                    .iter()
-                    .any(|prefix| text.starts_with(prefix))
-            {
-                command.env_remove(&name);
-            }
-        }
-        command.envs(&settings.env);
-        let mut child = command.spawn()?;
-        board.send(&ours)?;
-        ours.set_nonblocking(true)?;
-        if let Some(stdout) = child.stdout.take() {
-            tokio::spawn(relay(stdout, settings.name.clone(), generation));
-        }
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(relay(stderr, settings.name.clone(), generation));
-        }
-        Ok(Self {
-            generation,
-            stream: UnixStream::from_std(ours)?,
-            inbox: Inbox::default(),
-            out: BytesMut::new(),
-            child,
-            board,
-            board_entries,
-        })
-    }
-
-    /// Says something and waits for the answer.
-    async fn within(
-        &mut self,
-        limit: Duration,
-        frame: to_host::Frame,
-    ) -> Result<from_host::Frame, Death> {
-        put_frame(frame, &mut self.out);
-        let out = std::mem::take(&mut self.out);
-        if let Err(error) = self.stream.write_all(&out).await {
-            return Err(Death::new(host::FaultClass::Retry, error.to_string()));
-        }
-        self.receive_within(limit).await
-    }
-
-    async fn receive_within(&mut self, limit: Duration) -> Result<from_host::Frame, Death> {
-        let until = tokio::time::Instant::now() + limit;
-        let mut lost = None;
-        loop {
-            match self.inbox.take::<FromHost>() {
-                Ok(Some(FromHost { frame: Some(frame) })) => return Ok(frame),
-                Ok(Some(FromHost { frame: None })) => {
-                    return Err(Death::new(host::FaultClass::Bug, "an empty frame"));
-                }
-                Ok(None) => {}
-                Err(fault) => return Err(Death::new(host::FaultClass::Bug, fault.to_string())),
-            }
-            // Security: the last word of a host comes before its end, even if both arrive together:
-            // a refused PIN that is not heard would be tried again.
-            if let Some(error) = lost {
-                return Err(self.ended_early(&error).await);
-            }
-            match timeout_at(until, self.stream.readable()).await {
-                Err(_) => {
-                    return Err(Death::new(
-                        host::FaultClass::TokenAway,
-                        format!("the module did not start within {limit:?} (start_timeout)"),
-                    ));
-                }
-                Ok(readable) => lost = readable.and_then(|()| self.receive()).err(),
-            }
-        }
-    }
-
-    async fn ended_early(&mut self, error: &io::Error) -> Death {
-        let status = timeout(END, self.child.wait()).await;
-        let how = match status {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(_)) | Err(_) => error.to_string(),
-        };
-        Death::new(
-            host::FaultClass::Retry,
-            format!("the host process ended while it started: {how}"),
-        )
-    }
-
-    /// Reads what is there.
-    fn receive(&mut self) -> io::Result<()> {
-        loop {
-            match self.stream.try_read_buf(self.inbox.space()) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Writes what the socket takes now.
-    fn flush(&mut self) -> io::Result<()> {
-        while !self.out.is_empty() {
-            match self.stream.try_write(&self.out) {
-                Ok(written) => bytes::Buf::advance(&mut self.out, written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// A planned end, killed when it takes too long.
-    async fn dismiss(&mut self) {
-        put_frame(to_host::Frame::End(End {}), &mut self.out);
-        let out = std::mem::take(&mut self.out);
-        let said = self.stream.write_all(&out).await;
-        if said.is_err() || timeout(END, self.child.wait()).await.is_err() {
-            self.kill();
-        }
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.start_kill();
-    }
-}
-
 /// Waits until the end is asked for.
 pub(super) async fn asked(end: &mut watch::Receiver<bool>) {
     // A sender that is gone asks for the end too.
@@ -721,83 +519,4 @@ fn refuse_key(job: Job, reason: String) {
         key.set_trouble(reason.clone());
     }
     job.reply(Err(Fault::Key(reason)));
-}
-
-fn put_frame(frame: to_host::Frame, out: &mut BytesMut) {
-    put(&ToHost { frame: Some(frame) }, out);
-}
-
-/// Vendor libraries print: into our log, so many lines a second.
-async fn relay(mut pipe: impl AsyncRead + Unpin, token: String, generation: u32) {
-    let mut chunk = [0; 4096];
-    let mut second = Instant::now();
-    let mut seen = 0;
-    while let Ok(length @ 1..) = pipe.read(&mut chunk).await {
-        for line in chunk[..length]
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            if second.elapsed() > Duration::from_secs(1) {
-                second = Instant::now();
-                seen = 0;
-            }
-            seen += 1;
-            if seen <= LINES {
-                let line = String::from_utf8_lossy(line);
-                info!(token, host = generation, "module: {}", line.trim_end());
-            } else if seen == LINES + 1 {
-                info!(
-                    token,
-                    host = generation,
-                    "the module prints more than {LINES} lines a second"
-                );
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-    use crate::proto::host::{Failed, FaultClass, Hello};
-
-    #[tokio::test]
-    async fn what_a_host_said_before_its_end_is_heard() {
-        let (ours, mut theirs) = StdUnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let mut line = Line {
-            generation: 1,
-            stream: UnixStream::from_std(ours).unwrap(),
-            inbox: Inbox::default(),
-            out: BytesMut::new(),
-            child: Command::new("true").spawn().unwrap(),
-            board: Board::create(1).unwrap(),
-            board_entries: 1,
-        };
-        let hello = from_host::Frame::Hello(Hello {
-            build_id: BUILD_ID.into(),
-        });
-        let refused = from_host::Frame::Failed(Failed {
-            fault: Some(host::Fault {
-                class: FaultClass::Pin.into(),
-                ..host::Fault::default()
-            }),
-        });
-        let mut said = BytesMut::new();
-        for frame in [&hello, &refused] {
-            let frame = Some(frame.clone());
-            put(&FromHost { frame }, &mut said);
-        }
-        theirs.write_all(&said).unwrap();
-        drop(theirs);
-
-        let limit = Duration::from_secs(10);
-        assert_eq!(line.receive_within(limit).await.unwrap(), hello);
-        assert_eq!(line.receive_within(limit).await.unwrap(), refused);
-        let death = line.receive_within(limit).await.unwrap_err();
-        assert_eq!(death.class, FaultClass::Retry);
-        assert!(death.reason.contains("exit status: 0"), "{death:?}");
-    }
 }

@@ -6,6 +6,7 @@
 
 mod host;
 mod key;
+mod line;
 mod pin;
 mod queue;
 mod settings;

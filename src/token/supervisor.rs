@@ -17,9 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Facts, Fault, Settings, State, Surroundings, TokenInfo,
-    host::{self, Death},
-    pin::PinGuard,
+    Facts, Fault, Settings, State, Surroundings, TokenInfo, host, line::Death, pin::PinGuard,
     queue::Queue,
 };
 use crate::{
@@ -130,18 +128,10 @@ impl Supervisor {
                     jittered(FIRST_PAUSE / 2)
                 }
                 Err(Refusal::Death(death)) => {
-                    self.down(match death.class {
-                        FaultClass::Configuration => State::Misconfigured(death.reason),
-                        FaultClass::Unspecified
-                        | FaultClass::Caller
-                        | FaultClass::Key
-                        | FaultClass::KeyMissing
-                        | FaultClass::Retry
-                        | FaultClass::TokenAway
-                        | FaultClass::Pin
-                        | FaultClass::Expired
-                        | FaultClass::Unsupported
-                        | FaultClass::Bug => State::Away(death.reason),
+                    self.down(if death.class == FaultClass::Configuration {
+                        State::Misconfigured(death.reason)
+                    } else {
+                        State::Away(death.reason)
                     });
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     jittered(pause)
@@ -156,26 +146,18 @@ impl Supervisor {
 
     async fn serve(&self, host: host::Host, end: &mut watch::Receiver<bool>) -> Death {
         self.serving.fetch_add(1, Ordering::SeqCst);
+        let (token, generation) = (&self.settings.name, host.generation());
+        info!(token, host = generation, "a host serves");
         self.change(State::Up);
         let call_timeout = self.settings.call_timeout;
         let death = host
             .serve(&self.queue, &self.sequences, call_timeout, end)
             .await;
         self.serving.fetch_sub(1, Ordering::SeqCst);
-        match death.class {
-            FaultClass::Unspecified => info!(token = %self.settings.name, "a host has ended"),
-            FaultClass::Caller
-            | FaultClass::Key
-            | FaultClass::KeyMissing
-            | FaultClass::Retry
-            | FaultClass::TokenAway
-            | FaultClass::Pin
-            | FaultClass::Expired
-            | FaultClass::Unsupported
-            | FaultClass::Bug
-            | FaultClass::Configuration => {
-                warn!(token = %self.settings.name, reason = %death.reason, "a host is replaced");
-            }
+        if death.class == FaultClass::Unspecified {
+            info!(token, host = generation, "a host has ended");
+        } else {
+            warn!(token, host = generation, reason = %death.reason, "a host is replaced");
         }
         death
     }

@@ -303,44 +303,27 @@ impl Host {
             Ok(done) => return Ok(done),
             Err(trouble) => trouble,
         };
-        match trouble.class {
-            Class::Session => {
-                *session = self
-                    .module
-                    .open_session()
-                    .map_err(|trouble| trouble.judged(Class::Generation))?;
-                call(session).map_err(|again| match again.class {
-                    Class::Session => again.judged(Class::Generation),
-                    Class::Caller
-                    | Class::Key
-                    | Class::Handle
-                    | Class::SessionLimit
-                    | Class::Generation
-                    | Class::Away
-                    | Class::Pin
-                    | Class::Unsupported
-                    | Class::Configuration
-                    | Class::Bug => again,
-                })
-            }
-            // After CKR_BUFFER_TOO_SMALL the operation stays active (PKCS#11 v3.1 §5.2), and most
-            // modules can only be rid of it by closing the session.
-            Class::Caller => {
-                if let Ok(fresh) = self.module.open_session() {
-                    *session = fresh;
+        if trouble.class == Class::Session {
+            *session = self
+                .module
+                .open_session()
+                .map_err(|trouble| trouble.judged(Class::Generation))?;
+            return call(session).map_err(|again| {
+                if again.class == Class::Session {
+                    again.judged(Class::Generation)
+                } else {
+                    again
                 }
-                Err(trouble)
-            }
-            Class::Key
-            | Class::Handle
-            | Class::SessionLimit
-            | Class::Generation
-            | Class::Away
-            | Class::Pin
-            | Class::Unsupported
-            | Class::Configuration
-            | Class::Bug => Err(trouble),
+            });
         }
+        // After CKR_BUFFER_TOO_SMALL the operation stays active (PKCS#11 v3.1 §5.2), and most
+        // modules can only be rid of it by closing the session.
+        if trouble.class == Class::Caller
+            && let Ok(fresh) = self.module.open_session()
+        {
+            *session = fresh;
+        }
+        Err(trouble)
     }
 
     /// Answers a job; what only a fresh generation cures ends this one.

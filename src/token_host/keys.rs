@@ -299,18 +299,10 @@ const UNPOISONED: &str = "no holder of a lock on keys panics";
 
 /// A key that was proved and now cannot: its handle, its object or the login has changed under it.
 fn stale(trouble: Trouble) -> Trouble {
-    match trouble.class {
-        Class::Key => trouble.judged(Class::Handle),
-        Class::Caller
-        | Class::Handle
-        | Class::Session
-        | Class::SessionLimit
-        | Class::Generation
-        | Class::Away
-        | Class::Pin
-        | Class::Unsupported
-        | Class::Configuration
-        | Class::Bug => trouble,
+    if trouble.class == Class::Key {
+        trouble.judged(Class::Handle)
+    } else {
+        trouble
     }
 }
 

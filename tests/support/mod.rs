@@ -322,6 +322,15 @@ impl Server {
         }
     }
 
+    /// Waits until so many hosts have logged in and serve, and gives their process IDs.
+    pub async fn serving(&self, hosts: usize) -> Vec<u32> {
+        until("all hosts serve", || {
+            (self.log().matches("a host serves").count() >= hosts).then_some(())
+        })
+        .await;
+        self.hosts()
+    }
+
     /// The process IDs of the hosts.
     pub fn hosts(&self) -> Vec<u32> {
         children(self.child.id())
