@@ -162,54 +162,6 @@ fn a_code_is_returned_as_often_as_the_rule_says() {
 }
 
 #[test]
-fn a_hang_lasts_until_its_rule_goes() {
-    in_child("a_hang_lasts_until_its_rule_goes", |test| {
-        let (module, slot, session) = test.ready();
-        let key = module.find(session, "a")[0];
-        let sessions = [
-            session,
-            module.open(slot).unwrap(),
-            module.open(slot).unwrap(),
-        ];
-        let hung = || {
-            test.logged("C_Sign")
-                .iter()
-                .filter(|what| *what == "hang")
-                .count()
-        };
-        let all = |done: &AtomicUsize| {
-            thread::scope(|scope| {
-                for session in sessions {
-                    scope.spawn(move || {
-                        assert!(module.sign(session, key, MESSAGE).is_ok());
-                        done.fetch_add(1, SeqCst);
-                    });
-                }
-                let count = done.load(SeqCst);
-                let goal = if count == 0 { (0, 3) } else { (5, 4) };
-                until("the hang", || (done.load(SeqCst), hung()) == goal);
-                test.rules("");
-            });
-        };
-        let done = AtomicUsize::new(0);
-        test.rules("hang C_Sign");
-        all(&done);
-        assert_eq!(done.load(SeqCst), 3);
-        test.rules("hang C_Sign one");
-        all(&done);
-        assert_eq!(done.load(SeqCst), 6);
-        // The file's end is the rules' end.
-        test.rules("hang C_Sign");
-        thread::scope(|scope| {
-            let signing = scope.spawn(|| module.sign(session, key, MESSAGE));
-            until("the hang", || hung() == 5);
-            fs::remove_file(test.path("control")).unwrap();
-            assert!(signing.join().unwrap().is_ok());
-        });
-    });
-}
-
-#[test]
 fn a_crash_is_a_crash() {
     in_child("a_crash_is_a_crash", |test| {
         if test.step() != "first" {
