@@ -10,7 +10,9 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::timeout,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
 
@@ -18,11 +20,17 @@ use crate::{
     config::Settings,
     front,
     kms::{self, Kms},
-    token::{self, State, Surroundings, Token},
+    token::{self, Group, State, Surroundings},
 };
 
 /// What token hosts get of `drain_timeout`: they are asked, and killed after two seconds.
 const HOSTS_END: Duration = Duration::from_millis(2500);
+
+/// Tokens by the name that keys give: their group's, or their own.
+type Groups = BTreeMap<String, Arc<Group>>;
+
+/// How long a start waits for tokens that do not answer when another one serves.
+const OTHERS: Duration = Duration::from_secs(2);
 
 /// Why hsmac does not run.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +50,7 @@ pub enum Fault {
 pub struct App {
     settings: Settings,
     listener: front::Listener,
-    tokens: BTreeMap<String, Arc<Token>>,
+    groups: Groups,
     kms: Arc<Kms>,
     end: EndSignals,
 }
@@ -58,21 +66,21 @@ impl App {
         prepare_state_dir(&settings)?;
         let listener = front::bind(&settings.grpc)
             .map_err(|fault| Fault::Configuration(format!("grpc.listen: {fault}")))?;
-        let tokens = start_tokens(&settings);
+        let groups = start_groups(&settings, token::Settings::group);
         let mut end = EndSignals::watch()?;
         let settled = tokio::select! {
-            settled = settled(&settings, &tokens) => settled,
+            settled = settled(&settings, &groups) => settled,
             () = end.asked() => Err(Fault::Ended),
         };
         if let Err(fault) = settled {
-            end_tokens(&tokens).await;
+            end_groups(&groups).await;
             return Err(fault);
         }
-        let kms = build_kms(&settings, &tokens).map_err(Fault::Configuration)?;
+        let kms = build_kms(&settings, &groups).map_err(Fault::Configuration)?;
         Ok(Self {
             settings,
             listener,
-            tokens,
+            groups,
             kms,
             end,
         })
@@ -83,9 +91,10 @@ impl App {
         &self.kms
     }
 
-    /// The tokens, by name.
-    pub fn tokens(&self) -> &BTreeMap<String, Arc<Token>> {
-        &self.tokens
+    /// How each token is, by its name.
+    pub fn states(&self) -> impl Iterator<Item = (&str, State)> {
+        let states = self.groups.values().flat_map(|group| group.states());
+        states.map(|(name, state)| (name, state.borrow().clone()))
     }
 
     /// Serves until SIGTERM or SIGINT, then drains.
@@ -114,7 +123,7 @@ impl App {
                 "drain_timeout is over: calls were dropped"
             );
         }
-        end_tokens(&self.tokens).await;
+        end_groups(&self.groups).await;
         info!("ended");
         Ok(())
     }
@@ -147,21 +156,40 @@ impl EndSignals {
     }
 }
 
-/// Waits until every token has shown whether it can be used at all.
-async fn settled(settings: &Settings, tokens: &BTreeMap<String, Arc<Token>>) -> Result<(), Fault> {
-    for (name, token) in tokens {
-        let limit = settings.token[name].start_timeout;
-        if let State::Misconfigured(reason) = first_state(token, limit).await {
-            return Err(Fault::Configuration(format!("token.{name}: {reason}")));
+/// Waits until every token has shown whether it can be used at all; for those beside one that serves
+/// already not long, since a token that hangs must not keep its twin from serving.
+async fn settled(settings: &Settings, groups: &Groups) -> Result<(), Fault> {
+    let mut looks = JoinSet::new();
+    for (name, state) in groups.values().flat_map(|group| group.states()) {
+        let (name, limit) = (name.to_owned(), settings.token[name].start_timeout);
+        looks.spawn(async move { (first_state(state, limit).await, name) });
+    }
+    let mut until = None;
+    loop {
+        let look = looks.join_next();
+        let looked = match until {
+            None => look.await,
+            Some(until) => timeout_at(until, look).await.unwrap_or(None),
+        };
+        match looked {
+            Some(Ok((State::Misconfigured(reason), name))) => {
+                return Err(Fault::Configuration(format!("token.{name}: {reason}")));
+            }
+            Some(Ok((state, _))) if state.is_serving() => {
+                until = until.or_else(|| Some(Instant::now() + OTHERS));
+            }
+            Some(Ok(_) | Err(_)) => {}
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// What `hsmac check` found out about one token.
 pub struct Examination {
     /// The token's name.
     pub token: String,
+    /// The group that it belongs to.
+    pub group: Option<String>,
     /// How it is.
     pub state: State,
     /// What it said when a host logged in.
@@ -179,32 +207,35 @@ pub async fn examine(mut settings: Settings) -> Result<Vec<Examination>, Fault> 
     for token in settings.token.values_mut() {
         token.hosts = 1;
     }
-    let tokens = start_tokens(&settings);
+    // Each token by itself: what one of a group lacks no other may answer for.
+    let groups = start_groups(&settings, |token| &token.name);
     let mut examinations = Vec::new();
-    for (name, token) in &tokens {
+    for (name, group) in &groups {
         let limits = &settings.token[name];
-        let state = first_state(token, limits.start_timeout).await;
+        let (_, state) = group.states().next().expect("a group has a token");
+        let state = first_state(state, limits.start_timeout).await;
         let mut keys = Vec::new();
-        if state == State::Up {
+        if state.is_serving() {
             let here = settings.key.iter().filter(|key| {
                 key.token
                     .as_ref()
-                    .map_or(tokens.len() == 1, |at| at == name)
+                    .is_none_or(|token| token == limits.group())
             });
             for declared in here {
                 let key = Arc::new(declared.token_key());
                 let until = std::time::Instant::now() + limits.slow_timeout;
-                keys.push((declared.clone(), token.describe(&key, until).await));
+                keys.push((declared.clone(), group.describe(&key, until).await));
             }
         }
         examinations.push(Examination {
             token: name.clone(),
+            group: limits.group.clone(),
             state,
-            facts: token.facts(),
+            facts: group.facts(),
             keys,
         });
     }
-    end_tokens(&tokens).await;
+    end_groups(&groups).await;
     Ok(examinations)
 }
 
@@ -228,16 +259,23 @@ fn prepare_state_dir(settings: &Settings) -> Result<(), Fault> {
         .map_err(wrong)
 }
 
-fn start_tokens(settings: &Settings) -> BTreeMap<String, Arc<Token>> {
+/// Starts the tokens, those under one name as one group.
+fn start_groups(settings: &Settings, name: impl Fn(&token::Settings) -> &str) -> Groups {
     let surroundings = Surroundings {
         host_binary: own_binary(),
         state_dir: settings.state_dir.clone(),
     };
-    let start = |token: &token::Settings| Token::start(token.clone(), surroundings.clone());
-    settings
-        .token
-        .iter()
-        .map(|(name, token)| (name.clone(), start(token)))
+    let mut groups: BTreeMap<String, Vec<token::Settings>> = BTreeMap::new();
+    for token in settings.token.values() {
+        let group = groups.entry(name(token).to_owned()).or_default();
+        group.push(token.clone());
+    }
+    groups
+        .into_iter()
+        .map(|(name, tokens)| {
+            let group = Group::start(&name, tokens, &surroundings);
+            (name, group)
+        })
         .collect()
 }
 
@@ -249,22 +287,18 @@ fn own_binary() -> std::path::PathBuf {
     std::env::current_exe().unwrap_or_else(|_| "hsmac".into())
 }
 
-fn build_kms(
-    settings: &Settings,
-    tokens: &BTreeMap<String, Arc<Token>>,
-) -> Result<Arc<Kms>, String> {
+fn build_kms(settings: &Settings, groups: &Groups) -> Result<Arc<Kms>, String> {
     let settings = kms::Settings {
         account: settings.account.clone(),
         region: settings.region.clone(),
         new_keys: settings.new_keys.clone(),
         keys: settings.key.clone(),
     };
-    Kms::new(settings, tokens.clone())
+    Kms::new(settings, groups.clone())
 }
 
 /// How a token is once it is no longer starting.
-async fn first_state(token: &Token, limit: Duration) -> State {
-    let mut state = token.state();
+async fn first_state(mut state: watch::Receiver<State>, limit: Duration) -> State {
     let settled = timeout(limit, state.wait_for(|state| *state != State::Starting)).await;
     match settled {
         Ok(Ok(state)) => state.clone(),
@@ -272,11 +306,11 @@ async fn first_state(token: &Token, limit: Duration) -> State {
     }
 }
 
-async fn end_tokens(tokens: &BTreeMap<String, Arc<Token>>) {
-    let mut ending = tokio::task::JoinSet::new();
-    for token in tokens.values() {
-        let token = Arc::clone(token);
-        ending.spawn(async move { token.end().await });
+async fn end_groups(groups: &Groups) {
+    let mut ending = JoinSet::new();
+    for group in groups.values() {
+        let group = Arc::clone(group);
+        ending.spawn(async move { group.end().await });
     }
     ending.join_all().await;
 }

@@ -1,6 +1,6 @@
 //! `hsmac check`: the doctor.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use tokio::runtime::Builder;
 
@@ -8,6 +8,7 @@ use super::{Configuration, Stop, print};
 use crate::{
     app::{self, Examination},
     kms::DeclaredKey,
+    model::KeyId,
     token::{Fault, KeyFacts, State},
 };
 
@@ -35,6 +36,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     let mut verdict = Verdict::default();
     for examination in &examinations {
         describe(examination, &mut page, &mut verdict);
+    }
+    for (group, members) in groups(&examinations) {
+        describe_group(group, &members, &mut page, &mut verdict);
     }
     print(page.as_bytes())?;
     verdict.stop()
@@ -68,13 +72,17 @@ impl Verdict {
 fn describe(examination: &Examination, page: &mut String, verdict: &mut Verdict) {
     let Examination {
         token,
+        group,
         state,
         facts,
         keys,
     } = examination;
-    let _ = writeln!(page, "\ntoken {token}: {state}");
+    let of = group
+        .as_ref()
+        .map_or_else(String::new, |group| format!(" (group {group})"));
+    let _ = writeln!(page, "\ntoken {token}{of}: {state}");
     match state {
-        State::Up => {}
+        State::Up | State::Degraded(_) => {}
         State::Misconfigured(_) => verdict.wrong.push(format!("token.{token}")),
         State::Starting | State::Away(_) | State::PinRefused(_) => {
             verdict.away.push(format!("token {token}"));
@@ -110,6 +118,64 @@ fn describe(examination: &Examination, page: &mut String, verdict: &mut Verdict)
     }
     for (key, found) in keys {
         describe_key(key, found, page, verdict);
+    }
+}
+
+/// The tokens of each group.
+fn groups(examinations: &[Examination]) -> BTreeMap<&str, Vec<&Examination>> {
+    let mut groups: BTreeMap<&str, Vec<&Examination>> = BTreeMap::new();
+    for examination in examinations {
+        if let Some(group) = &examination.group {
+            groups.entry(group).or_default().push(examination);
+        }
+    }
+    groups
+}
+
+/// Which token of a group has which key, and whether all of them mean the same one.
+fn describe_group(group: &str, members: &[&Examination], page: &mut String, verdict: &mut Verdict) {
+    let away: Vec<String> = members
+        .iter()
+        .filter(|member| !member.state.is_serving())
+        .map(|member| member.token.clone())
+        .collect();
+    let state = match away.len() {
+        0 => "up".to_owned(),
+        all if all == members.len() => "away".to_owned(),
+        _ => format!("degraded: {} cannot be asked", away.join(", ")),
+    };
+    let _ = writeln!(page, "\ngroup {group}: {state}");
+    let mut keys: BTreeMap<&KeyId, Vec<(&str, Option<&KeyFacts>)>> = BTreeMap::new();
+    for member in members {
+        for (key, found) in &member.keys {
+            let here = (member.token.as_str(), found.as_ref().ok());
+            keys.entry(&key.key_id).or_default().push(here);
+        }
+    }
+    for (key_id, found) in keys {
+        let names = |has: bool| {
+            let these = found.iter().filter(|(_, facts)| facts.is_some() == has);
+            these
+                .map(|(token, _)| *token)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let (with, without) = (names(true), names(false));
+        let mut values = found.iter().filter_map(|(_, facts)| *facts);
+        let first = values.next().map(|facts| &facts.check_value);
+        let differ = values.any(|facts| Some(&facts.check_value) != first);
+        let _ = match (first, without.is_empty()) {
+            (None, _) => writeln!(page, "  key {key_id}: in none of its tokens"),
+            (Some(_), true) => writeln!(page, "  key {key_id}: in {with}"),
+            (Some(_), false) => writeln!(page, "  key {key_id}: in {with}, not in {without}"),
+        };
+        if differ {
+            let _ = writeln!(
+                page,
+                "    its tokens have different keys under this name: mend the wrong one, and set check_value"
+            );
+            verdict.wrong.push(format!("key {key_id} in group {group}"));
+        }
     }
 }
 
@@ -170,6 +236,7 @@ fn describe_key(
                 Fault::Saturated
                 | Fault::Deadline(_)
                 | Fault::Unavailable(_)
+                | Fault::Closed
                 | Fault::Internal(_) => {
                     verdict.away.push(format!("key {}", key.key_id));
                 }

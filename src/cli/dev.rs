@@ -18,7 +18,6 @@ use crate::{
     config::Settings,
     kms::{GenerateMac, Named},
     model::{Caller, MacAlgorithm},
-    token::State,
     token_host::{NewKey, Provision},
 };
 
@@ -199,13 +198,9 @@ fn unwritable(dir: &Path, error: &io::Error) -> Stop {
 
 /// Prints what to paste, and the first MAC.
 async fn greet(app: &App, endpoint: &str, dir: &Path) -> Result<(), Stop> {
-    for token in app.tokens().values() {
-        let mut state = token.state();
-        let state = state.wait_for(|state| *state != State::Starting).await;
-        if let Ok(state) = state
-            && *state != State::Up
-        {
-            return Err(Stop::Away(format!("the token does not serve: {}", *state)));
+    for (_, state) in app.states() {
+        if !state.is_serving() {
+            return Err(Stop::Away(format!("the token does not serve: {state}")));
         }
     }
     let caller = Caller::parse(CALLER).map_err(Stop::Bug)?;

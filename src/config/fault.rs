@@ -236,7 +236,7 @@ fn not_yet(setting: &str) -> bool {
     let steps: Vec<&str> = setting.split('.').collect();
     match steps[..] {
         [section] => matches!(section, "aws" | "admin" | "store" | "principal"),
-        ["grpc", "tls"] | ["token", _, "group" | "run_as"] => true,
+        ["grpc", "tls"] | ["token", _, "run_as"] => true,
         [key, "policy_file"] => key.starts_with("key["),
         _ => false,
     }

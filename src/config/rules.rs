@@ -13,7 +13,7 @@ use super::{
     Settings,
     fault::{Fault, Spoiled, Warning, nearest},
 };
-use crate::{front::Listen, model::KeyReference};
+use crate::{front::Listen, model::KeyReference, token};
 
 impl Settings {
     /// Looks at the files that settings name: PIN files and modules. May be asked again while hsmac
@@ -185,10 +185,24 @@ impl Settings {
             for (within, text) in token.faults() {
                 fault(&format!("{setting}.{within}"), text);
             }
+            if let Some(group) = &token.group {
+                let setting = format!("{setting}.group");
+                if group.is_empty() || !group.bytes().all(plain) {
+                    fault(
+                        &setting,
+                        "a group's name has only letters, digits, - and _".into(),
+                    );
+                } else if self.token.contains_key(group) {
+                    fault(
+                        &setting,
+                        format!("{group:?} is a token's name; a group needs a name of its own"),
+                    );
+                }
+            }
         }
         match &self.new_keys {
             Some(name) => self.unknown_token("new_keys", name, fault, spoiled),
-            None if self.token.len() > 1 => {
+            None if self.groups().len() > 1 => {
                 fault(
                     "new_keys",
                     "required, but not set: there are several tokens; name one".into(),
@@ -196,6 +210,11 @@ impl Settings {
             }
             None => {}
         }
+    }
+
+    /// What keys can name: groups, and tokens without one.
+    fn groups(&self) -> BTreeSet<&str> {
+        self.token.values().map(token::Settings::group).collect()
     }
 
     fn key_faults(&self, fault: &mut impl FnMut(&str, String), spoiled: &Spoiled) {
@@ -208,7 +227,7 @@ impl Settings {
             }
             match &key.token {
                 Some(name) => self.unknown_token(&setting("token"), name, fault, spoiled),
-                None if self.token.len() > 1 => fault(
+                None if self.groups().len() > 1 => fault(
                     &setting("token"),
                     "required, but not set: there are several tokens; name one".into(),
                 ),
@@ -262,17 +281,23 @@ impl Settings {
         fault: &mut impl FnMut(&str, String),
         spoiled: &Spoiled,
     ) {
-        if self.token.contains_key(name) || spoiled.covers(&format!("token.{name}")) {
+        let known = self.groups();
+        if known.contains(name) || spoiled.covers(&format!("token.{name}")) {
             return;
         }
-        let known = self.token.keys().map(String::as_str);
-        match nearest(name, known.clone()) {
+        if let Some(group) = self.token.get(name).and_then(|token| token.group.as_ref()) {
+            return fault(
+                setting,
+                format!("the token {name:?} belongs to the group {group:?}; name the group"),
+            );
+        }
+        match nearest(name, known.iter().copied()) {
             Some(right) => fault(
                 setting,
                 format!("no token {name:?}; did you mean {right:?}?"),
             ),
             None => {
-                let known: Vec<&str> = known.collect();
+                let known: Vec<&str> = known.into_iter().collect();
                 fault(
                     setting,
                     format!("no token {name:?}; there are: {}", known.join(", ")),

@@ -161,11 +161,11 @@ fn what_is_missing_is_said_once() {
 #[test]
 fn what_comes_later_is_said_so() {
     let text = GOOD
-        .replace("pin_file", "group = \"g\"\nrun_as = \"u\"\npin_file")
+        .replace("pin_file", "run_as = \"u\"\npin_file")
         .replace("key_spec", "policy_file = \"p\"\nkey_spec")
         + "[aws]\n[admin]\n[grpc.tls]\n[store.sqlite]\n[[principal]]\n";
     let found = faults(&text);
-    assert_eq!(found.len(), 8, "{found:#?}");
+    assert_eq!(found.len(), 7, "{found:#?}");
     for fault in found {
         assert!(
             fault.ends_with("this version of hsmac does not have it yet"),
@@ -257,6 +257,33 @@ fn several_tokens_must_be_told_apart() {
             "hsmac.toml: new_keys: required, but not set: there are several tokens; name one",
             "hsmac.toml:14: token.a b: a token's name has only letters, digits, - and _",
             "hsmac.toml:16: key[0].token: required, but not set: there are several tokens; name one",
+        ]
+    );
+}
+
+#[test]
+fn tokens_of_one_group_count_as_one_and_keys_name_the_group() {
+    let second =
+        "[token.second]\nuri = \"pkcs11:token=b?module-path=module.so\"\ngroup = \"pay\"\n[[key]]";
+    let grouped = GOOD
+        .replace("pin_file", "group = \"pay\"\npin_file")
+        .replace("[[key]]", second);
+    place(&grouped).load(&[], &[]).unwrap();
+    let named = grouped.replace("key_spec", "token = \"pay\"\nkey_spec");
+    place(&named).load(&[], &[]).unwrap();
+    let member = grouped.replace("key_spec", "token = \"second\"\nkey_spec");
+    assert_eq!(
+        faults(&member),
+        [
+            "hsmac.toml:19: key[0].token: the token \"second\" belongs to the group \"pay\"; name the group"
+        ]
+    );
+    let taken = grouped.replace("group = \"pay\"", "group = \"second\"");
+    assert_eq!(
+        faults(&taken),
+        [
+            "hsmac.toml:10: token.primary.group: \"second\" is a token's name; a group needs a name of its own",
+            "hsmac.toml:15: token.second.group: \"second\" is a token's name; a group needs a name of its own",
         ]
     );
 }

@@ -163,22 +163,21 @@ impl Kms {
     }
 
     async fn facts(&self, record: &Record, until: Instant) -> Option<TokenFacts> {
-        let token = self.token(record);
-        let key = match token.describe(&record.key, until).await {
+        let group = self.group(record);
+        let key = match group.describe(&record.key, until).await {
             Ok(facts) => facts,
             Err(fault) => {
-                let (arn, token) = (&*record.arn, token.name());
+                let (arn, token) = (&*record.arn, group.name());
                 tracing::debug!(arn, token, %fault, "the token cannot describe a key");
                 return None;
             }
         };
-        let info = token.facts()?.info;
         Some(TokenFacts {
-            name: self.names[record.token].clone(),
-            label: info.label,
-            manufacturer: info.manufacturer,
-            model: info.model,
-            serial_number: info.serial,
+            name: key.token,
+            label: key.info.label,
+            manufacturer: key.info.manufacturer,
+            model: key.info.model,
+            serial_number: key.info.serial,
             sensitive: key.sensitive,
             non_extractable: !key.extractable,
             never_extractable: key.never_extractable,

@@ -26,8 +26,8 @@ pub(super) struct Record {
     pub(super) enabled: bool,
     pub(super) origin: Origin,
     pub(super) description: String,
-    /// Which of the tokens has it.
-    pub(super) token: usize,
+    /// Which of the groups of tokens has it.
+    pub(super) group: usize,
     pub(super) key: Arc<token::Key>,
 }
 
@@ -60,7 +60,7 @@ struct Account {
 }
 
 impl Catalogue {
-    pub(super) fn new(settings: Settings, tokens: &[String]) -> Result<Self, String> {
+    pub(super) fn new(settings: Settings, groups: &[String]) -> Result<Self, String> {
         let Settings {
             account,
             region,
@@ -75,7 +75,7 @@ impl Catalogue {
                 aliases,
                 ..
             } = &declared;
-            let token = token_of(&declared, tokens)?;
+            let group = group_of(&declared, groups)?;
             let arn: Arc<str> = key_arn(&region, &account, key_id).into();
             let key = declared.token_key();
             let record = Arc::new(Record {
@@ -86,7 +86,7 @@ impl Catalogue {
                 enabled: declared.enabled,
                 origin: Origin::AwsCloudHsm,
                 description: declared.description.clone(),
-                token,
+                group,
                 key: Arc::new(key),
             });
             if own.keys.insert(key_id.clone(), record.clone()).is_some() {
@@ -204,19 +204,19 @@ impl Catalogue {
     }
 }
 
-fn token_of(declared: &DeclaredKey, tokens: &[String]) -> Result<usize, String> {
+fn group_of(declared: &DeclaredKey, groups: &[String]) -> Result<usize, String> {
     let key_id = &declared.key_id;
-    match (&declared.token, tokens) {
-        (Some(name), _) => tokens
+    match (&declared.token, groups) {
+        (Some(name), _) => groups
             .iter()
-            .position(|token| token == name)
+            .position(|group| group == name)
             .ok_or_else(|| {
-                format!("key {key_id} names the token {name:?}, but there is no [token.{name}]")
+                format!("key {key_id} names {name:?}, but there is no token or group of this name")
             }),
         (None, [_]) => Ok(0),
         (None, _) => Err(format!(
             "key {key_id} names no token, and there are {}; set token = \"…\" in its [[key]]",
-            tokens.len()
+            groups.len()
         )),
     }
 }
@@ -303,7 +303,7 @@ pub(super) mod tests {
                 panic!("{name} is not found")
             };
             assert_eq!(record.key_id.as_str(), FIRST);
-            assert_eq!(record.token, 0);
+            assert_eq!(record.group, 0);
         }
     }
 
@@ -381,7 +381,7 @@ pub(super) mod tests {
         let fault = refused(|s| s.keys[0].aliases = vec!["pay".into()]);
         assert!(fault.contains("must be alias/"), "{fault}");
         let fault = refused(|s| s.keys[0].token = Some("c".into()));
-        assert!(fault.contains("[token.c]"), "{fault}");
+        assert!(fault.contains("\"c\""), "{fault}");
         let fault = refused(|s| s.keys[0].token = None);
         assert!(fault.contains("names no token"), "{fault}");
     }

@@ -175,7 +175,7 @@ impl Kms {
                 "There are several tokens and none is chosen for GenerateRandom; the operator must set new_keys.",
             ));
         };
-        self.tokens[token]
+        self.groups[token]
             .random(number, until)
             .await
             .map_err(from_token)
@@ -198,8 +198,8 @@ impl Kms {
                 ),
             ));
         }
-        let token = self.token(record);
-        if let Some(max) = token
+        let group = self.group(record);
+        if let Some(max) = group
             .max_message_bytes()
             .filter(|max| asked.message.len() > *max)
         {
@@ -210,7 +210,7 @@ impl Kms {
                 ),
             )]));
         }
-        token
+        group
             .mac(&record.key, asked.message.clone(), until)
             .await
             .map_err(|fault| from_key(fault, record))

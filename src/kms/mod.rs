@@ -32,7 +32,7 @@ use keys::{Catalogue, Record};
 use crate::{
     error::{Error, Kind, Violation},
     model::{Caller, is_reserved},
-    token::{self, Token},
+    token::{self, Group},
 };
 
 /// A member that names one of a closed set, as the client wrote it.
@@ -49,23 +49,23 @@ pub enum Named<T> {
 /// The keys, and the tokens that they are in.
 pub struct Kms {
     catalogue: Catalogue,
-    tokens: Vec<Arc<Token>>,
-    names: Vec<String>,
+    groups: Vec<Arc<Group>>,
     random: Option<usize>,
     reserved_messages: AtomicU64,
 }
 
 impl Kms {
-    /// Maps declared keys to tokens; each token stands under its name in the configuration.
+    /// Maps declared keys to tokens; each group of tokens, or token without a group, stands under
+    /// its name in the configuration.
     ///
     /// # Errors
     /// A sentence on the first declaration that contradicts another or names no token.
     pub fn new(
         settings: Settings,
-        tokens: BTreeMap<String, Arc<Token>>,
+        groups: BTreeMap<String, Arc<Group>>,
     ) -> Result<Arc<Self>, String> {
-        let (names, tokens) = tokens.into_iter().unzip();
-        Self::with(settings, names, tokens).map(Arc::new)
+        let (names, groups): (Vec<_>, _) = groups.into_iter().unzip();
+        Self::with(settings, &names, groups).map(Arc::new)
     }
 
     /// How often a client asked for the MAC of a message that hsmac keeps for itself.
@@ -75,29 +75,29 @@ impl Kms {
 
     /// Whether each token serves, now and at each change.
     pub fn serving(&self) -> Vec<Serving> {
-        self.tokens
+        self.groups
             .iter()
-            .map(|token| Serving::new(token.name(), token.state()))
+            .flat_map(|group| group.states())
+            .map(|(token, state)| Serving::new(token, state))
             .collect()
     }
 
-    fn with(
-        settings: Settings,
-        names: Vec<String>,
-        tokens: Vec<Arc<Token>>,
-    ) -> Result<Self, String> {
+    fn with(settings: Settings, names: &[String], groups: Vec<Arc<Group>>) -> Result<Self, String> {
         let random =
             match &settings.new_keys {
                 Some(name) => Some(names.iter().position(|known| known == name).ok_or_else(
-                    || format!("new_keys names the token {name:?}, but there is no [token.{name}]"),
+                    || {
+                        format!(
+                            "new_keys names {name:?}, but there is no token or group of this name"
+                        )
+                    },
                 )?),
                 None if names.len() == 1 => Some(0),
                 None => None,
             };
         Ok(Self {
-            catalogue: Catalogue::new(settings, &names)?,
-            tokens,
-            names,
+            catalogue: Catalogue::new(settings, names)?,
+            groups,
             random,
             reserved_messages: AtomicU64::new(0),
         })
@@ -121,8 +121,8 @@ impl Kms {
         Ok(record)
     }
 
-    fn token(&self, record: &Record) -> &Token {
-        &self.tokens[record.token]
+    fn group(&self, record: &Record) -> &Group {
+        &self.groups[record.group]
     }
 
     /// The constraint that no client's message is one that hsmac signs for itself.
@@ -187,6 +187,7 @@ fn from_key(fault: token::Fault, record: &Record) -> Error {
         | token::Fault::Deadline(_)
         | token::Fault::Unavailable(_)
         | token::Fault::Unsupported(_)
+        | token::Fault::Closed
         | token::Fault::Internal(_) => from_token(fault),
     }
 }
@@ -208,7 +209,10 @@ fn from_token(fault: token::Fault) -> Error {
             Kind::UnsupportedOperation,
             "The request was rejected because the token does not support the operation.",
         ),
-        token::Fault::Key(_) | token::Fault::Message(_) | token::Fault::Internal(_) => Error::new(
+        token::Fault::Key(_)
+        | token::Fault::Message(_)
+        | token::Fault::Closed
+        | token::Fault::Internal(_) => Error::new(
             Kind::Internal,
             "The request was rejected because an internal exception occurred. The request can be retried.",
         ),
@@ -238,7 +242,7 @@ pub(crate) mod tests {
 
     /// The operations with a catalogue and no token: all that is decided before a token is asked.
     pub(crate) fn without_tokens() -> Arc<Kms> {
-        Arc::new(Kms::with(settings(), vec!["a".into(), "b".into()], Vec::new()).unwrap())
+        Arc::new(Kms::with(settings(), &["a".into(), "b".into()], Vec::new()).unwrap())
     }
 
     #[test]
@@ -275,9 +279,9 @@ pub(crate) mod tests {
             new_keys: Some("c".into()),
             ..settings()
         };
-        let fault = Kms::with(named, vec!["a".into(), "b".into()], Vec::new())
+        let fault = Kms::with(named, &["a".into(), "b".into()], Vec::new())
             .err()
             .unwrap();
-        assert!(fault.contains("[token.c]"), "{fault}");
+        assert!(fault.contains("\"c\""), "{fault}");
     }
 }

@@ -24,7 +24,7 @@ impl Serving {
 
     /// Whether the token can answer now; [`changed`](Self::changed) tells of what comes after.
     pub fn is_up(&mut self) -> bool {
-        *self.state.borrow_and_update() == State::Up
+        self.state.borrow_and_update().is_serving()
     }
 
     /// Returns when the state has changed, never if nobody is left to change it. May be dropped.

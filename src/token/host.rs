@@ -3,24 +3,23 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::watch,
+    sync::{OwnedSemaphorePermit, oneshot, watch},
     task::yield_now,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, interval_at},
 };
-use tracing::{info, warn};
+use tracing::{debug, error, info};
 
 use super::{
-    Fault, Key, KeyFacts, Settings, Surroundings,
-    line::{Death, Line},
-    queue::{Answer, Job, Queue, Work},
+    Fault, Key, KeyFacts, Settings, Surroundings, TokenInfo, jittered,
+    job::{Answer, Job, Work},
+    key::Verdict,
+    line::{Death, Hang, Line},
+    queue::{Forget, Queue, Seat},
 };
 use crate::{
     proto::host::{
@@ -30,10 +29,15 @@ use crate::{
     wire::{self, BUILD_ID, monotonic, on_wire},
 };
 
-/// How often a host's board is looked at for stuck calls.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often jobs that a host has are looked at: for stuck calls, and for those worth a second host.
+const LOOK: Duration = Duration::from_millis(25);
 /// A miss in a generation younger than this needs no fresh generation to be believed.
 const FRESH: Duration = Duration::from_secs(10);
+/// A call is late when it takes so many times what calls take, however short `hedge_after` is:
+/// otherwise a slow token would get every job twice.
+const LATE: u32 = 8;
+/// How long a host may take to forget a key.
+const FORGET: Duration = Duration::from_secs(2);
 /// A host has so much work waiting beside what its sessions do, in microseconds: enough to read and
 /// write in batches, too little to strand behind a slow call while a sibling idles.
 const WAITING_US: u32 = 500;
@@ -51,13 +55,16 @@ pub(super) struct Waiting {
 pub(super) struct Host {
     line: Line,
     ready: Ready,
+    info: TokenInfo,
     started: Instant,
     /// What a session takes for a job, in microseconds, smoothed.
     took_us: u32,
     slots: Vec<Option<Pending>>,
     free: Vec<u32>,
     introduced: HashMap<u64, Arc<Key>>,
+    forgetting: Vec<Forgetting>,
     suspects: Vec<wire::Entry>,
+    worked: bool,
     proven: bool,
     ending: bool,
 }
@@ -66,7 +73,25 @@ pub(super) struct Host {
 struct Pending {
     sequence: u64,
     sent: Instant,
+    hedged: bool,
     job: Job,
+}
+
+/// A key that the host was told to forget.
+struct Forgetting {
+    reference: u64,
+    /// The host has no handle of it any more.
+    acknowledged: bool,
+    by: Instant,
+    _done: oneshot::Sender<()>,
+}
+
+/// What a host serves.
+pub(super) struct Post<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) queue: &'a Queue,
+    /// The token's place in its group.
+    pub(super) member: usize,
 }
 
 /// Starts a host and brings it to the point where it would log in.
@@ -78,6 +103,7 @@ pub(super) async fn start(
     settings: &Settings,
     surroundings: &Surroundings,
     generation: u32,
+    process: OwnedSemaphorePermit,
 ) -> Result<Waiting, Death> {
     let begun = |error: io::Error| {
         Death::new(
@@ -85,7 +111,7 @@ pub(super) async fn start(
             format!("a host cannot be started: {error}"),
         )
     };
-    let mut line = Line::open(settings, surroundings, generation).map_err(begun)?;
+    let mut line = Line::open(settings, surroundings, generation, process).map_err(begun)?;
     let begin = to_host::Frame::Settings(settings.for_host(generation));
     let hello = line.within(settings.start_timeout, begin).await?;
     let same = |hello: &host::Hello| hello.build_id == BUILD_ID;
@@ -117,7 +143,7 @@ impl Waiting {
             .within(settings.start_timeout, to_host::Frame::LogIn(LogIn {}))
             .await?
         {
-            from_host::Frame::Ready(ready) => Ok(Host::new(self.line, ready)),
+            from_host::Frame::Ready(ready) => Ok(Host::new(self.line, ready, self.found)),
             from_host::Frame::Failed(failed) => Err(Death::of(failed.fault)),
             _ => Err(Death::new(
                 host::FaultClass::Bug,
@@ -133,15 +159,18 @@ impl Waiting {
 }
 
 impl Host {
-    fn new(line: Line, ready: Ready) -> Self {
+    fn new(line: Line, ready: Ready, found: TokenFound) -> Self {
         Self {
             line,
+            info: TokenInfo::from(found),
             started: Instant::now(),
             took_us: 1000,
             slots: Vec::new(),
             free: Vec::new(),
             introduced: HashMap::new(),
+            forgetting: Vec::new(),
             suspects: Vec::new(),
+            worked: false,
             proven: false,
             ending: false,
             ready,
@@ -158,20 +187,63 @@ impl Host {
         &self.ready
     }
 
+    /// What the token says of itself.
+    pub(super) fn info(&self) -> &TokenInfo {
+        &self.info
+    }
+
+    /// Lets the host show that calls return, before anybody's job is given to it: its predecessor
+    /// hung over `hang`.
+    pub(super) async fn prove(mut self, post: &Post<'_>, hang: &Hang) -> Result<Self, Death> {
+        let limit = post.settings.call_timeout;
+        let key = hang.key.as_ref().filter(|key| !key.is_closed()).cloned();
+        let (probe, _nobody) = Job::new(Work::Probe { key }, Instant::now() + limit);
+        self.send(probe, post.queue.next_sequence());
+        let until = tokio::time::Instant::now() + limit;
+        while self.pending() > 0 {
+            if let Err(error) = self.line.flush() {
+                return Err(self.lost(&error).await);
+            }
+            match tokio::time::timeout_at(until, self.line.stream.readable()).await {
+                Err(_) => {
+                    self.line.kill();
+                    return Err(Death::new(
+                        host::FaultClass::TokenAway,
+                        "calls of the module do not return (call_timeout)",
+                    ));
+                }
+                Ok(readable) => {
+                    let received = readable.and_then(|()| self.line.receive());
+                    self.take_answers(post)?;
+                    if let Err(error) = received {
+                        return Err(self.lost(&error).await);
+                    }
+                }
+            }
+        }
+        Ok(self)
+    }
+
     /// Serves the queue until the host ends or `end` is set; gives back what it could not finish.
-    pub(super) async fn serve(
-        mut self,
-        queue: &Queue,
-        sequences: &AtomicU64,
-        call_timeout: Duration,
-        end: &mut watch::Receiver<bool>,
-    ) -> Death {
+    pub(super) async fn serve(mut self, post: &Post<'_>, end: &mut watch::Receiver<bool>) -> Death {
+        let queue = post.queue;
+        let seat = queue.sit(self.line.generation);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let probes = post.settings.probe_interval;
+        // Hosts that started together do not ask together.
+        let mut idle = interval_at(
+            tokio::time::Instant::now() + jittered(probes),
+            probes.max(LOOK),
+        );
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::new();
         let death = loop {
-            if self.ending && self.pending() == 0 {
-                break Death::new(host::FaultClass::Unspecified, "planned");
+            if self.ending {
+                seat.close();
+                if self.pending() == 0 {
+                    break Death::new(host::FaultClass::Unspecified, "planned");
+                }
             }
             let room = if self.ending {
                 0
@@ -179,10 +251,10 @@ impl Host {
                 self.window().saturating_sub(self.pending())
             };
             if room > 0 {
-                let more = queue.take(room, &mut taken);
+                let more = queue.take(seat.host, room, &mut taken);
                 let filled = taken.len() == room;
                 for job in taken.drain(..) {
-                    self.send(job, sequences);
+                    self.send(job, queue.next_sequence());
                 }
                 if more && filled {
                     queue.call_another();
@@ -192,12 +264,13 @@ impl Host {
                 break self.lost(&error).await;
             }
             let room = !self.ending && self.pending() < self.window();
+            let busy = self.pending() > 0 || !self.forgetting.is_empty();
             tokio::select! {
                 biased;
                 readable = self.line.stream.readable() => {
                     let received = readable.and_then(|()| self.line.receive());
                     // Answers that came before an end are good; the rest goes to another host.
-                    if let Err(death) = self.take_answers(queue) {
+                    if let Err(death) = self.take_answers(post) {
                         break death;
                     }
                     if let Err(error) = received {
@@ -207,14 +280,18 @@ impl Host {
                 _ = self.line.stream.writable(), if !self.line.out.is_empty() => {}
                 // What other callers are about to push shares the write with what woke us.
                 () = queue.arrival(), if room => yield_now().await,
+                () = seat.called() => self.take_orders(&seat),
                 () = asked(end), if !self.ending => self.ending = true,
-                _ = look.tick() => {
-                    if let Some(death) = self.stuck(call_timeout) {
+                _ = look.tick(), if busy => {
+                    if let Some(death) = self.overdue(post.settings.call_timeout) {
                         break death;
                     }
+                    self.hedge(post);
                 }
+                _ = idle.tick(), if !busy && !probes.is_zero() => self.probe_if_idle(queue, probes),
             }
         };
+        queue.leave(&seat);
         self.finish(death, queue).await
     }
 
@@ -222,8 +299,12 @@ impl Host {
         self.slots.len() - self.free.len()
     }
 
-    fn send(&mut self, job: Job, sequences: &AtomicU64) {
+    fn send(&mut self, job: Job, sequence: u64) {
         if let Some(key) = job.key() {
+            // Security: a closed key's job was admitted too late to be made.
+            if key.is_closed() {
+                return job.reply(Err(Fault::Closed));
+            }
             if let Some(reason) = key.refusal() {
                 return job.reply(Err(Fault::Key(reason)));
             }
@@ -232,7 +313,6 @@ impl Host {
                 new.insert(Arc::clone(key));
             }
         }
-        let sequence = sequences.fetch_add(1, Ordering::Relaxed);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1)
@@ -249,6 +329,9 @@ impl Host {
             Work::Describe { key } => job::Work::DescribeKey(host::DescribeKey {
                 key: key.reference(),
             }),
+            Work::Probe { key } => job::Work::Probe(host::Probe {
+                key: key.as_ref().map_or(0, |key| key.reference()),
+            }),
         };
         let frame = host::Job {
             generation: self.line.generation,
@@ -258,15 +341,97 @@ impl Host {
             work: Some(work),
         };
         self.line.put(to_host::Frame::Job(frame));
+        self.worked = true;
         self.slots[slot as usize] = Some(Pending {
             sequence,
             sent: Instant::now(),
+            hedged: false,
             job,
         });
     }
 
+    /// Each session is asked for a sign of life when nobody else asked since the last look: sessions
+    /// that firewalls or tokens drop when idle are healed before a caller meets them.
+    fn probe_if_idle(&mut self, queue: &Queue, interval: Duration) {
+        if std::mem::take(&mut self.worked) || self.ending {
+            return;
+        }
+        let key = self
+            .introduced
+            .values()
+            .find(|key| !key.is_closed())
+            .cloned();
+        for _ in 0..self.ready.sessions {
+            let (probe, _nobody) =
+                Job::new(Work::Probe { key: key.clone() }, Instant::now() + interval);
+            self.send(probe, queue.next_sequence());
+        }
+        self.worked = false;
+    }
+
+    /// Sends the twin of each late job to another host, if there is one: the first answer wins.
+    fn hedge(&mut self, post: &Post<'_>) {
+        let after = post.settings.hedge_after;
+        if after.is_zero() {
+            return;
+        }
+        let usual = Duration::from_micros(u64::from(self.took_us)) * LATE;
+        let host = self.line.generation;
+        let mut hedged = 0;
+        for pending in self.slots.iter_mut().flatten() {
+            let half = pending.job.until.saturating_duration_since(pending.sent) / 2;
+            if !pending.hedged
+                && pending.sent.elapsed() >= after.min(half).max(usual)
+                && !matches!(pending.job.work, Work::Probe { .. })
+                && !pending.job.is_abandoned()
+                && post.queue.has_another(&pending.job, host)
+            {
+                pending.hedged = true;
+                hedged += 1;
+                post.queue.give_back(pending.job.twin(host));
+            }
+        }
+        if hedged > 0 {
+            debug!(token = %post.settings.name, host, hedged, "late jobs are given to another host too");
+        }
+    }
+
+    /// Begins what other parts ordered of this very host.
+    fn take_orders(&mut self, seat: &Seat) {
+        for Forget { key, done } in seat.orders() {
+            let reference = key.reference();
+            let known = self.introduced.remove(&reference).is_some();
+            if known {
+                self.line
+                    .put(to_host::Frame::ForgetKey(ForgetKey { reference }));
+            }
+            self.forgetting.push(Forgetting {
+                reference,
+                acknowledged: !known,
+                by: Instant::now() + FORGET,
+                _done: done,
+            });
+        }
+        self.settle_forgotten();
+    }
+
+    /// A key is forgotten when the host has said so and has no job of it any more; dropping the
+    /// sender tells who waits.
+    fn settle_forgotten(&mut self) {
+        let mut forgetting = std::mem::take(&mut self.forgetting);
+        forgetting.retain(|one| {
+            let mut pending = self.slots.iter().flatten();
+            !one.acknowledged
+                || pending.any(|pending| {
+                    let key = pending.job.key();
+                    key.is_some_and(|key| key.reference() == one.reference)
+                })
+        });
+        self.forgetting = forgetting;
+    }
+
     /// Everything that has arrived. An error ends the host.
-    fn take_answers(&mut self, queue: &Queue) -> Result<(), Death> {
+    fn take_answers(&mut self, post: &Post<'_>) -> Result<(), Death> {
         let broken = |what: String| Death::accident(host::FaultClass::Bug, what);
         while let Some(frame) = self
             .line
@@ -275,9 +440,13 @@ impl Host {
             .map_err(|fault| broken(fault.to_string()))?
         {
             match frame.frame {
-                Some(from_host::Frame::Answer(answer)) => self.take_answer(answer, queue)?,
-                Some(from_host::Frame::KeyOpened(opened)) => self.judge(opened)?,
-                Some(from_host::Frame::KeyForgotten(_)) => {}
+                Some(from_host::Frame::Answer(answer)) => self.take_answer(answer, post)?,
+                Some(from_host::Frame::KeyOpened(opened)) => self.judge(opened, post.member)?,
+                Some(from_host::Frame::KeyForgotten(forgotten)) => {
+                    for one in &mut self.forgetting {
+                        one.acknowledged |= one.reference == forgotten.reference;
+                    }
+                }
                 Some(from_host::Frame::Ending(ending)) => {
                     let death = Death::of(ending.fault);
                     let accident = death.class == host::FaultClass::Bug;
@@ -292,10 +461,13 @@ impl Host {
                 | None => return Err(broken("the host began a second time".into())),
             }
         }
+        if !self.forgetting.is_empty() {
+            self.settle_forgotten();
+        }
         Ok(())
     }
 
-    fn take_answer(&mut self, answer: host::Answer, queue: &Queue) -> Result<(), Death> {
+    fn take_answer(&mut self, answer: host::Answer, post: &Post<'_>) -> Result<(), Death> {
         let broken = |what: &str| Err(Death::accident(host::FaultClass::Bug, what));
         // Security: an answer goes to the one job that it names, or to nobody.
         if answer.generation != self.line.generation {
@@ -320,9 +492,8 @@ impl Host {
                 }
                 // Security: a key that this host opened with another check value was taken from it,
                 // and nothing that it made with that object leaves this process.
-                if !self.introduced.contains_key(&key.reference()) {
-                    let reason = key.trouble().unwrap_or_default();
-                    job.reply(Err(Fault::Key(reason)));
+                if !self.introduced.contains_key(&key.reference()) && !key.is_closed() {
+                    self.lack(job, post, "the object is another key".into());
                     return Ok(());
                 }
                 self.proven = true;
@@ -339,6 +510,8 @@ impl Host {
             (Some(Outcome::KeyFacts(facts)), Work::Describe { .. }) => {
                 self.proven = true;
                 job.reply(Ok(Answer::Facts(KeyFacts {
+                    token: post.settings.name.clone(),
+                    info: self.info.clone(),
                     sensitive: facts.sensitive,
                     extractable: facts.extractable,
                     never_extractable: facts.never_extractable,
@@ -346,37 +519,52 @@ impl Host {
                     check_value: facts.check_value.into(),
                 })));
             }
-            (Some(Outcome::Fault(fault)), _) => self.take_fault(fault, job, queue),
+            (Some(Outcome::ProbeGood(_)), Work::Probe { .. }) => {}
+            (Some(Outcome::Fault(fault)), Work::Probe { .. }) => {
+                let Death { reason, .. } = Death::of(Some(fault));
+                debug!(token = %post.settings.name, host = self.line.generation, %reason, "a probe");
+            }
+            (Some(Outcome::Fault(fault)), _) => self.take_fault(fault, job, post),
             _ => return broken("the host answered another question"),
         }
         Ok(())
     }
 
-    fn take_fault(&mut self, fault: host::Fault, job: Job, queue: &Queue) {
+    fn take_fault(&mut self, fault: host::Fault, job: Job, post: &Post<'_>) {
         let class = fault.class();
         let Death { reason, .. } = Death::of(Some(fault));
         match class {
             host::FaultClass::Caller => job.reply(Err(Fault::Message(reason))),
-            host::FaultClass::Key => refuse_key(job, reason),
+            host::FaultClass::Key => self.lack(job, post, reason),
+            host::FaultClass::KeyDiffers => {
+                let elsewhere = job.key().is_some_and(|key| key.differs(post.member));
+                if elsewhere {
+                    self.lack(job, post, reason);
+                } else {
+                    job.reply(Err(Fault::Key(reason)));
+                }
+            }
             // "Gone" is said only by a fresh generation: some modules see new objects at
             // C_Initialize alone.
             host::FaultClass::KeyMissing => {
                 let fresh = self.started.elapsed() < FRESH;
-                let known_gone = job.key().is_some_and(|key| key.is_gone());
-                if fresh || known_gone || self.ending {
-                    if let Some(key) = job.key() {
-                        key.set_gone();
+                if let Some(key) = job.key() {
+                    if fresh {
+                        key.set_gone_from(post.member);
+                    } else if !key.is_gone_from(post.member) && !self.ending {
+                        info!(token = %post.settings.name, host = self.line.generation, %reason, "looking again with a fresh host");
+                        key.set_gone_from(post.member);
+                        self.ending = true;
+                        post.queue.set_standing(post.member, true, true);
                     }
-                    refuse_key(job, reason);
-                } else {
-                    info!(host = self.line.generation, %reason, "looking again with a fresh host");
-                    self.ending = true;
-                    queue.give_back(job);
                 }
+                self.lack(job, post, reason);
             }
             host::FaultClass::Expired => job.reply(Err(Fault::Deadline(reason))),
             host::FaultClass::Unsupported => job.reply(Err(Fault::Unsupported(reason))),
-            host::FaultClass::Retry | host::FaultClass::TokenAway => charge(job, &reason, queue),
+            host::FaultClass::Retry | host::FaultClass::TokenAway => {
+                charge(job, &reason, post.queue);
+            }
             host::FaultClass::Pin
             | host::FaultClass::Configuration
             | host::FaultClass::Bug
@@ -384,26 +572,64 @@ impl Host {
         }
     }
 
+    /// This host cannot do a job's key; another one may.
+    fn lack(&mut self, job: Job, post: &Post<'_>, reason: String) {
+        let Some(key) = job.key().cloned() else {
+            return job.reply(Err(Fault::Internal(reason)));
+        };
+        key.set_absent_from(self.line.generation);
+        if post.queue.has_hope(&job) {
+            debug!(token = %post.settings.name, host = self.line.generation, key_id = %key.key_id(), %reason, "another host is asked for a key");
+            return post.queue.give_back(job);
+        }
+        if post.queue.is_whole() {
+            // Security: only now, with every token of the group well and asked, it is the key's fault.
+            key.set_trouble(reason.clone());
+            job.reply(Err(Fault::Key(reason)));
+        } else {
+            job.reply(Err(Fault::Unavailable(format!(
+                "no token of the group that can be asked has the key: {reason}"
+            ))));
+        }
+    }
+
     /// A host has opened a key: is it the key that we know?
-    fn judge(&mut self, opened: host::KeyOpened) -> Result<(), Death> {
-        let Some(key) = self.introduced.get(&opened.reference) else {
+    fn judge(&mut self, opened: host::KeyOpened, member: usize) -> Result<(), Death> {
+        let reference = opened.reference;
+        let Some(key) = self.introduced.get(&reference) else {
+            // It crossed the order to forget the key.
+            if self.forgetting.iter().any(|one| one.reference == reference) {
+                return Ok(());
+            }
             return Err(Death::new(
                 host::FaultClass::Bug,
                 "the host opened a key that it was not given",
             ));
         };
-        if key.trust(opened.check_value.into()) {
+        let verdict = key.trust(opened.check_value.into(), member, self.line.generation);
+        if verdict == Verdict::Right {
             return Ok(());
         }
-        let reference = opened.reference;
-        warn!(
-            key_id = %key.key_id(), locator = %key.locator(),
-            "the object is another key than before: its check value differs; the key is unavailable"
+        error!(
+            key_id = %key.key_id(), locator = %key.locator(), host = self.line.generation,
+            "the object is another key than before: its check value differs"
         );
         self.line
             .put(to_host::Frame::ForgetKey(ForgetKey { reference }));
         self.introduced.remove(&reference);
         Ok(())
+    }
+
+    /// Whether something that the host owes by now is not there.
+    fn overdue(&mut self, call_timeout: Duration) -> Option<Death> {
+        let now = Instant::now();
+        if self.forgetting.iter().any(|one| one.by < now) {
+            return Some(Death::new(
+                host::FaultClass::TokenAway,
+                "the host did not forget a key within two seconds",
+            ));
+        }
+        self.stuck(call_timeout)
     }
 
     /// Whether a call has been with the library longer than it may, or jobs lie with a host that
@@ -428,14 +654,24 @@ impl Host {
         let now = monotonic();
         late.retain(|entry| entry.stuck_at < now);
         // Seen twice, since a board may be read while it is written.
-        let stuck = late.iter().any(|entry| self.suspects.contains(entry));
+        let stuck = late.iter().find(|entry| self.suspects.contains(entry));
+        let hung = stuck.map(|entry| Hang {
+            key: self.key_of(entry.sequence),
+        });
         self.suspects = late;
-        stuck.then(|| {
-            Death::accident(
+        hung.map(|hang| Death {
+            hang: Some(hang),
+            ..Death::accident(
                 host::FaultClass::TokenAway,
                 "a call of the module does not return (call_timeout)",
             )
         })
+    }
+
+    fn key_of(&self, sequence: u64) -> Option<Arc<Key>> {
+        let mut pending = self.slots.iter().flatten();
+        let job = &pending.find(|pending| pending.sequence == sequence)?.job;
+        job.key().cloned()
     }
 
     fn has(&self, sequence: u64) -> bool {
@@ -504,19 +740,11 @@ pub(super) async fn asked(end: &mut watch::Receiver<bool>) {
 
 /// A job whose host had an accident with it: once more elsewhere, not twice.
 fn charge(mut job: Job, reason: &str, queue: &Queue) {
-    job.charges += 1;
-    if job.charges >= 2 {
+    if job.charge() {
+        queue.give_back(job);
+    } else {
         job.reply(Err(Fault::Unavailable(format!(
             "two hosts failed with this job: {reason}"
         ))));
-    } else {
-        queue.give_back(job);
     }
-}
-
-fn refuse_key(job: Job, reason: String) {
-    if let Some(key) = job.key() {
-        key.set_trouble(reason.clone());
-    }
-    job.reply(Err(Fault::Key(reason)));
 }

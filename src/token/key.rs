@@ -1,17 +1,19 @@
 //! A key as the front knows it: how to find its object and how to know that it is the right one.
 
 use std::{
+    collections::HashMap,
     fmt,
     str::FromStr,
     sync::{
         OnceLock, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -105,7 +107,8 @@ impl fmt::Debug for CheckValue {
     }
 }
 
-/// A key of a token. One `Key` means one object for ever: a changed locator is a new `Key`.
+/// A key of a group of tokens. One `Key` means one object for ever: a changed locator is a new
+/// `Key`, and so is a key that was forgotten and serves again.
 #[derive(Debug)]
 pub struct Key {
     reference: u64,
@@ -113,11 +116,49 @@ pub struct Key {
     spec: KeySpec,
     locator: Locator,
     pinned: bool,
-    check_value: OnceLock<CheckValue>,
+    trusted: OnceLock<Trusted>,
     trouble: RwLock<Option<Trouble>>,
     /// The fast way to know that there is no trouble.
     troubled: AtomicBool,
-    gone: AtomicBool,
+    /// Hosts that do not have the key, and since when that is known.
+    absent: RwLock<HashMap<u32, Instant>>,
+    /// The fast way to know that no host lacks it.
+    patchy: AtomicBool,
+    /// Tokens, by their place in the group, of which a fresh generation found no object, and when.
+    gone: RwLock<HashMap<usize, Instant>>,
+    /// No call begins any more.
+    closed: AtomicBool,
+    /// Calls that have begun.
+    uses: AtomicU32,
+    unused: Notify,
+}
+
+/// The check value that a key must have, and which token of the group said so.
+#[derive(Debug)]
+struct Trusted {
+    value: CheckValue,
+    /// `None`: it is pinned.
+    by: Option<usize>,
+}
+
+/// A call that uses a key; [`Key::forget`](super::Group::forget) waits until it is dropped.
+pub(super) struct Use<'a>(&'a Key);
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        if self.0.uses.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_closed() {
+            self.0.unused.notify_waiters();
+        }
+    }
+}
+
+/// What a check value that a host reports is worth.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    /// The key's.
+    Right,
+    /// Another key's: the host must not use the object.
+    Wrong,
 }
 
 /// Why a key cannot serve, and since when that is known.
@@ -125,11 +166,16 @@ pub struct Key {
 struct Trouble {
     reason: String,
     since: Instant,
+    /// Nobody asks the token again: only a person can tell what is right.
+    standing: bool,
 }
 
 /// How long a key that cannot serve is refused before the token is asked again: whoever mends the
 /// object need not restart hsmac.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a token of which a fresh generation found no object is not started anew for that key:
+/// some modules see what others have created at C_Initialize alone.
+const START_ANEW: Duration = Duration::from_secs(300);
 
 impl Key {
     /// A key that is found by `locator` and proved by `check_value`. Without one the first value
@@ -142,23 +188,25 @@ impl Key {
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let pinned = check_value.is_some();
-        let key = Self {
+        let trusted = check_value.map_or_else(OnceLock::new, |value| {
+            OnceLock::from(Trusted { value, by: None })
+        });
+        Self {
             reference: NEXT.fetch_add(1, Ordering::Relaxed),
             key_id,
             spec,
             locator,
             pinned,
-            check_value: OnceLock::new(),
-            trouble: RwLock::new(None),
+            trusted,
+            trouble: RwLock::default(),
             troubled: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
-        };
-        if let Some(value) = check_value {
-            key.check_value
-                .set(value)
-                .expect("a new key has no check value yet");
+            absent: RwLock::default(),
+            patchy: AtomicBool::new(false),
+            gone: RwLock::default(),
+            closed: AtomicBool::new(false),
+            uses: AtomicU32::new(0),
+            unused: Notify::new(),
         }
-        key
     }
 
     /// hsmac's ID of the key.
@@ -176,14 +224,14 @@ impl Key {
         &self.locator
     }
 
-    /// Whether the configuration names the check value.
+    /// Whether the check value was known before any host reported one.
     pub fn is_pinned(&self) -> bool {
         self.pinned
     }
 
     /// The check value: the pinned one, or the first that a host reported.
     pub fn check_value(&self) -> Option<&CheckValue> {
-        self.check_value.get()
+        self.trusted.get().map(|trusted| &trusted.value)
     }
 
     /// Why the key cannot serve, if the token has shown that waiting does not cure it.
@@ -206,13 +254,74 @@ impl Key {
         let trouble = self.trouble.read().expect(UNPOISONED);
         let standing = trouble
             .as_ref()
-            .filter(|trouble| trouble.since.elapsed() < ASK_AGAIN);
+            .filter(|trouble| trouble.standing || trouble.since.elapsed() < ASK_AGAIN);
         standing.map(|trouble| trouble.reason.clone())
+    }
+
+    /// A call begins to use the key; `None` if it is closed.
+    pub(super) fn begin_use(&self) -> Option<Use<'_>> {
+        // Security: counted first and looked at second, while who closes does it the other way
+        // round: either this call sees the key closed, or the fence waits for this call.
+        self.uses.fetch_add(1, Ordering::SeqCst);
+        let using = Use(self);
+        (!self.is_closed()).then_some(using)
+    }
+
+    /// No call begins any more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no call may begin.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the last call that uses the key has its answer.
+    pub(super) async fn until_unused(&self) {
+        loop {
+            let unused = self.unused.notified();
+            if self.uses.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            unused.await;
+        }
+    }
+
+    /// Whether a host is known not to have the key. Asked again after 10 s.
+    pub(super) fn is_absent_from(&self, host: u32) -> bool {
+        self.is_absent_somewhere()
+            && self
+                .absent
+                .read()
+                .expect(UNPOISONED)
+                .get(&host)
+                .is_some_and(|since| since.elapsed() < ASK_AGAIN)
+    }
+
+    /// Whether any host was found not to have the key.
+    pub(super) fn is_absent_somewhere(&self) -> bool {
+        self.patchy.load(Ordering::Acquire)
+    }
+
+    /// A host does not have the key.
+    pub(super) fn set_absent_from(&self, host: u32) {
+        let mut absent = self.absent.write().expect(UNPOISONED);
+        absent.retain(|_, since| since.elapsed() < ASK_AGAIN);
+        absent.insert(host, Instant::now());
+        self.patchy.store(true, Ordering::Release);
     }
 
     /// The key cannot serve. Logged once for each reason, not once for each call.
     pub(super) fn set_trouble(&self, reason: String) {
+        self.trouble_with(reason, false);
+    }
+
+    fn trouble_with(&self, reason: String, standing: bool) {
         let mut trouble = self.trouble.write().expect(UNPOISONED);
+        if trouble.as_ref().is_some_and(|before| before.standing) {
+            return;
+        }
         if trouble
             .as_ref()
             .is_none_or(|before| before.reason != reason)
@@ -222,40 +331,69 @@ impl Key {
         *trouble = Some(Trouble {
             reason,
             since: Instant::now(),
+            standing,
         });
         self.troubled.store(true, Ordering::Release);
     }
 
-    /// A host found the object, and it makes this check value. False if it is another key's.
-    pub(super) fn trust(&self, made: CheckValue) -> bool {
+    /// A host of a token found the object, and it makes this check value.
+    pub(super) fn trust(&self, made: CheckValue, member: usize, host: u32) -> Verdict {
         // Security: the first check value stands, whoever reports another one later.
-        let trusted = self.check_value.get_or_init(|| {
+        let trusted = self.trusted.get_or_init(|| {
             warn!(
                 key_id = %self.key_id, check_value = %made,
                 "no check_value is set for this key: the first one is trusted until hsmac ends"
             );
-            made.clone()
+            Trusted {
+                value: made.clone(),
+                by: Some(member),
+            }
         });
-        if *trusted != made {
-            self.set_trouble("its check value differs: the object is another key".into());
-            return false;
+        if trusted.value != made {
+            self.differs(member);
+            return Verdict::Wrong;
         }
-        self.gone.store(false, Ordering::Relaxed);
-        if self.troubled.swap(false, Ordering::AcqRel) {
-            *self.trouble.write().expect(UNPOISONED) = None;
-            info!(key_id = %self.key_id, "the key serves again");
+        self.gone.write().expect(UNPOISONED).remove(&member);
+        self.absent.write().expect(UNPOISONED).remove(&host);
+        if self.troubled.load(Ordering::Acquire) {
+            let mut trouble = self.trouble.write().expect(UNPOISONED);
+            if trouble.take_if(|trouble| !trouble.standing).is_some() {
+                self.troubled.store(false, Ordering::Release);
+                info!(key_id = %self.key_id, "the key serves again");
+            }
         }
-        true
+        Verdict::Right
     }
 
-    /// A fresh generation found no object.
-    pub(super) fn set_gone(&self) {
-        self.gone.store(true, Ordering::Relaxed);
+    /// The object that a token shows is another key's. True if the key can serve elsewhere.
+    pub(super) fn differs(&self, member: usize) -> bool {
+        match self.trusted.get().map(|trusted| trusted.by) {
+            // Pinned: whoever shows the right object may serve.
+            Some(None) => return true,
+            // Security: two tokens disagree, and nothing says which is right: neither serves.
+            Some(Some(first)) if first != member => self.trouble_with(
+                "the tokens of its group have different keys under its name, and no check_value                  says which is right; set it, and restart hsmac"
+                    .into(),
+                true,
+            ),
+            Some(Some(_)) | None => {
+                self.set_trouble("its check value differs: the object is another key".into());
+            }
+        }
+        false
     }
 
-    /// Whether a fresh generation found no object, and none has found one since.
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+    /// A fresh generation of a token found no object.
+    pub(super) fn set_gone_from(&self, member: usize) {
+        let mut gone = self.gone.write().expect(UNPOISONED);
+        gone.insert(member, Instant::now());
+    }
+
+    /// Whether a fresh generation of a token found no object lately, and none has found one since.
+    pub(super) fn is_gone_from(&self, member: usize) -> bool {
+        let gone = self.gone.read().expect(UNPOISONED);
+        gone.get(&member)
+            .is_some_and(|since| since.elapsed() < START_ANEW)
     }
 
     /// Names the key on the wire.

@@ -3,7 +3,8 @@
 use std::{
     io,
     os::unix::net::UnixStream as StdUnixStream,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,11 +13,13 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     process::{Child, Command},
+    runtime::Handle,
+    sync::OwnedSemaphorePermit,
     time::{timeout, timeout_at},
 };
 use tracing::info;
 
-use super::{Settings, Surroundings};
+use super::{Key, Settings, Surroundings};
 use crate::{
     proto::host::{self, End, FromHost, ToHost, from_host, to_host},
     wire::{Board, Inbox, put},
@@ -33,7 +36,7 @@ pub(super) struct Line {
     pub(super) stream: UnixStream,
     pub(super) inbox: Inbox,
     pub(super) out: BytesMut,
-    child: Child,
+    child: Process,
     pub(super) board: Board,
     pub(super) board_entries: u32,
 }
@@ -49,6 +52,15 @@ pub(super) struct Death {
     /// Whether the library may have fallen over a job that it held: it crashed, hung or broke the
     /// standard. A host that says why it ends had no such accident.
     pub(super) accident: bool,
+    /// It was a call that did not return.
+    pub(super) hang: Option<Hang>,
+}
+
+/// What hung: the successor must show that it does not.
+#[derive(Clone, Debug)]
+pub(super) struct Hang {
+    /// The key of the call, if it had one.
+    pub(super) key: Option<Arc<Key>>,
 }
 
 impl Death {
@@ -58,6 +70,7 @@ impl Death {
             class,
             proven: false,
             accident: false,
+            hang: None,
         }
     }
 
@@ -82,6 +95,7 @@ impl Line {
         settings: &Settings,
         surroundings: &Surroundings,
         generation: u32,
+        process: OwnedSemaphorePermit,
     ) -> io::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair()?;
         let board_entries = settings.sessions + 1;
@@ -120,7 +134,7 @@ impl Line {
             stream: UnixStream::from_std(ours)?,
             inbox: Inbox::default(),
             out: BytesMut::new(),
-            child,
+            child: Process(Some((child, process))),
             board,
             board_entries,
         })
@@ -215,7 +229,7 @@ impl Line {
     }
 
     pub(super) fn kill(&mut self) {
-        let _ = self.child.start_kill();
+        self.child.kill();
     }
 
     /// Appends a frame to what the next flush writes.
@@ -228,6 +242,39 @@ impl Line {
         match timeout(END, self.child.wait()).await {
             Ok(Ok(status)) => status.to_string(),
             Ok(Err(_)) | Err(_) => error.to_string(),
+        }
+    }
+}
+
+/// A host's process. Its permit is given back when the process is reaped: one that is stuck in a
+/// driver outlives even SIGKILL, and nobody waits for it.
+struct Process(Option<(Child, OwnedSemaphorePermit)>);
+
+impl Process {
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        match &mut self.0 {
+            Some((child, _)) => child.wait().await,
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some((child, _)) = &mut self.0 {
+            let _ = child.start_kill();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if let Some((mut child, permit)) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let _ = child.wait().await;
+                drop(permit);
+            });
         }
     }
 }
@@ -265,6 +312,8 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, token: String, generation: u32)
 mod tests {
     use std::io::Write as _;
 
+    use tokio::sync::Semaphore;
+
     use super::*;
     use crate::{
         proto::host::{Failed, FaultClass, Hello},
@@ -275,12 +324,13 @@ mod tests {
     async fn what_a_host_said_before_its_end_is_heard() {
         let (ours, mut theirs) = StdUnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let mut line = Line {
             generation: 1,
             stream: UnixStream::from_std(ours).unwrap(),
             inbox: Inbox::default(),
             out: BytesMut::new(),
-            child: Command::new("true").spawn().unwrap(),
+            child: Process(Some((Command::new("true").spawn().unwrap(), permit))),
             board: Board::create(1).unwrap(),
             board_entries: 1,
         };

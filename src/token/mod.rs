@@ -1,16 +1,21 @@
 //! The front's view of tokens: who asks for a MAC here learns nothing of PKCS#11.
 //!
-//! Hides: host processes, the queue, credits, replacement, PIN care. Promises: every call is
-//! answered by its deadline; a MAC was made with exactly the key that the caller holds; a host that
-//! dies costs no call that still has time. Does not: know who may use a key (that is `kms`).
+//! Hides: host processes, the queue, credits, replacement, second members, PIN care. Promises: every
+//! call is answered by its deadline; a MAC was made with exactly the key that the caller holds; a
+//! host, or a token with a twin in its group, that dies or hangs costs no call that still has time.
+//! Does not: know who may use a key (that is `kms`).
+//!
+//! A *group* is one or more tokens that hold the same keys, and a token alone is a group of one. All
+//! hosts of a group take from one queue as they have room; what one cannot finish goes back to it.
 
 mod host;
+mod job;
 mod key;
 mod line;
+mod member;
 mod pin;
 mod queue;
 mod settings;
-mod supervisor;
 mod uri;
 
 pub use key::{CheckValue, Key, Locator};
@@ -18,20 +23,26 @@ pub use pin::unlock;
 pub use settings::Settings;
 pub use uri::{ObjectUri, TokenUri};
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{
     sync::{Mutex, watch},
-    task::JoinHandle,
+    task::JoinSet,
     time::timeout_at,
 };
 
 use self::{
-    queue::{Answer, Job, Work},
-    supervisor::Supervisor,
+    job::{Answer, Job, Work},
+    member::Member,
+    queue::Queue,
 };
-use crate::model::MacAlgorithm;
+use crate::{model::MacAlgorithm, proto::host::TokenFound};
 
 /// Why a token did not do what it was asked. The text is for the log, never for a client.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -54,6 +65,9 @@ pub enum Fault {
     /// The token cannot do this at all.
     #[error("the token cannot do this: {0}")]
     Unsupported(String),
+    /// The key was forgotten: whoever holds it must look at its record again.
+    #[error("the key was closed meanwhile")]
+    Closed,
     /// A bug of ours or of the module.
     #[error("{0}")]
     Internal(String),
@@ -64,8 +78,10 @@ pub enum Fault {
 pub enum State {
     /// The first host has not logged in yet.
     Starting,
-    /// At least one host serves.
+    /// All hosts serve, or are being replaced.
     Up,
+    /// Some hosts serve, and others cannot come up; the reason in words.
+    Degraded(String),
     /// No host can come up; the reason in words.
     Away(String),
     /// The PIN was refused: nothing is tried until the PIN file changes or a person unlocks.
@@ -74,11 +90,22 @@ pub enum State {
     Misconfigured(String),
 }
 
+impl State {
+    /// Whether the token can be asked.
+    pub fn is_serving(&self) -> bool {
+        match self {
+            Self::Up | Self::Degraded(_) => true,
+            Self::Starting | Self::Away(_) | Self::PinRefused(_) | Self::Misconfigured(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => f.write_str("starting"),
             Self::Up => f.write_str("up"),
+            Self::Degraded(reason) => write!(f, "degraded: {reason}"),
             Self::Away(reason) | Self::PinRefused(reason) | Self::Misconfigured(reason) => {
                 f.write_str(reason)
             }
@@ -99,6 +126,17 @@ pub struct TokenInfo {
     pub serial: String,
 }
 
+impl From<TokenFound> for TokenInfo {
+    fn from(found: TokenFound) -> Self {
+        Self {
+            label: found.label,
+            manufacturer: found.manufacturer,
+            model: found.model,
+            serial: found.serial,
+        }
+    }
+}
+
 /// What a host found when it logged in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Facts {
@@ -116,9 +154,13 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
-/// What the token says of a key's object.
+/// What a token says of a key's object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeyFacts {
+    /// The token's name in the configuration.
+    pub token: String,
+    /// The token's own words about itself.
+    pub info: TokenInfo,
     /// CKA_SENSITIVE
     pub sensitive: bool,
     /// CKA_EXTRACTABLE
@@ -140,36 +182,53 @@ pub struct Surroundings {
     pub state_dir: PathBuf,
 }
 
-/// One token and the hosts that serve it.
-pub struct Token {
-    supervisor: Arc<Supervisor>,
+/// One or more tokens that hold the same keys.
+pub struct Group {
+    name: String,
+    members: Vec<Arc<Member>>,
+    queue: Arc<Queue>,
     end: watch::Sender<bool>,
-    hosts: Mutex<Option<JoinHandle<()>>>,
+    hosts: Mutex<JoinSet<()>>,
 }
 
-impl Token {
-    /// Starts the supervisor on the current runtime and returns at once, [`State::Starting`].
-    pub fn start(settings: Settings, surroundings: Surroundings) -> Arc<Self> {
-        let supervisor = Arc::new(Supervisor::new(settings, surroundings));
+impl Group {
+    /// Starts the hosts of each token on the current runtime and returns at once.
+    pub fn start(name: &str, tokens: Vec<Settings>, surroundings: &Surroundings) -> Arc<Self> {
+        let capacity = tokens.iter().map(|token| token.queue as usize).sum();
+        let queue = Arc::new(Queue::new(capacity, tokens.len()));
+        let members: Vec<_> = tokens
+            .into_iter()
+            .enumerate()
+            .map(|(index, token)| {
+                let (surroundings, queue) = (surroundings.clone(), Arc::clone(&queue));
+                Arc::new(Member::new(token, surroundings, queue, index))
+            })
+            .collect();
         let end = watch::Sender::new(false);
-        let hosts = tokio::spawn(Arc::clone(&supervisor).keep_hosts(end.subscribe()));
+        let mut hosts = JoinSet::new();
+        for member in &members {
+            hosts.spawn(Arc::clone(member).keep_hosts(end.subscribe()));
+        }
         Arc::new(Self {
-            supervisor,
+            name: name.to_owned(),
+            members,
+            queue,
             end,
-            hosts: Mutex::new(Some(hosts)),
+            hosts: Mutex::new(hosts),
         })
     }
 
-    /// The token's name in the configuration.
+    /// The group's name in the configuration, or that of its only token.
     pub fn name(&self) -> &str {
-        &self.supervisor.settings.name
+        &self.name
     }
 
-    /// The longest message that the token takes, if the configuration says so, in bytes.
+    /// The longest message that each of its tokens takes, if the configuration says so, in bytes.
     pub fn max_message_bytes(&self) -> Option<usize> {
-        self.supervisor
-            .settings
-            .max_message_bytes
+        let limits = self.members.iter();
+        limits
+            .filter_map(|member| member.settings.max_message_bytes)
+            .min()
             .map(|bytes| bytes as usize)
     }
 
@@ -183,98 +242,132 @@ impl Token {
         message: Bytes,
         until: Instant,
     ) -> Result<Bytes, Fault> {
-        if let Some(trouble) = key.refusal() {
-            return Err(Fault::Key(trouble));
-        }
-        self.bytes(
-            Work::Mac {
-                key: Arc::clone(key),
-                message,
-            },
-            until,
-        )
-        .await
+        let work = Work::Mac {
+            key: Arc::clone(key),
+            message,
+        };
+        bytes(self.ask_about(key, work, until).await?)
     }
 
-    /// Random bytes from the token's generator.
+    /// Random bytes from a token's generator.
     ///
     /// # Errors
-    /// As [`Token::mac`], but for those of a key.
+    /// As [`Group::mac`], but for those of a key.
     pub async fn random(&self, number_of_bytes: usize, until: Instant) -> Result<Bytes, Fault> {
         let number_of_bytes = u32::try_from(number_of_bytes)
             .map_err(|_| Fault::Unsupported("so many random bytes".into()))?;
-        self.bytes(Work::Random { number_of_bytes }, until).await
+        bytes(self.ask(Work::Random { number_of_bytes }, until).await?)
     }
 
-    /// What the token says of a key's object.
+    /// What a token says of a key's object.
     ///
     /// # Errors
-    /// As [`Token::mac`].
+    /// As [`Group::mac`].
     pub async fn describe(&self, key: &Arc<Key>, until: Instant) -> Result<KeyFacts, Fault> {
-        if let Some(trouble) = key.refusal() {
-            return Err(Fault::Key(trouble));
-        }
-        match self
-            .ask(
-                Work::Describe {
-                    key: Arc::clone(key),
-                },
-                until,
-            )
-            .await?
-        {
+        let work = Work::Describe {
+            key: Arc::clone(key),
+        };
+        match self.ask_about(key, work, until).await? {
             Answer::Facts(facts) => Ok(facts),
             Answer::Bytes(_) => Err(Fault::Internal("bytes for a question about a key".into())),
         }
     }
 
-    /// What a host found when it logged in; `None` before the first has.
-    pub fn facts(&self) -> Option<Facts> {
-        self.supervisor
-            .facts
-            .lock()
-            .expect("no holder of this lock panics")
-            .clone()
+    /// Closes a key for good. When it returns, no call that used it is on its way, no later one can
+    /// begin, and no host has a handle of it or a copy: a host that still has after two seconds is
+    /// ended.
+    pub async fn forget(&self, key: &Arc<Key>) {
+        key.close();
+        let is_about = |job: &Job| job.key().is_some_and(|other| Arc::ptr_eq(other, key));
+        self.queue.refuse(is_about, &Fault::Closed);
+        self.queue.forget(key).await;
+        key.until_unused().await;
     }
 
-    /// How the token is, now and at each change.
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.supervisor.state.subscribe()
+    /// The tokens: name and state, now and at each change.
+    pub fn states(&self) -> impl Iterator<Item = (&str, watch::Receiver<State>)> {
+        self.members
+            .iter()
+            .map(|member| (member.settings.name.as_str(), member.state.subscribe()))
+    }
+
+    /// What a host of the first token that has one found when it logged in.
+    pub fn facts(&self) -> Option<Facts> {
+        self.members.iter().find_map(|member| {
+            let facts = member.facts.lock();
+            facts.expect("no holder of this lock panics").clone()
+        })
     }
 
     /// Ends all hosts: planned, and killed after two seconds. No job may come after it.
     pub async fn end(&self) {
         self.end.send_replace(true);
-        if let Some(hosts) = self.hosts.lock().await.take() {
-            let _ = hosts.await;
-        }
+        while self.hosts.lock().await.join_next().await.is_some() {}
+        let ending = Fault::Unavailable("hsmac is ending".into());
+        self.queue.refuse(|_| true, &ending);
     }
 
-    async fn bytes(&self, work: Work, until: Instant) -> Result<Bytes, Fault> {
-        match self.ask(work, until).await? {
-            Answer::Bytes(bytes) => Ok(bytes),
-            Answer::Facts(_) => Err(Fault::Internal("facts for a question about bytes".into())),
+    async fn ask_about(&self, key: &Key, work: Work, until: Instant) -> Result<Answer, Fault> {
+        let _using = key.begin_use().ok_or(Fault::Closed)?;
+        if let Some(trouble) = key.refusal() {
+            return Err(Fault::Key(trouble));
         }
+        self.ask(work, until).await
     }
 
     async fn ask(&self, work: Work, until: Instant) -> Result<Answer, Fault> {
-        match &*self.supervisor.state.borrow() {
-            State::Starting | State::Up => {}
-            down @ (State::Away(_) | State::PinRefused(_) | State::Misconfigured(_)) => {
-                return Err(Fault::Unavailable(down.to_string()));
-            }
+        if !self.may_serve() {
+            return Err(self.unavailable());
         }
         let (job, answer) = Job::new(work, until);
-        self.supervisor.queue.push(job)?;
+        if job.is_picky() && !self.queue.has_hope(&job) {
+            return Err(Fault::Unavailable(
+                "no token of the group that can be asked has the key".into(),
+            ));
+        }
+        self.queue.push(job)?;
         match timeout_at(until.into(), answer).await {
             Ok(Ok(answer)) => answer,
             // The queue drops jobs that nobody waits for any more, sometimes sooner than the timer
             // here wakes up.
-            Ok(Err(_)) if Instant::now() >= until => Err(Fault::Deadline("in the queue".into())),
-            Ok(Err(_)) => Err(Fault::Internal(
+            Ok(Err(_)) if Instant::now() < until => Err(Fault::Internal(
                 "a job was dropped without an answer".into(),
             )),
-            Err(_) => Err(Fault::Deadline("in the queue or in the token".into())),
+            Ok(Err(_)) | Err(_) if !self.may_serve() => Err(self.unavailable()),
+            Ok(Err(_)) | Err(_) => Err(Fault::Deadline("in the queue or in the token".into())),
         }
     }
+
+    /// Whether a host serves or may come to.
+    fn may_serve(&self) -> bool {
+        self.members.iter().any(|member| {
+            let state = member.state.borrow();
+            state.is_serving() || *state == State::Starting
+        })
+    }
+
+    fn unavailable(&self) -> Fault {
+        let reasons: Vec<String> = self
+            .states()
+            .map(|(name, state)| match self.members.len() {
+                1 => state.borrow().to_string(),
+                _ => format!("{name}: {}", *state.borrow()),
+            })
+            .collect();
+        Fault::Unavailable(reasons.join("; "))
+    }
+}
+
+fn bytes(answer: Answer) -> Result<Bytes, Fault> {
+    match answer {
+        Answer::Bytes(bytes) => Ok(bytes),
+        Answer::Facts(_) => Err(Fault::Internal("facts for a question about bytes".into())),
+    }
+}
+
+/// Up to a quarter more or less, so that many bridges do not come at the same time.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u128() % 1000;
+    let share = u32::try_from(random).expect("less than a thousand");
+    pause * (750 + share / 2) / 1000
 }

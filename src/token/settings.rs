@@ -17,6 +17,8 @@ pub struct Settings {
     /// The file that holds the user PIN, readable by hsmac alone. May be left out for a token that
     /// needs no login.
     pub pin_file: Option<PathBuf>,
+    /// Tokens of one group hold the same keys: any of them serves, and keys name the group.
+    pub group: Option<String>,
     /// Host processes for this token, 1 to 16. Default 1. Software tokens serve faster with two.
     #[serde(default = "one")]
     pub hosts: u32,
@@ -43,6 +45,14 @@ pub struct Settings {
     /// The same for searches. Default 120 s.
     #[serde(default = "two_minutes", with = "humantime_serde")]
     pub slow_timeout: Duration,
+    /// How long a MAC may stay without an answer before it is given to another host or another token
+    /// of the group as well; half the time left if that is less. 0 s: never. Default 250 ms.
+    #[serde(default = "quarter_second", with = "humantime_serde")]
+    pub hedge_after: Duration,
+    /// How often the sessions of a host that has nothing to do are asked for a sign of life, so that
+    /// one that was dropped is replaced before a caller meets it. 0 s: never. Default 30 s.
+    #[serde(default = "thirty_seconds", with = "humantime_serde")]
+    pub probe_interval: Duration,
     /// Calls that may wait for the token, 1 to 100,000; one more is refused at once. Default 1,024.
     #[serde(default = "queue")]
     pub queue: u32,
@@ -115,7 +125,21 @@ impl Settings {
                 faults.push((setting, "it must be 100ms to 1h".into()));
             }
         }
+        for (setting, value) in [
+            ("hedge_after", self.hedge_after),
+            ("probe_interval", self.probe_interval),
+        ] {
+            let range = Duration::from_millis(1)..=Duration::from_secs(3600);
+            if !value.is_zero() && !range.contains(&value) {
+                faults.push((setting, "it must be 1ms to 1h, or 0s for never".into()));
+            }
+        }
         faults
+    }
+
+    /// The name under which keys find the token: its group's, or its own.
+    pub fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(&self.name)
     }
 }
 
@@ -133,6 +157,10 @@ fn queue() -> u32 {
 
 fn ten_seconds() -> Duration {
     Duration::from_secs(10)
+}
+
+fn quarter_second() -> Duration {
+    Duration::from_millis(250)
 }
 
 fn thirty_seconds() -> Duration {

@@ -20,6 +20,8 @@ pub(super) enum Class {
     Caller,
     /// The key cannot do this, and waiting does not cure it.
     Key,
+    /// The object makes another check value than the key must have.
+    OtherKey,
     /// The object handle means nothing any more: find the object again.
     Handle,
     /// Try once on a fresh session; a second time it ends the generation.
@@ -81,6 +83,7 @@ impl Trouble {
         let class = match self.class {
             Class::Caller => FaultClass::Caller,
             Class::Key => FaultClass::Key,
+            Class::OtherKey => FaultClass::KeyDiffers,
             Class::Handle | Class::Session | Class::SessionLimit | Class::Generation => {
                 FaultClass::Retry
             }

@@ -17,7 +17,7 @@ use cryptoki::session::Session;
 use super::{
     Front,
     faults::{Class, Trouble},
-    keys::{Key, Keys},
+    keys::{Key, Keys, Opened},
     module::Module,
     raw::MAX_MAC,
 };
@@ -210,14 +210,39 @@ impl Host {
                 self.on_session(session, |session| Ok(session.generate_random_vec(wanted)?))
                     .map(|bytes| Outcome::Random(bytes.into()))
             }
-            Some(Work::Probe(_)) => self
-                .on_session(session, |session| self.module.is_well(session))
-                .map(|()| Outcome::ProbeGood(ProbeGood {})),
+            Some(Work::Probe(probe)) => {
+                let Some(key) = self.keys.key(probe.key) else {
+                    return self.look(session, &job, None, answers);
+                };
+                let Some(opened) = key.opened() else {
+                    return self.hand(Task::Job(job));
+                };
+                return self.look(session, &job, Some((&key, &opened)), answers);
+            }
             Some(Work::DescribeKey(_)) => return self.hand(Task::Job(job)),
             None => Err(Trouble::new(Class::Bug, "a job without work")),
         };
         let took = u32::try_from((monotonic() - began) / 1000).unwrap_or(u32::MAX);
         self.conclude(&job, outcome, took.max(1), answers);
+    }
+
+    /// A sign of life of one session, and of a key on it.
+    fn look(
+        &self,
+        session: &mut Session,
+        job: &Job,
+        key: Option<(&Key, &Opened)>,
+        answers: &mut BytesMut,
+    ) {
+        let looked = self.on_session(session, |session| {
+            self.module.is_well(session)?;
+            match key {
+                Some((key, opened)) => self.keys.prove(&self.module, session, key, opened),
+                None => Ok(()),
+            }
+        });
+        let outcome = looked.map(|()| Outcome::ProbeGood(ProbeGood {}));
+        self.conclude(job, outcome, 0, answers);
     }
 
     /// A job that needs a search or an attribute, or whose handle went stale.
@@ -227,23 +252,24 @@ impl Host {
             return answer(&job, Outcome::Fault(expired()), 0, answers);
         }
         self.board.begin(0, job.sequence, now, self.slow_timeout);
-        let (reference, message) = match &job.work {
-            Some(Work::Mac(mac)) => (mac.key, Some(&mac.message)),
-            Some(Work::DescribeKey(describe)) => (describe.key, None),
-            Some(Work::Random(_) | Work::Probe(_)) | None => return,
+        let reference = match &job.work {
+            Some(Work::Mac(mac)) => mac.key,
+            Some(Work::DescribeKey(describe)) => describe.key,
+            Some(Work::Probe(probe)) => probe.key,
+            Some(Work::Random(_)) | None => return,
         };
         let Some(key) = self.keys.key(reference) else {
             // Forgotten while the job was on its way: this host cannot do it, another one may.
             let trouble = Trouble::new(Class::Session, "the host does not know the key");
             return answer(&job, Outcome::Fault(trouble.fault()), 0, answers);
         };
-        let mut outcome = self.with_key(keeper, &key, message, answers);
+        let mut outcome = self.with_key(keeper, &key, &job, answers);
         if let Err(trouble) = &outcome
             && matches!(trouble.class, Class::Handle | Class::Session)
         {
             // Once more from the beginning: the handle was stale, or the session not well.
             self.keys.close(keeper, &key);
-            outcome = self.with_key(keeper, &key, message, answers);
+            outcome = self.with_key(keeper, &key, &job, answers);
         }
         match outcome {
             Err(trouble) if trouble.class == Class::Handle => {
@@ -265,13 +291,17 @@ impl Host {
         &self,
         keeper: &Session,
         key: &Key,
-        message: Option<&Bytes>,
+        job: &Job,
         answers: &mut BytesMut,
     ) -> Result<Outcome, Trouble> {
         let opened = match key.opened() {
             Some(opened) => opened,
             None => {
-                let opened = self.keys.open(&self.module, keeper, key)?;
+                let found = self.keys.find(&self.module, keeper, key)?;
+                // Only the search may be slow.
+                self.board
+                    .begin(0, job.sequence, monotonic(), self.call_timeout);
+                let opened = self.keys.open(&self.module, keeper, key, found)?;
                 let said = KeyOpened {
                     reference: key.reference,
                     check_value: key.check_value(),
@@ -283,8 +313,12 @@ impl Host {
                 opened
             }
         };
-        let Some(message) = message else {
-            return Ok(Outcome::KeyFacts(key.facts(keeper, &opened)));
+        let message = match &job.work {
+            Some(Work::Mac(mac)) => &mac.message,
+            Some(Work::Probe(_)) => return Ok(Outcome::ProbeGood(ProbeGood {})),
+            Some(Work::DescribeKey(_) | Work::Random(_)) | None => {
+                return Ok(Outcome::KeyFacts(key.facts(keeper, &opened)));
+            }
         };
         let mut tag = [0; MAX_MAC];
         let length = self
@@ -339,16 +373,16 @@ impl Host {
             Err(trouble) => trouble,
         };
         match trouble.class {
-            Class::Generation | Class::SessionLimit | Class::Away | Class::Bug => {
+            Class::Generation | Class::SessionLimit | Class::Away | Class::Pin | Class::Bug => {
                 // Without an answer: the front gives the job to another host.
                 self.send(answers);
                 self.end(&trouble);
             }
             Class::Caller
             | Class::Key
+            | Class::OtherKey
             | Class::Handle
             | Class::Session
-            | Class::Pin
             | Class::Unsupported
             | Class::Configuration => {
                 answer(job, Outcome::Fault(trouble.fault()), took_us, answers);

@@ -69,6 +69,12 @@ pub(super) struct Opened {
     reprove_at: AtomicU64,
 }
 
+/// A key's object, not yet proved.
+pub(super) struct Found {
+    object: ObjectHandle,
+    copy: Option<ObjectHandle>,
+}
+
 impl Keys {
     pub(super) fn new(copies: Copies) -> Self {
         Self {
@@ -161,25 +167,37 @@ impl Keys {
         Ok(length)
     }
 
-    /// Finds and proves a key on the management session; it serves once it is published.
+    /// Finds a key's object on the management session. It serves once it is proved and published.
     ///
     /// # Errors
     /// `Key` if its object cannot serve; `Handle` if there is none although the token is well.
+    pub(super) fn find(
+        &self,
+        module: &Module,
+        session: &Session,
+        key: &Key,
+    ) -> Result<Found, Trouble> {
+        let _moving = self.moving();
+        let object = find(module, session, key)?;
+        let copy = match self.copies {
+            Copies::None => None,
+            Copies::Reproved(_) => working_copy(session, object),
+        };
+        Ok(Found { object, copy })
+    }
+
+    /// Proves what was found.
+    ///
+    /// # Errors
+    /// `OtherKey` if it is another key; what the token says if it cannot sign with it.
     pub(super) fn open(
         &self,
         module: &Module,
         session: &Session,
         key: &Key,
+        found: Found,
     ) -> Result<Arc<Opened>, Trouble> {
-        let (object, copy) = {
-            let _moving = self.moving();
-            let object = find(module, session, key)?;
-            let copy = match self.copies {
-                Copies::None => None,
-                Copies::Reproved(_) => working_copy(session, object),
-            };
-            (object, copy)
-        };
+        let Found { object, copy } = found;
         let epoch = self.epoch.load(Ordering::SeqCst);
         prove(module, session, key, object)?;
         // A copy that is not the same key, or that the token will not sign with, is not used.
@@ -194,6 +212,20 @@ impl Keys {
             proved_in: AtomicU64::new(epoch),
             reprove_at: AtomicU64::new(reprove_at),
         }))
+    }
+
+    /// Makes the check value of a key once more.
+    ///
+    /// # Errors
+    /// As [`Keys::mac`].
+    pub(super) fn prove(
+        &self,
+        module: &Module,
+        session: &Session,
+        key: &Key,
+        opened: &Opened,
+    ) -> Result<(), Trouble> {
+        prove(module, session, key, opened.working()).map_err(stale)
     }
 
     /// Drops a key's handles; the next use opens it again.
@@ -299,7 +331,7 @@ const UNPOISONED: &str = "no holder of a lock on keys panics";
 
 /// A key that was proved and now cannot: its handle, its object or the login has changed under it.
 fn stale(trouble: Trouble) -> Trouble {
-    if trouble.class == Class::Key {
+    if matches!(trouble.class, Class::Key | Class::OtherKey) {
         trouble.judged(Class::Handle)
     } else {
         trouble
@@ -402,7 +434,7 @@ fn prove(
         return Ok(());
     }
     Err(Trouble::new(
-        Class::Key,
+        Class::OtherKey,
         format!(
             "the object with {} is another key: its check value differs",
             key.name()

@@ -42,7 +42,8 @@ pub fn measure(
     let reference = key.reference;
     keys.define(key).map_err(words)?;
     let key = keys.key(reference).expect("the key was defined just now");
-    let opened = keys.open(&module, &keeper, &key).map_err(words)?;
+    let found = keys.find(&module, &keeper, &key).map_err(words)?;
+    let opened = keys.open(&module, &keeper, &key, found).map_err(words)?;
     let mut mac = [0; MAX_MAC];
     let mut macs = 0;
     let began = Instant::now();

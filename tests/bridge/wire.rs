@@ -393,7 +393,7 @@ async fn a_key_whose_check_value_differs_makes_no_mac_and_others_do() {
         ..usual_key(2)
     });
     let fault = fault(host.mac(1, b"x"));
-    assert_eq!(fault.class(), FaultClass::Key);
+    assert_eq!(fault.class(), FaultClass::KeyDiffers);
     assert!(
         fault.reason.contains("its check value differs"),
         "{fault:?}"
