@@ -164,9 +164,19 @@ fn class(function: Function, code: RvError) -> Class {
             | Function::GetTokenInfo
     );
     let signing = matches!(function, Function::SignInit | Function::Sign);
+    // What every token can do: a token that says otherwise does not mean it.
+    let searching = matches!(
+        function,
+        Function::FindObjectsInit
+            | Function::FindObjects
+            | Function::FindObjectsFinal
+            | Function::GetAttributeValue
+            | Function::OpenSession
+            | Function::GetSessionInfo
+    );
     match code {
         // The message.
-        Ckr::DataInvalid | Ckr::DataLenRange => Class::Caller,
+        Ckr::DataInvalid | Ckr::DataLenRange if signing => Class::Caller,
         // We always give 64 bytes: tpm2-pkcs11 says this of a message that is too long.
         Ckr::BufferTooSmall if signing => Class::Caller,
 
@@ -176,8 +186,13 @@ fn class(function: Function, code: RvError) -> Class {
         | Ckr::KeyFunctionNotPermitted
         | Ckr::FunctionRejected
         | Ckr::ActionProhibited => Class::Key,
-        Ckr::MechanismInvalid if signing => Class::Key,
-        Ckr::MechanismInvalid | Ckr::FunctionNotSupported | Ckr::RandomNoRng => Class::Unsupported,
+        // On a key that was proved: the handle has changed its meaning, or the key never could.
+        Ckr::MechanismInvalid | Ckr::FunctionNotSupported if signing => Class::Key,
+        Ckr::MechanismInvalid | Ckr::FunctionNotSupported | Ckr::RandomNoRng
+            if !signing && !searching =>
+        {
+            Class::Unsupported
+        }
         Ckr::ObjectHandleInvalid | Ckr::KeyHandleInvalid | Ckr::KeyChanged | Ckr::KeyNeeded => {
             Class::Handle
         }
@@ -217,12 +232,16 @@ fn class(function: Function, code: RvError) -> Class {
         | Ckr::PinExpired
         | Ckr::PinLocked => Class::Pin,
 
-        // What only another setting cures.
+        // What only another setting cures; later than at the start they make no sense.
         Ckr::CantLock
         | Ckr::NeedToCreateThreads
         | Ckr::LibraryLoadFailed
-        | Ckr::FipsSelfTestFailed
-        | Ckr::CryptokiAlreadyInitialized => Class::Configuration,
+        | Ckr::CryptokiAlreadyInitialized
+            if starting =>
+        {
+            Class::Configuration
+        }
+        Ckr::FipsSelfTestFailed => Class::Generation,
 
         Ckr::ArgumentsBad
         | Ckr::MechanismParamInvalid

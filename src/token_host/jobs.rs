@@ -350,6 +350,13 @@ impl Host {
                 }
             });
         }
+        #[cfg(feature = "drill-unbound-handles")]
+        if trouble.class == Class::Generation
+            && let Ok(fresh) = self.module.log_in_again()
+        {
+            *session = fresh;
+            return call(session);
+        }
         // After CKR_BUFFER_TOO_SMALL the operation stays active (PKCS#11 v3.1 §5.2), and most
         // modules can only be rid of it by closing the session.
         if trouble.class == Class::Caller

@@ -9,6 +9,9 @@
 //! thread that takes jobs from the socket itself, so that there is no hand-over on the way of a
 //! MAC; one thread watches the socket and ends the process at once when the front is gone.
 
+#[cfg(all(feature = "drill-unbound-handles", not(debug_assertions)))]
+compile_error!("drill-unbound-handles makes MACs with wrong keys: it is for one drill alone");
+
 mod faults;
 mod jobs;
 mod keys;

@@ -42,6 +42,8 @@ pub(super) struct Module {
     login_required: bool,
     two_calls: Option<TwoCalls>,
     algorithms: Vec<MacAlgorithm>,
+    #[cfg(feature = "drill-unbound-handles")]
+    pin_file: String,
 }
 
 impl Module {
@@ -88,6 +90,8 @@ impl Module {
             login_required: found.login_required,
             two_calls: None,
             algorithms: Vec::new(),
+            #[cfg(feature = "drill-unbound-handles")]
+            pin_file: settings.pin_file.clone(),
         };
         Ok((module, found))
     }
@@ -121,6 +125,19 @@ impl Module {
             .filter(|algorithm| listed.contains(&mechanism(*algorithm).mechanism_type()))
             .collect();
         Ok(keeper)
+    }
+
+    /// What naive clients do when their sessions are gone, and what a drill must catch.
+    #[cfg(feature = "drill-unbound-handles")]
+    pub(super) fn log_in_again(&self) -> Result<Session, Trouble> {
+        let session = self.open_session()?;
+        let pin = read_pin(Path::new(&self.pin_file))?;
+        match session.login(UserType::User, Some(&pin)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, Function::Login)) => {
+                Ok(session)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// One more session.

@@ -19,6 +19,11 @@ pub(crate) fn code(text: &str) -> Option<CK_RV> {
     named.map(|(_, code)| *code)
 }
 
+/// Every name that there is, CKR_OK first.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CODES.iter().map(|(name, _)| *name)
+}
+
 /// The name of a code, or its number.
 pub(crate) fn name(code: CK_RV) -> Cow<'static, str> {
     let named = CODES.iter().find(|(_, value)| *value == code);

@@ -25,6 +25,7 @@ mod world;
 
 use cryptoki_sys::{CK_FUNCTION_LIST, CK_RV, CKR_ARGUMENTS_BAD, CKR_GENERAL_ERROR, CKR_OK};
 
+pub use crate::codes::names as names_of_codes;
 use crate::token::FaultToken;
 
 /// PKCS#11's way in: writes where the function list is.

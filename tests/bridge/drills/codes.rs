@@ -1,0 +1,136 @@
+//! Every return code of the standard, once from each of the two functions of a MAC.
+
+use std::fs;
+
+use super::*;
+
+/// Codes that are about the caller's message: that one call is refused, and nothing else happens.
+const MESSAGE: [&str; 3] = [
+    "CKR_DATA_INVALID",
+    "CKR_DATA_LEN_RANGE",
+    "CKR_BUFFER_TOO_SMALL",
+];
+
+/// After these nobody tries again by himself.
+const PIN: [&str; 5] = [
+    "CKR_PIN_INCORRECT",
+    "CKR_PIN_INVALID",
+    "CKR_PIN_LEN_RANGE",
+    "CKR_PIN_EXPIRED",
+    "CKR_PIN_LOCKED",
+];
+
+#[tokio::test]
+async fn every_code_once_costs_no_call_but_those_about_the_message() {
+    let drill = Drill::start("").await;
+    let load = drill.load().await;
+    let mut healed = Vec::new();
+    for function in ["C_SignInit", "C_Sign"] {
+        for code in fault_token::names_of_codes().chain(["0x80000001", "0x7ffffff0"]) {
+            if code == "CKR_OK" || PIN.contains(&code) {
+                continue;
+            }
+            let before = refused(&load);
+            happens_once(&drill, function, code).await;
+            healed.push(load.goes_on(much(10)).await);
+            let now = refused(&load) - before;
+            let about_the_message = MESSAGE.contains(&code);
+            assert!(
+                now <= u64::from(about_the_message),
+                "{function} {code}: {:?}\n{}",
+                load.failed(),
+                drill.server.log()
+            );
+        }
+    }
+    let failed = load
+        .end("every code of C_SignInit and C_Sign", &healed)
+        .await;
+    only(&failed, "InvalidArgument VALIDATION");
+}
+
+/// A token that refuses the PIN in the middle of its service is not asked again with it: the other
+/// host goes on, and a person decides.
+#[tokio::test]
+async fn codes_about_the_pin_end_one_host_and_wait_for_a_person() {
+    let drill = Drill::start("").await;
+    let load = drill.load().await;
+    let mut healed = Vec::new();
+    for code in PIN {
+        let (degraded, up, logins) = (
+            drill.logged("the token is degraded"),
+            drill.logged("the token is up"),
+            drill.token().asked("C_Login"),
+        );
+        happens_once(&drill, "C_Sign", code).await;
+        drill.until_logged("the token is degraded", degraded).await;
+        healed.push(load.goes_on(much(10)).await);
+        assert_eq!(
+            drill.token().asked("C_Login"),
+            logins,
+            "{code}: tried again"
+        );
+        let unlock = ["token", "unlock", "primary", "--config", "hsmac.toml"];
+        let output = drill.token().token.hsmac(&unlock);
+        assert!(output.status.success(), "{output:?}");
+        drill.until_logged("the token is up", up).await;
+    }
+    load.end_without_failure(&drill, "every code about the PIN", &healed)
+        .await;
+}
+
+/// At the start a code may end it, but what the token is well again for, it serves.
+#[tokio::test]
+async fn every_code_once_at_the_start_heals() {
+    let functions: &[&str] = if long() {
+        &[
+            "C_Initialize",
+            "C_GetSlotList",
+            "C_GetTokenInfo",
+            "C_OpenSession",
+            "C_FindObjectsInit",
+            "C_FindObjects",
+            "C_GetAttributeValue",
+            "C_GetMechanismList",
+        ]
+    } else {
+        &["C_Initialize", "C_FindObjects"]
+    };
+    let drill = Drill::start("").await;
+    let load = drill.load().await;
+    let mut healed = Vec::new();
+    for function in functions {
+        for code in fault_token::names_of_codes() {
+            if code == "CKR_OK" || PIN.contains(&code) {
+                continue;
+            }
+            let word = format!("{function}-{code}");
+            drill.rules(&format!(
+                "return {function} {code} once {word}\nsessions lost {word}"
+            ));
+            healed.push(load.goes_on(much(10)).await);
+        }
+    }
+    drill.rules("");
+    load.goes_on(100).await;
+    let failed = load.end("every code at a host's start", &healed).await;
+    only(&failed, "Unavailable KEY_UNAVAILABLE");
+}
+
+fn refused(load: &Load) -> u64 {
+    load.failed().values().sum()
+}
+
+/// Waits until the module has returned the code.
+async fn happens_once(drill: &Drill, function: &str, code: &str) {
+    let log = drill.token().token.path("fault.log");
+    let from = fs::metadata(&log).unwrap().len();
+    drill.rules(&format!("return {function} {code} once {function}-{code}"));
+    let line = format!(" {function} {code}\n");
+    until(code, || {
+        let log = fs::read(&log).unwrap();
+        let new = String::from_utf8_lossy(&log[usize::try_from(from).unwrap()..]).into_owned();
+        new.contains(&line).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,379 @@
+//! The token misbehaves under a steady load of checked MACs; each drill prints what callers saw and
+//! how long healing took. `TEST_LONG` makes them long; `TEST_DRILLS` names a file that gets a line
+//! for each.
+//!
+//! Callers set no time limit of their own: what they get by the deadline the server gives them.
+
+mod codes;
+mod groups;
+mod tokens;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+
+use crate::support::{
+    KEY, KEY_ID, LIMIT, Server, Token, declare, hmac_sha256, long, request, said, until,
+};
+
+const OTHER_ID: &str = "00000000-0000-4000-8000-00000000000b";
+const OTHER_KEY: [u8; 32] = *b"another key, also of 32 bytes...";
+/// The deadline of every call of the load; the server's default deadline is set to it.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// What a busy machine may add before an answer that was sent in time is seen here.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A fault token, which wraps the module under test, with two keys in it.
+struct Member {
+    name: &'static str,
+    token: Token,
+}
+
+impl Member {
+    fn new(name: &'static str) -> Self {
+        let token = Token::with_key();
+        token.import("other", "02", &OTHER_KEY);
+        Self { name, token }
+    }
+
+    /// `[token.NAME]` of the configuration.
+    fn section(&self, settings: &str) -> String {
+        let module = std::env::current_exe()
+            .unwrap()
+            .with_file_name("libfault_token.so");
+        assert!(module.exists(), "{} is not built", module.display());
+        let path = |name| self.token.path(name).display().to_string();
+        format!(
+            r#"
+[token.{}]
+uri = "pkcs11:token={}?module-path={}"
+pin_file = "{}"
+sessions = 1
+env = {{ SOFTHSM2_CONF = "{}", FAULT_TOKEN_MODULE = "{}", FAULT_TOKEN_CONTROL = "{}", FAULT_TOKEN_LOG = "{}" }}
+{settings}
+"#,
+            self.name,
+            crate::support::TOKEN,
+            module.display(),
+            path("pin"),
+            path("softhsm2.conf"),
+            self.token.module().display(),
+            path("control"),
+            path("fault.log"),
+        )
+    }
+
+    /// Replaces the rules of the fault token.
+    fn rules(&self, rules: &str) {
+        let new = self.token.path("control.new");
+        fs::write(&new, format!("{rules}\n")).unwrap();
+        fs::rename(new, self.token.path("control")).unwrap();
+    }
+
+    /// Pulls the token: its folder is not there any more.
+    fn pull(&self) {
+        fs::rename(self.token.path("tokens"), self.token.path("pulled")).unwrap();
+        fs::create_dir(self.token.path("tokens")).unwrap();
+    }
+
+    /// Puts it back.
+    fn plug(&self) {
+        fs::remove_dir(self.token.path("tokens")).unwrap();
+        fs::rename(self.token.path("pulled"), self.token.path("tokens")).unwrap();
+    }
+
+    /// How often the module was asked for this function.
+    fn asked(&self, function: &str) -> usize {
+        let log = fs::read_to_string(self.token.path("fault.log")).unwrap_or_default();
+        let word = format!(" {function} ");
+        log.lines().filter(|line| line.contains(&word)).count()
+    }
+}
+
+/// A bridge over one token, or over two that hold the same keys.
+struct Drill {
+    members: Vec<Member>,
+    server: Server,
+}
+
+impl Drill {
+    /// One token, two hosts with one session each, two keys, and these settings besides.
+    async fn start(settings: &str) -> Self {
+        let drill = Self::spawn(
+            vec![Member::new("primary")],
+            &format!("hosts = 2\n{settings}"),
+        );
+        drill.up(2).await
+    }
+
+    /// Two tokens of one group, one host each.
+    async fn pair(settings: &str) -> Self {
+        let members = vec![Member::new("first"), Member::new("second")];
+        let settings = format!("group = \"twins\"\nhosts = 1\n{settings}");
+        Self::spawn(members, &settings).up(2).await
+    }
+
+    /// Starts the server and waits for nothing.
+    fn spawn(members: Vec<Member>, settings: &str) -> Self {
+        let keys = declare(KEY_ID, "mac", "HMAC_256", "alias/test")
+            + &declare(OTHER_ID, "other", "HMAC_256", "alias/other");
+        Self::spawn_with(members, settings, &keys)
+    }
+
+    fn spawn_with(members: Vec<Member>, settings: &str, keys: &str) -> Self {
+        let usual = members[0].token.config();
+        let (head, _) = usual.split_once("[token.primary]").unwrap();
+        let head = head.replace(
+            "reflection = true",
+            &format!("default_deadline = \"{}ms\"", DEADLINE.as_millis()),
+        );
+        let tokens: String = members
+            .iter()
+            .map(|member| member.section(settings))
+            .collect();
+        let server = members[0].token.spawn(&format!("{head}{tokens}{keys}"));
+        Self { members, server }
+    }
+
+    /// Waits until so many hosts serve.
+    async fn up(mut self, hosts: usize) -> Self {
+        self.server.until_log("listening").await;
+        self.server.serving(hosts).await;
+        self
+    }
+
+    /// The only token, or the first of two.
+    fn token(&self) -> &Member {
+        &self.members[0]
+    }
+
+    fn rules(&self, rules: &str) {
+        self.token().rules(rules);
+    }
+
+    async fn load(&self) -> Load {
+        Load::start(&self.server).await
+    }
+
+    /// How often the log has these words.
+    fn logged(&self, words: &str) -> usize {
+        self.server.log().matches(words).count()
+    }
+
+    /// Waits until the log has these words once more than `before`.
+    async fn until_logged(&self, words: &str, before: usize) {
+        let began = Instant::now();
+        while self.logged(words) <= before {
+            let log = self.server.log();
+            assert!(
+                began.elapsed() < LIMIT,
+                "the log has no more {words:?}:\n{log}"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Callers that check every MAC, with both keys in turn.
+struct Load {
+    began: Instant,
+    ended: Arc<AtomicBool>,
+    seen: Arc<Seen>,
+    callers: JoinSet<()>,
+}
+
+/// What the callers of a load have seen.
+#[derive(Default)]
+struct Seen {
+    made: AtomicU64,
+    wrong: AtomicU64,
+    failed: Mutex<BTreeMap<String, u64>>,
+    slowest_us: AtomicU64,
+}
+
+impl Load {
+    async fn start(server: &Server) -> Self {
+        let load = Self::begin(server).await;
+        load.goes_on(200).await;
+        load
+    }
+
+    /// The same, without waiting for the first MACs.
+    async fn begin(server: &Server) -> Self {
+        let mut load = Self {
+            began: Instant::now(),
+            ended: Arc::default(),
+            seen: Arc::default(),
+            callers: JoinSet::new(),
+        };
+        for caller in 0..16_u64 {
+            let mut client = server.mac().await;
+            let (ended, seen) = (Arc::clone(&load.ended), Arc::clone(&load.seen));
+            load.callers.spawn(async move {
+                let mut number = caller << 32;
+                while !ended.load(Ordering::Relaxed) {
+                    number += 1;
+                    let message = number.to_be_bytes();
+                    let mut request = request(&message);
+                    let other = number % 2 == 1;
+                    if other {
+                        request.key_id = OTHER_ID.into();
+                    }
+                    let began = Instant::now();
+                    match client.generate_mac(request).await {
+                        Ok(answer) => {
+                            let key = if other { &OTHER_KEY } else { &KEY };
+                            let mac = answer.into_inner().mac;
+                            let right = mac == hmac_sha256(key, &message);
+                            let count = if right { &seen.made } else { &seen.wrong };
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(status) => {
+                            *seen
+                                .failed
+                                .lock()
+                                .unwrap()
+                                .entry(said(&status))
+                                .or_default() += 1;
+                            // A caller that is refused at once does not come back at once.
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                    let took = u64::try_from(began.elapsed().as_micros()).unwrap();
+                    seen.slowest_us.fetch_max(took, Ordering::Relaxed);
+                }
+            });
+        }
+        load
+    }
+
+    /// Waits for so many more good MACs; how long that took is the time to heal.
+    async fn goes_on(&self, more: u64) -> Duration {
+        let (before, began) = (self.made(), Instant::now());
+        let goal = before + more;
+        let limit = Duration::from_secs(60) + Duration::from_millis(more);
+        while self.made() < goal {
+            assert!(
+                began.elapsed() < limit,
+                "{} MACs in {limit:?}; failed: {:?}",
+                self.made() - before,
+                self.failed()
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        began.elapsed()
+    }
+
+    fn made(&self) -> u64 {
+        self.seen.made.load(Ordering::Relaxed)
+    }
+
+    fn wrong(&self) -> u64 {
+        self.seen.wrong.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self) -> BTreeMap<String, u64> {
+        self.seen.failed.lock().unwrap().clone()
+    }
+
+    /// Ends the load and writes its line; gives the calls that failed, by what they said.
+    async fn end(mut self, drill: &str, healed: &[Duration]) -> BTreeMap<String, u64> {
+        self.ended.store(true, Ordering::Relaxed);
+        while let Some(caller) = self.callers.join_next().await {
+            caller.unwrap();
+        }
+        assert_eq!(self.wrong(), 0, "wrong MACs");
+        let failed = self.failed();
+        let slowest = Duration::from_micros(self.seen.slowest_us.load(Ordering::Relaxed));
+        assert!(
+            slowest < DEADLINE + SLACK,
+            "an answer came {slowest:?} after its call"
+        );
+        let (healed, others) = (heal_times(healed), failed.values().sum::<u64>());
+        let line = format!(
+            "{drill}\t{} MACs right, 0 wrong, {others} refused\t{healed}\tslowest answer {slowest:.1?}\t{:.0?}",
+            self.made(),
+            self.began.elapsed(),
+        );
+        println!("{line}\n  refused: {failed:?}");
+        if let Some(file) = std::env::var_os("TEST_DRILLS") {
+            let mut file = fs::File::options()
+                .create(true)
+                .append(true)
+                .open(file)
+                .unwrap();
+            writeln!(file, "{line}").unwrap();
+        }
+        failed
+    }
+
+    /// The same for a drill that may cost no call.
+    async fn end_without_failure(self, drill: &Drill, what: &str, healed: &[Duration]) {
+        let failed = self.end(what, healed).await;
+        assert_eq!(failed, BTreeMap::new(), "{}", drill.server.log());
+    }
+}
+
+/// Times to heal, in words: median and maximum.
+fn heal_times(healed: &[Duration]) -> String {
+    let mut healed = healed.to_vec();
+    healed.sort_unstable();
+    match healed[..] {
+        [] => "nothing to heal".into(),
+        [one] => format!("healed in {one:.1?}"),
+        _ => format!(
+            "healed {} times, median {:.1?}, at most {:.1?}",
+            healed.len(),
+            healed[healed.len() / 2],
+            healed[healed.len() - 1]
+        ),
+    }
+}
+
+/// A number for CI, and so many times as much for `--long`.
+fn much(number: u64) -> u64 {
+    if long() { number * 100 } else { number }
+}
+
+/// All calls that failed said this.
+fn only(failed: &BTreeMap<String, u64>, words: &str) {
+    let strange: Vec<_> = failed
+        .keys()
+        .filter(|said| !said.starts_with(words))
+        .collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+/// What a process takes, so that growth is seen.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    kib: u64,
+    threads: u64,
+    descriptors: usize,
+}
+
+impl Usage {
+    fn of(process: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let descriptors = fs::read_dir(Path::new("/proc").join(process.to_string()).join("fd"));
+        Self {
+            kib: field("VmRSS:"),
+            threads: field("Threads:"),
+            descriptors: descriptors.unwrap().count(),
+        }
+    }
+}
