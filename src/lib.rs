@@ -31,6 +31,7 @@
 //! | [`front`] | what the network sees: connections, gRPC, errors on the wire |
 //! | [`kms`] | the operations, in KMS's order of checks |
 //! | [`token`] | hosts, queue, PIN care: the front's view of a token |
+//! | [`store`] | the catalogue: named records with revisions |
 //! | [`token_host`] | the child process; the only room that knows PKCS#11 |
 //! | [`wire`] | framing and board, shared by both ends of a host's socket |
 //! | [`model`], [`error`], [`proto`] | nouns and rules; faults; generated code |
@@ -43,6 +44,7 @@ pub mod front;
 pub mod kms;
 pub mod model;
 pub mod proto;
+pub mod store;
 pub mod telemetry;
 pub mod token;
 pub mod token_host;
