@@ -102,10 +102,6 @@ impl History {
     }
 
     /// Forgets everything up to `revision`: whoever watches must list again.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for engines whose disk can fail")
-    )]
     pub(super) fn begin_anew(&self, revision: Revision) {
         let mut past = self.lock();
         past.forgotten = revision;

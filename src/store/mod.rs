@@ -19,6 +19,9 @@ mod change;
 mod history;
 mod memory;
 mod name;
+mod restored;
+mod settings;
+mod sqlite;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +31,9 @@ pub use self::{
     change::{Change, Expect},
     history::{Changes, Committed},
     name::{Name, Prefix},
+    restored::Restored,
+    settings::{Settings, Sqlite as SqliteSettings},
+    sqlite::{Examination, backup, check, confirm, restore},
 };
 
 /// A point in the life of the whole store; 0 is before the first change.
@@ -97,17 +103,41 @@ pub enum WatchFault {
     Store(#[from] Fault),
 }
 
+/// Why a store does not open.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum OpenFault {
+    /// Waiting does not cure it: no folder, no catalogue, damaged, of a newer version, in use by
+    /// another process.
+    #[error("{0}")]
+    Configuration(String),
+    /// The disk refuses; it may do better later.
+    #[error("{0}")]
+    Away(String),
+}
+
 /// The records. Cheap to clone; all clones are one store.
 #[derive(Clone, Debug)]
 pub enum Store {
     /// In memory: for tests, and for `dev` without a file. Gone with the process.
     Memory(memory::Memory),
+    /// In a file of SQLite's.
+    Sqlite(sqlite::Sqlite),
 }
 
 impl Store {
     /// An empty store in memory.
     pub fn memory() -> Self {
         Self::Memory(memory::Memory::default())
+    }
+
+    /// Opens the catalogue that the settings name, and makes it if there is none. No other process
+    /// can have it open until this store is closed, or dropped with all its clones. Works at the
+    /// disk: not for a thread that serves.
+    ///
+    /// # Errors
+    /// [`OpenFault`]; its text names the file.
+    pub fn open(settings: &Settings) -> Result<Self, OpenFault> {
+        sqlite::Sqlite::open(&settings.sqlite).map(Self::Sqlite)
     }
 
     /// The record of that name, as the last change that was answered left it, or a later one.
@@ -117,6 +147,7 @@ impl Store {
     pub async fn read(&self, name: &Name) -> Result<Option<Record>, Fault> {
         match self {
             Self::Memory(memory) => memory.read(name),
+            Self::Sqlite(sqlite) => sqlite.read(name).await,
         }
     }
 
@@ -134,6 +165,7 @@ impl Store {
     ) -> Result<Vec<Record>, Fault> {
         match self {
             Self::Memory(memory) => memory.list(under, after, limit),
+            Self::Sqlite(sqlite) => sqlite.list(under, after, limit).await,
         }
     }
 
@@ -146,6 +178,7 @@ impl Store {
     pub async fn commit(&self, change: Change) -> Result<Revision, CommitFault> {
         match self {
             Self::Memory(memory) => memory.commit(change),
+            Self::Sqlite(sqlite) => sqlite.commit(change).await,
         }
     }
 
@@ -156,6 +189,7 @@ impl Store {
     pub async fn watch(&self, from: Revision) -> Result<Changes, WatchFault> {
         match self {
             Self::Memory(memory) => memory.watch(from),
+            Self::Sqlite(sqlite) => sqlite.watch(from),
         }
     }
 
@@ -166,14 +200,31 @@ impl Store {
     pub async fn revision(&self) -> Result<Revision, Fault> {
         match self {
             Self::Memory(memory) => memory.revision(),
+            Self::Sqlite(sqlite) => sqlite.revision().await,
         }
     }
 
+    /// Whether the catalogue was restored from a backup and nobody has confirmed it yet: then keys
+    /// are not to serve, and deletions that are due are to wait. It is an ordinary record,
+    /// [`Restored::NAME`], and the watch tells it.
+    ///
+    /// # Errors
+    /// [`Fault`]
+    pub async fn restored(&self) -> Result<Option<Restored>, Fault> {
+        Ok(self
+            .read(&Restored::name())
+            .await?
+            .as_ref()
+            .map(Restored::of))
+    }
+
     /// Ends the store for all its clones: changes that were begun are made and answered, later calls
-    /// and watchers get [`Fault::Closed`]. A second call does nothing.
+    /// and watchers get [`Fault::Closed`]. When it returns, everything is in the file and another
+    /// process may have it. A second call does nothing.
     pub async fn close(&self) {
         match self {
             Self::Memory(memory) => memory.close(),
+            Self::Sqlite(sqlite) => sqlite.close().await,
         }
     }
 }

@@ -1,0 +1,20 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// `[store]`: where the catalogue is. Without it there are declared keys only.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `[store.sqlite]`: a file of this machine.
+    pub sqlite: Sqlite,
+}
+
+/// `[store.sqlite]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sqlite {
+    /// The file, on a local disk, in a folder that exists and that hsmac alone may write. The first
+    /// start makes it; `-wal`, `-shm` and `.lock` files stand beside it.
+    pub path: PathBuf,
+}

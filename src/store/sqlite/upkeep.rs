@@ -1,0 +1,260 @@
+//! What an operator does with a catalogue: look at it, copy it while it is used, bring a copy back.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{
+    place::{self, Place, RESTORING, beside, disk, fault},
+    rows, schema,
+};
+use crate::store::{Change, Expect, OpenFault, Restored, Revision, Settings};
+
+/// What is in a catalogue.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Examination {
+    /// Its file.
+    pub path: PathBuf,
+    /// The version of its schema.
+    pub version: usize,
+    /// Its last revision.
+    pub revision: Revision,
+    /// How many records of each kind; a kind is the name's first part.
+    pub kinds: Vec<(String, u64)>,
+    /// Whether it was restored and not confirmed yet.
+    pub restored: Option<Restored>,
+    /// The process that has it open: its ID, or 0 if that is not known.
+    pub used_by: Option<u32>,
+}
+
+/// Examines the catalogue page by page and record by record; writes nothing, and does not disturb
+/// a process that uses it.
+///
+/// # Errors
+/// [`OpenFault`]: it is not there, damaged, something else, or of a newer version.
+pub fn check(settings: &Settings) -> Result<Examination, OpenFault> {
+    let database = existing(&settings.sqlite.path)?;
+    let connection = place::open_to_read(&database)?;
+    // Beyond the quick check of every opening.
+    let verdict: String = connection
+        .query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))
+        .map_err(|error| fault(&database, &error))?;
+    if verdict != "ok" {
+        return Err(schema::damaged(&database.display().to_string(), &verdict));
+    }
+    examine(&connection, &database)
+}
+
+/// Copies the catalogue, as it is at one moment, to a new file that its owner alone can read; a
+/// process may use it meanwhile. The copy has been examined and synced when this returns.
+///
+/// # Errors
+/// [`OpenFault`]: the catalogue cannot be read, `to` is there already or cannot be written. Then
+/// there is no `to`.
+pub fn backup(settings: &Settings, to: &Path) -> Result<Examination, OpenFault> {
+    let database = existing(&settings.sqlite.path)?;
+    let connection = place::open_to_read(&database)?;
+    // The name is taken before the work, so that nobody's file is written over.
+    place::private(to).map_err(|error| disk(to, &error))?;
+    let partial = beside(to, ".partial");
+    let copied = copy_out(&connection, &partial)
+        .and_then(|()| fs::rename(&partial, to).map_err(|error| disk(to, &error)))
+        .and_then(|()| place::sync_folder(to).map_err(|error| disk(to, &error)))
+        .and_then(|()| examine(&place::open_to_read(to)?, to));
+    if copied.is_err() {
+        for file in [partial.as_path(), to] {
+            // What went wrong is told; a file that is left says so by its name or by being empty.
+            let _ = place::remove(file);
+        }
+    }
+    copied
+}
+
+/// Puts a backup in the catalogue's place, marked as restored; the catalogue that was there is kept
+/// beside it, under the name that is returned.
+///
+/// # Errors
+/// [`OpenFault`]: a process has the catalogue open; `from` is no undamaged catalogue of this version
+/// or an older one; the disk refuses. Until the last step the old catalogue is there, and after a
+/// crash between the last steps no hsmac opens either before the restore was repeated.
+pub fn restore(
+    settings: &Settings,
+    from: &Path,
+) -> Result<(Examination, Option<PathBuf>), OpenFault> {
+    let place = Place::take(&settings.sqlite.path)?;
+    let database = &place.database;
+    let old = (database.exists()).then(|| last_revision(database));
+
+    let new = beside(database, ".restore-new");
+    copy_in(from, &new)?;
+    let connection = place::open(&new)?;
+    let restored = Restored::now();
+    // Revisions never go back: what was told of the old catalogue is not mistaken for this one's.
+    mark(&connection, restored, old.flatten().unwrap_or_default())
+        .map_err(|error| fault(&new, &error))?;
+    let examination = Examination {
+        path: database.clone(),
+        ..examine(&connection, &new)?
+    };
+    let decided = beside(database, RESTORING);
+    place::put_in_place(connection, &new, &decided)?;
+
+    // From here to the end no hsmac opens the catalogue.
+    let kept = keep(database, restored).map_err(|error| disk(database, &error))?;
+    fs::rename(&decided, database).map_err(|error| disk(database, &error))?;
+    place::sync_folder(database).map_err(|error| disk(database, &error))?;
+    Ok((examination, kept))
+}
+
+/// Takes away the mark of a restore: keys serve again as the backup has them. None: there was no
+/// mark.
+///
+/// # Errors
+/// [`OpenFault`]: a process has the catalogue open, or it cannot be opened.
+pub fn confirm(settings: &Settings) -> Result<Option<Restored>, OpenFault> {
+    let path = existing(&settings.sqlite.path)?;
+    let place = Place::take(&path)?;
+    let connection = place.open()?;
+    let mark = read_mark(&connection, &path)?;
+    if mark.is_some() {
+        let change = Change::new().delete(Restored::name(), Expect::Any);
+        write(&connection, change, Revision::default()).map_err(|error| fault(&path, &error))?;
+    }
+    connection
+        .close()
+        .map_err(|(_, error)| fault(&path, &error))?;
+    Ok(mark)
+}
+
+fn existing(path: &Path) -> Result<PathBuf, OpenFault> {
+    let database = place::real(path)?;
+    if beside(&database, RESTORING).exists() {
+        return Err(place::cut_off(&database));
+    }
+    if !database.exists() {
+        return Err(OpenFault::Configuration(format!(
+            "{}: there is no catalogue yet; hsmac serve makes it",
+            database.display()
+        )));
+    }
+    Ok(database)
+}
+
+fn examine(connection: &Connection, path: &Path) -> Result<Examination, OpenFault> {
+    let sqlite = |error: rusqlite::Error| fault(path, &error);
+    let restored = read_mark(connection, path)?;
+    let kinds = connection
+        .prepare(
+            "SELECT substr(name, 1, instr(name || '/', '/') - 1) AS kind, count(*) FROM record
+             GROUP BY kind ORDER BY kind",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+        .map_err(sqlite)?;
+    Ok(Examination {
+        path: path.to_owned(),
+        version: schema::found_version(connection).map_err(sqlite)?,
+        revision: rows::revision(connection).map_err(sqlite)?,
+        kinds,
+        restored,
+        used_by: place::user_of(path),
+    })
+}
+
+fn read_mark(connection: &Connection, path: &Path) -> Result<Option<Restored>, OpenFault> {
+    let record = rows::read(connection, &Restored::name());
+    match record {
+        Ok(record) => Ok(record.as_ref().map(Restored::of)),
+        Err(fault) => Err(schema::damaged(&path.display().to_string(), &fault)),
+    }
+}
+
+/// One read transaction of SQLite's, whatever is written meanwhile.
+fn copy_out(connection: &Connection, partial: &Path) -> Result<(), OpenFault> {
+    place::private(partial).map_err(|error| disk(partial, &error))?;
+    let Some(name) = partial.to_str() else {
+        return Err(OpenFault::Configuration(format!(
+            "{} is no UTF-8",
+            partial.display()
+        )));
+    };
+    connection
+        .execute("VACUUM INTO ?1", [name])
+        .map_err(|error| fault(partial, &error))?;
+    place::sync(partial).map_err(|error| disk(partial, &error))
+}
+
+/// Copies a backup beside the catalogue; also a plain copy of a catalogue's files, with its log.
+fn copy_in(from: &Path, new: &Path) -> Result<(), OpenFault> {
+    schema::look(from)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let (from, new) = (beside(from, suffix), beside(new, suffix));
+        // Left by a restore that was cut off.
+        place::remove(&new).map_err(|error| disk(&new, &error))?;
+        if suffix == "-shm" || (!suffix.is_empty() && !from.exists()) {
+            continue;
+        }
+        place::private(&new).map_err(|error| disk(&new, &error))?;
+        let copied = File::open(&from).and_then(|mut source| {
+            let mut target = File::options().write(true).open(&new)?;
+            io::copy(&mut source, &mut target)
+        });
+        copied.map_err(|error| disk(&new, &error))?;
+    }
+    Ok(())
+}
+
+fn last_revision(database: &Path) -> Option<Revision> {
+    let connection = place::open_to_read(database).ok()?;
+    let revision = rows::revision(&connection).ok()?;
+    drop(connection);
+    // It is undamaged: what is in its log goes into the file that is kept.
+    if let Ok(connection) = place::connect(database) {
+        let _ = connection.close();
+    }
+    Some(revision)
+}
+
+fn mark(connection: &Connection, restored: Restored, old: Revision) -> rusqlite::Result<()> {
+    let change = Change::new().put(Restored::name(), restored.value(), Expect::Any);
+    write(connection, change, old)
+}
+
+/// Makes a change outside of a store, as a revision after `least`.
+fn write(connection: &Connection, change: Change, least: Revision) -> rusqlite::Result<()> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let last = rows::revision(connection)?.max(least);
+    // Nothing is expected of any record, so nothing can be stale.
+    let _ = rows::apply(&transaction, change, last)?;
+    transaction.commit()
+}
+
+/// Gives the catalogue that is there, and its log if it has one, another name.
+fn keep(database: &Path, restored: Restored) -> io::Result<Option<PathBuf>> {
+    let time: String = restored
+        .to_string()
+        .chars()
+        .filter(|letter| letter.is_ascii_alphanumeric())
+        .collect();
+    let mut name = beside(database, &format!(".before-restore-{time}"));
+    while name.exists() || beside(&name, "-wal").exists() {
+        name = beside(&name, "-again");
+    }
+    place::remove(&beside(database, "-shm"))?;
+    let mut kept = None;
+    for suffix in ["", "-wal"] {
+        let from = beside(database, suffix);
+        if from.exists() {
+            fs::rename(from, beside(&name, suffix))?;
+            kept = Some(name.clone());
+        }
+    }
+    Ok(kept)
+}

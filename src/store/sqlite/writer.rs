@@ -1,0 +1,297 @@
+//! The one thread that has the file: it answers in the order in which it is asked.
+
+use std::ops::ControlFlow;
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::sync::{
+    mpsc::{Receiver, error::TryRecvError},
+    oneshot,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    place::{self, Place},
+    rows,
+};
+use crate::store::{
+    Change, CommitFault, Committed, Fault, Name, OpenFault, Prefix, Record, Revision,
+    history::History,
+};
+
+/// Changes that share a transaction, at most.
+const TOGETHER: usize = 64;
+
+/// What the thread is asked.
+#[derive(Debug)]
+pub(super) enum Request {
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+    Commit {
+        change: Change,
+        reply: oneshot::Sender<Result<Revision, CommitFault>>,
+    },
+    List {
+        under: Prefix,
+        after: Option<Name>,
+        limit: usize,
+        reply: oneshot::Sender<Result<Vec<Record>, Fault>>,
+    },
+    Read {
+        name: Name,
+        reply: oneshot::Sender<Result<Option<Record>, Fault>>,
+    },
+    Revision {
+        reply: oneshot::Sender<Result<Revision, Fault>>,
+    },
+}
+
+type Waiting = (Change, oneshot::Sender<Result<Revision, CommitFault>>);
+
+pub(super) struct Writer {
+    /// None after a fault that left the connection in doubt: the next request opens it anew.
+    connection: Option<Connection>,
+    /// The revision of the last change that was told.
+    revision: Revision,
+    history: History,
+    /// Let go of last: until then no other process may have the file.
+    place: Place,
+}
+
+impl Writer {
+    pub(super) fn open(place: Place) -> Result<Self, OpenFault> {
+        let connection = place.open()?;
+        let revision =
+            rows::revision(&connection).map_err(|error| place::fault(&place.database, &error))?;
+        Ok(Self {
+            connection: Some(connection),
+            revision,
+            history: History::after(revision),
+            place,
+        })
+    }
+
+    pub(super) fn history(&self) -> History {
+        self.history.clone()
+    }
+
+    /// Answers until it is asked to close, or nobody can ask any more.
+    pub(super) fn serve(mut self, mut queue: Receiver<Request>) {
+        let mut next = None;
+        let last = loop {
+            let Some(request) = next.take().or_else(|| queue.blocking_recv()) else {
+                break None;
+            };
+            match request {
+                Request::Close { reply } => break Some(reply),
+                Request::Commit { change, reply } => {
+                    let mut group = vec![(change, reply)];
+                    while group.len() < TOGETHER && next.is_none() {
+                        match queue.try_recv() {
+                            Ok(Request::Commit { change, reply }) => group.push((change, reply)),
+                            Ok(other) => next = Some(other),
+                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                        }
+                    }
+                    self.commit(group);
+                }
+                // Nobody waits for the answer: then it is not needed.
+                Request::List {
+                    under,
+                    after,
+                    limit,
+                    reply,
+                } => {
+                    let list = |file: &_| rows::list(file, &under, after.as_ref(), limit);
+                    drop(reply.send(self.ready().and_then(list)));
+                }
+                Request::Read { name, reply } => {
+                    let read = |file: &_| rows::read(file, &name);
+                    drop(reply.send(self.ready().and_then(read)));
+                }
+                Request::Revision { reply } => {
+                    let revision = self.ready().map(|_| ());
+                    drop(reply.send(revision.map(|()| self.revision)));
+                }
+            }
+        };
+        self.close();
+        if let Some(reply) = last {
+            // Who asked may have gone; closed it is.
+            let _ = reply.send(());
+        }
+    }
+
+    fn close(self) {
+        self.history.close();
+        let Some(connection) = self.connection else {
+            return;
+        };
+        // The last connection that closes moves the log into the database and removes it.
+        if let Err((_, error)) = connection.close() {
+            warn!(%error, "the catalogue could not be closed in order; its log is read at the next start");
+        }
+    }
+
+    /// The connection; opened anew if the last fault took it.
+    fn ready(&mut self) -> Result<&Connection, Fault> {
+        if self.connection.is_none() {
+            let away = |fault: OpenFault| Fault::Away(fault.to_string());
+            let connection = self.place.open().map_err(away)?;
+            let revision = settled(&connection).map_err(|error| rows::fault(&error))?;
+            if revision != self.revision {
+                warn!(
+                    revision = revision.0,
+                    "a change in doubt was made after all"
+                );
+                self.revision = revision;
+                self.history.begin_anew(revision);
+            }
+            info!("the catalogue is open again");
+            self.connection = Some(connection);
+        }
+        Ok(self
+            .connection
+            .as_ref()
+            .expect("it was opened just now, if it was not open"))
+    }
+
+    /// Makes the changes in one transaction. If that fails, each by itself: one that is too big for
+    /// the disk must not take the others with it.
+    fn commit(&mut self, group: Vec<Waiting>) {
+        match self.attempt(&group) {
+            Ok(outcomes) => self.answer(group, outcomes),
+            Err(Failure::NotMade(_)) if group.len() > 1 => {
+                for one in group {
+                    self.commit(vec![one]);
+                }
+            }
+            Err(Failure::NotMade(fault) | Failure::Disk(fault)) => {
+                for (_, reply) in group {
+                    let _ = reply.send(Err(fault.clone().into()));
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, group: &[Waiting]) -> Result<Vec<Outcome>, Failure> {
+        let before = self.revision;
+        let connection = self.ready().map_err(Failure::Disk)?;
+        match together(connection, group, before) {
+            Ok(outcomes) => Ok(outcomes),
+            Err(Attempt::NotMade(error)) => {
+                // A transaction that cannot even be rolled back ends with its connection.
+                if !connection.is_autocommit() {
+                    self.connection = None;
+                }
+                warn!(%error, changes = group.len(), "the catalogue could not be written");
+                Err(Failure::NotMade(rows::fault(&error)))
+            }
+            Err(Attempt::InDoubt(error, outcomes)) => {
+                error!(%error, changes = group.len(), "the catalogue's disk failed while a change was made");
+                match self.made(&outcomes) {
+                    Some(true) => Ok(outcomes),
+                    Some(false) => Err(Failure::Disk(Fault::Away(error.to_string()))),
+                    None => Err(Failure::Disk(Fault::Unknown(error.to_string()))),
+                }
+            }
+        }
+    }
+
+    /// Opens the file anew, to see whether changes in doubt are in it; none: it does not open.
+    fn made(&mut self, outcomes: &[Outcome]) -> Option<bool> {
+        self.connection = None;
+        let connection = self.place.open().ok()?;
+        let found = settled(&connection).ok()?;
+        self.connection = Some(connection);
+        let wanted = outcomes.iter().rev().find_map(|outcome| match outcome {
+            Outcome::Made(committed) => Some(committed.revision),
+            Outcome::Stale(_) => None,
+        });
+        Some(wanted.is_some_and(|wanted| wanted == found))
+    }
+
+    /// What was made is durable now: watchers learn of it first, then those who asked.
+    fn answer(&mut self, group: Vec<Waiting>, outcomes: Vec<Outcome>) {
+        for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
+            let answer = match outcome {
+                Outcome::Made(committed) => {
+                    let revision = committed.revision;
+                    self.revision = revision;
+                    if !committed.is_empty() {
+                        self.history.tell(committed);
+                    }
+                    Ok(revision)
+                }
+                Outcome::Stale(name) => Err(CommitFault::Stale { name }),
+            };
+            // Made is made, even if nobody waits any more.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// What became of a change within a transaction.
+enum Outcome {
+    Made(Committed),
+    Stale(Name),
+}
+
+/// Why changes are answered with a fault.
+enum Failure {
+    /// The disk as it is: no use in trying each of them.
+    Disk(Fault),
+    /// Perhaps because of one of them.
+    NotMade(Fault),
+}
+
+/// Why a transaction was not made.
+enum Attempt {
+    NotMade(rusqlite::Error),
+    InDoubt(rusqlite::Error, Vec<Outcome>),
+}
+
+fn together(
+    connection: &Connection,
+    group: &[Waiting],
+    before: Revision,
+) -> Result<Vec<Outcome>, Attempt> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
+        .map_err(Attempt::NotMade)?;
+    let mut last = before;
+    let mut outcomes = Vec::with_capacity(group.len());
+    for (change, _) in group {
+        // Dropped on an error, the transaction rolls back.
+        let applied = rows::apply(&transaction, change.clone(), last).map_err(Attempt::NotMade)?;
+        outcomes.push(match applied {
+            ControlFlow::Continue(committed) => {
+                last = committed.revision;
+                Outcome::Made(committed)
+            }
+            ControlFlow::Break(name) => Outcome::Stale(name),
+        });
+    }
+    match transaction.commit() {
+        Ok(()) => Ok(outcomes),
+        // The log has no room for the record that ends a transaction: then it has none.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            Err(Attempt::NotMade(error))
+        }
+        // What was written may come to light when the log is read again.
+        Err(error) => Err(Attempt::InDoubt(error, outcomes)),
+    }
+}
+
+/// After a failed sync the kernel may call pages clean that never reached the disk. So all that the
+/// log has goes into the database, whose own sync counts, before anything is said about it.
+fn settled(connection: &Connection) -> rusqlite::Result<Revision> {
+    let busy: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+    if busy {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+            Some("the log cannot be emptied: another process reads it".into()),
+        ));
+    }
+    rows::revision(connection)
+}
