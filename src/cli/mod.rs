@@ -11,6 +11,7 @@ mod dev;
 mod kms;
 mod serve;
 mod stop;
+mod store;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -49,6 +50,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Stop> {
         Command::Bench(Bench::Token(arguments)) => bench_token::run(&arguments),
         Command::Bench(Bench::Grpc(arguments)) => bench_grpc::run(&arguments),
         Command::Token(Token::Unlock(arguments)) => token::unlock(&arguments),
+        Command::Store(Store::Check(arguments)) => store::check(&arguments),
+        Command::Store(Store::Backup(arguments)) => store::backup(&arguments),
+        Command::Store(Store::Restore(arguments)) => store::restore(&arguments),
+        Command::Store(Store::Confirm(arguments)) => store::confirm(&arguments),
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
         Command::TokenHost(arguments) => token_host::run(&arguments),
@@ -120,6 +125,10 @@ Examples:
     #[command(subcommand)]
     Token(Token),
 
+    /// Look after the catalogue: check it, copy it, bring a copy back.
+    #[command(subcommand)]
+    Store(Store),
+
     /// Print the completions of a shell.
     #[command(after_help = "\
 Example:
@@ -163,6 +172,54 @@ enum Token {
 Example:
   hsmac token unlock primary --config /etc/hsmac/hsmac.toml")]
     Unlock(token::UnlockArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Store {
+    /// Examine the catalogue, page by page and record by record.
+    ///
+    /// Says what is in it, which process uses it, and whether a restore waits to be confirmed. Writes
+    /// nothing and disturbs nobody, so it may run while hsmac serves. Ends with 0, 78 (damaged, of a
+    /// newer version, not a catalogue) or 69 (the disk refuses).
+    #[command(after_help = "\
+Example:
+  hsmac store check --config /etc/hsmac/hsmac.toml")]
+    Check(store::CheckArguments),
+
+    /// Copy the catalogue to a new file, while hsmac serves or not.
+    ///
+    /// The copy is the catalogue at one moment, examined and synced before this ends, mode 0600. A file
+    /// that is there already is not touched. Keys are not in it: they never leave the token, and the
+    /// token's own backup must be of the same time or later.
+    #[command(after_help = "\
+Example:
+  hsmac store backup /backup/catalogue-$(date +%F).db --config /etc/hsmac/hsmac.toml")]
+    Backup(store::BackupArguments),
+
+    /// Put a backup in the catalogue's place. hsmac must not be running.
+    ///
+    /// The catalogue that was there is kept beside it (….before-restore-TIME). What comes out of a
+    /// backup may be long out of date: keys that were disabled since would be enabled again, grants
+    /// that were revoked would be back. So hsmac opens it with every key disabled and holds deletions
+    /// that are due, until `hsmac store confirm`.
+    #[command(after_help = "\
+Example:
+  systemctl stop hsmac
+  hsmac store restore /backup/catalogue-2026-01-31.db --config /etc/hsmac/hsmac.toml
+  systemctl start hsmac       # look at the keys: none of them serves yet
+  systemctl stop hsmac
+  hsmac store confirm --config /etc/hsmac/hsmac.toml
+  systemctl start hsmac")]
+    Restore(store::RestoreArguments),
+
+    /// Let keys serve again after a restore. hsmac must not be running.
+    ///
+    /// From its next start on, keys are enabled or disabled as the backup has them, and deletions
+    /// whose time has come are carried out. Look first, with hsmac serving: `hsmac kms list-keys`.
+    #[command(after_help = "\
+Example:
+  hsmac store confirm --config /etc/hsmac/hsmac.toml")]
+    Confirm(store::ConfirmArguments),
 }
 
 /// Which configuration.

@@ -236,13 +236,16 @@ impl Layers {
         else {
             return false;
         };
-        let value = if field == "grpc" {
+        let table_with = |setting: &str| {
             ValueKind::Table(Map::from_iter([(
-                "listen".to_owned(),
+                setting.to_owned(),
                 Value::new(None, *text),
             )]))
-        } else {
-            (*text).into()
+        };
+        let value = match field {
+            "grpc" => table_with("listen"),
+            "sqlite" => table_with("path"),
+            _ => (*text).into(),
         };
         table.insert(field.to_owned(), Value::new(None, value));
         steps.push(Step::Key(field.to_owned()));
@@ -259,19 +262,21 @@ impl Layers {
 const SWITCHES: [&str; 4] = ["enabled", "read_write", "reflection", "working_copies"];
 
 /// Required settings, each with a value that can be read in its place.
-const STAND_INS: [(&str, &str); 8] = [
+const STAND_INS: [(&str, &str); 10] = [
     ("account", "000000000000"),
     ("grpc", "127.0.0.1:0"),
     ("key_id", "00000000-0000-0000-0000-000000000000"),
     ("key_spec", "HMAC_256"),
     ("listen", "127.0.0.1:0"),
     ("object", "pkcs11:object=none"),
+    ("path", "/none"),
     ("region", "none"),
+    ("sqlite", "/none"),
     ("uri", "pkcs11:token=none?module-path=/none"),
 ];
 
 /// What a misspelt variable may have meant; only for "did you mean".
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "HSMAC_ENDPOINT",
     "HSMAC__ACCOUNT",
     "HSMAC__DRAIN_TIMEOUT",
@@ -286,6 +291,7 @@ const VARIABLES: [&str; 14] = [
     "HSMAC__NEW_KEYS",
     "HSMAC__REGION",
     "HSMAC__STATE_DIR",
+    "HSMAC__STORE__SQLITE__PATH",
 ];
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -25,7 +25,7 @@ use self::{
     fault::Origins,
     layers::{Layers, Read},
 };
-use crate::{front, kms, model::AccountId, telemetry, token};
+use crate::{front, kms, model::AccountId, store, telemetry, token};
 
 /// All settings of `hsmac serve`.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +49,8 @@ pub struct Settings {
     /// `[token.NAME]`, by name.
     #[serde(default)]
     pub token: BTreeMap<String, token::Settings>,
+    /// `[store]`; without it there are declared keys only.
+    pub store: Option<store::Settings>,
     /// `[[key]]`
     #[serde(default)]
     pub key: Vec<kms::DeclaredKey>,
@@ -113,6 +115,9 @@ impl Settings {
                 .into();
         }
         self.state_dir = beside.join(&self.state_dir);
+        if let Some(store) = &mut self.store {
+            store.sqlite.path = beside.join(&store.sqlite.path);
+        }
         for (name, token) in &mut self.token {
             token.name.clone_from(name);
             token.uri.module_path = beside.join(&token.uri.module_path);

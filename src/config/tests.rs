@@ -163,13 +163,48 @@ fn what_comes_later_is_said_so() {
     let text = GOOD
         .replace("pin_file", "run_as = \"u\"\npin_file")
         .replace("key_spec", "policy_file = \"p\"\nkey_spec")
-        + "[aws]\n[admin]\n[grpc.tls]\n[store.sqlite]\n[[principal]]\n";
+        + "[aws]\n[admin]\n[grpc.tls]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n[[principal]]\n";
     let found = faults(&text);
     assert_eq!(found.len(), 7, "{found:#?}");
     for fault in found {
         assert!(
             fault.ends_with("this version of hsmac does not have it yet"),
             "{fault}"
+        );
+    }
+}
+
+#[test]
+fn the_catalogue_is_beside_the_file_and_a_wrong_one_is_told() {
+    let place = place(&format!("{GOOD}[store.sqlite]\npath = \"catalogue.db\"\n"));
+    let (settings, _) = place.load(&[], &[]).unwrap();
+    assert_eq!(
+        settings.store.unwrap().sqlite.path,
+        place.folder.path().join("catalogue.db")
+    );
+    let variable = [("HSMAC__STORE__SQLITE__PATH", "/var/lib/hsmac/c.db")];
+    let (settings, _) = place.load(&[], &variable).unwrap();
+    let path = settings.store.unwrap().sqlite.path;
+    assert_eq!(path, PathBuf::from("/var/lib/hsmac/c.db"));
+    for (text, expected) in [
+        ("[store]", "20: store.sqlite: required, but not set"),
+        (
+            "[store.sqlite]",
+            "20: store.sqlite.path: required, but not set",
+        ),
+        (
+            "[store.sqlite]\npaht = \"x\"\npath = \"x\"",
+            "21: store.sqlite.paht: no such setting; did you mean path?",
+        ),
+        (
+            "[store]\nsqlite = \"x\"",
+            "21: store.sqlite: it must be a table",
+        ),
+    ] {
+        let found = faults(&format!("{GOOD}{text}\n"));
+        assert!(
+            found[0].ends_with(&format!("hsmac.toml:{expected}")),
+            "{found:?}"
         );
     }
 }

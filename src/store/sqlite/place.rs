@@ -58,7 +58,7 @@ impl Place {
             )));
         }
         let new = beside(database, ".new");
-        remove(&new).map_err(|error| disk(&new, &error))?;
+        clear(&new).map_err(|error| disk(&new, &error))?;
         private(&new).map_err(|error| disk(&new, &error))?;
         let connection = connect(&new)?;
         schema::create(&connection).map_err(|error| fault(&new, &error))?;
@@ -115,6 +115,13 @@ pub(super) fn real(path: &Path) -> Result<PathBuf, OpenFault> {
             path.display()
         ))),
         Ok(_) => fs::canonicalize(path).map_err(|error| disk(path, &error)),
+        // A disk that is not mounted must not be taken for a first start.
+        Err(error) if error.kind() == ErrorKind::NotFound && path.is_symlink() => {
+            Err(OpenFault::Configuration(format!(
+                "{} is a link to a file that is not there",
+                path.display()
+            )))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let folder = folder(path);
             let Some(name) = path.file_name() else {
@@ -300,6 +307,14 @@ fn folder(file: &Path) -> &Path {
         Some(folder) if folder != Path::new("") => folder,
         Some(_) | None => Path::new("."),
     }
+}
+
+/// Removes what a process that died has left of a file that had no name yet: above all the log,
+/// which SQLite would read into the next file of that name.
+pub(super) fn clear(file: &Path) -> io::Result<()> {
+    ["-journal", "-wal", "-shm", ""]
+        .iter()
+        .try_for_each(|suffix| remove(&beside(file, suffix)))
 }
 
 /// Removes a file; one that is not there is removed.

@@ -64,10 +64,7 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<(), Open
         .map_err(sqlite)?;
     let found = found_version(connection).map_err(sqlite)?;
     if application != APPLICATION_ID || found == 0 {
-        return Err(OpenFault::Configuration(format!(
-            "{} is no hsmac catalogue, but another program's database",
-            path.display()
-        )));
+        return Err(foreign(path));
     }
     if found > version() {
         return Err(OpenFault::Configuration(format!(
@@ -87,15 +84,22 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<(), Open
     rows::verify(connection).map_err(|fault| damaged(&path.display().to_string(), &fault))
 }
 
-/// Looks at the first bytes: SQLite takes an empty file for an empty database.
+/// Looks at the file's header before SQLite does, which takes an empty file for an empty database
+/// and writes to whatever it is told to open for writing.
 ///
 /// # Errors
-/// [`OpenFault::Configuration`]: it is no database at all.
+/// [`OpenFault::Configuration`]: it is no database, or another program's.
 pub(super) fn look(path: &Path) -> Result<(), OpenFault> {
-    let mut begins = [0; 16];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut begins));
-    match read {
-        Ok(()) if begins == *b"SQLite format 3\0" => Ok(()),
+    let mut header = [0; 100];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        // From byte 68 on stands the application_id; it is there from the file's first moment.
+        Ok(()) if header.starts_with(b"SQLite format 3\0") => {
+            if header[68..72] == APPLICATION_ID.to_be_bytes() {
+                Ok(())
+            } else {
+                Err(foreign(path))
+            }
+        }
         Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
             Err(place::disk(path, &error))
         }
@@ -104,6 +108,13 @@ pub(super) fn look(path: &Path) -> Result<(), OpenFault> {
             path.display()
         ))),
     }
+}
+
+fn foreign(path: &Path) -> OpenFault {
+    OpenFault::Configuration(format!(
+        "{} is no hsmac catalogue, but another program's database",
+        path.display()
+    ))
 }
 
 pub(super) fn damaged(path: &str, verdict: &dyn fmt::Display) -> OpenFault {

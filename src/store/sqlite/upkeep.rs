@@ -66,10 +66,8 @@ pub fn backup(settings: &Settings, to: &Path) -> Result<Examination, OpenFault> 
         .and_then(|()| place::sync_folder(to).map_err(|error| disk(to, &error)))
         .and_then(|()| examine(&place::open_to_read(to)?, to));
     if copied.is_err() {
-        for file in [partial.as_path(), to] {
-            // What went wrong is told; a file that is left says so by its name or by being empty.
-            let _ = place::remove(file);
-        }
+        // What went wrong is told; a file that is left says so by its name, or by being empty.
+        let _ = place::clear(&partial).and_then(|()| place::remove(to));
     }
     copied
 }
@@ -194,11 +192,10 @@ fn copy_out(connection: &Connection, partial: &Path) -> Result<(), OpenFault> {
 /// Copies a backup beside the catalogue; also a plain copy of a catalogue's files, with its log.
 fn copy_in(from: &Path, new: &Path) -> Result<(), OpenFault> {
     schema::look(from)?;
-    for suffix in ["", "-wal", "-shm"] {
+    place::clear(new).map_err(|error| disk(new, &error))?;
+    for suffix in ["", "-wal"] {
         let (from, new) = (beside(from, suffix), beside(new, suffix));
-        // Left by a restore that was cut off.
-        place::remove(&new).map_err(|error| disk(&new, &error))?;
-        if suffix == "-shm" || (!suffix.is_empty() && !from.exists()) {
+        if !suffix.is_empty() && !from.exists() {
             continue;
         }
         place::private(&new).map_err(|error| disk(&new, &error))?;
