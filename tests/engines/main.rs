@@ -5,8 +5,13 @@
     reason = "a test that cannot arrange its scene has failed"
 )]
 
+mod disk;
+mod kill;
+mod power;
 mod property;
 mod suite;
+mod tool;
+mod upkeep;
 
 use hsmac::store::{Change, Expect, Name, Record, Settings, SqliteSettings, Store};
 use tempfile::TempDir;
@@ -37,6 +42,11 @@ impl Place {
 
     fn open(&self) -> Store {
         Store::open(&self.settings()).unwrap()
+    }
+
+    /// Why it does not open.
+    fn refusal(&self) -> String {
+        Store::open(&self.settings()).unwrap_err().to_string()
     }
 }
 
