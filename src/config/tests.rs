@@ -187,18 +187,18 @@ fn the_catalogue_is_beside_the_file_and_a_wrong_one_is_told() {
     let path = settings.store.unwrap().sqlite.path;
     assert_eq!(path, PathBuf::from("/var/lib/hsmac/c.db"));
     for (text, expected) in [
-        ("[store]", "20: store.sqlite: required, but not set"),
+        ("[store]", "17: store.sqlite: required, but not set"),
         (
             "[store.sqlite]",
-            "20: store.sqlite.path: required, but not set",
+            "17: store.sqlite.path: required, but not set",
         ),
         (
             "[store.sqlite]\npaht = \"x\"\npath = \"x\"",
-            "21: store.sqlite.paht: no such setting; did you mean path?",
+            "18: store.sqlite.paht: no such setting; did you mean path?",
         ),
         (
             "[store]\nsqlite = \"x\"",
-            "21: store.sqlite: it must be a table",
+            "18: store.sqlite: it must be a table",
         ),
     ] {
         let found = faults(&format!("{GOOD}{text}\n"));
