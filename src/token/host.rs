@@ -196,7 +196,7 @@ impl Host {
     /// hung over `hang`.
     pub(super) async fn prove(mut self, post: &Post<'_>, hang: &Hang) -> Result<Self, Death> {
         let limit = post.settings.call_timeout;
-        let key = hang.key.as_ref().filter(|key| !key.is_closed()).cloned();
+        let key = hang.key.as_ref().filter(|key| key.is_usable()).cloned();
         let (probe, _nobody) = Job::new(Work::Probe { key }, Instant::now() + limit);
         self.send(probe, post.queue.next_sequence());
         let until = tokio::time::Instant::now() + limit;
@@ -359,7 +359,7 @@ impl Host {
         let key = self
             .introduced
             .values()
-            .find(|key| !key.is_closed())
+            .find(|key| key.is_usable())
             .cloned();
         for _ in 0..self.ready.sessions {
             let (probe, _nobody) =

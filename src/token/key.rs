@@ -277,6 +277,11 @@ impl Key {
         self.closed.load(Ordering::SeqCst)
     }
 
+    /// Whether the token may be asked for it now.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.is_closed() && self.refusal().is_none()
+    }
+
     /// Waits until the last call that uses the key has its answer.
     pub(super) async fn until_unused(&self) {
         loop {
