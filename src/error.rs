@@ -11,6 +11,8 @@ use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 pub enum Kind {
     /// The caller may not do this, or must not learn whether it could.
     AccessDenied,
+    /// There is one of that name.
+    AlreadyExists,
     /// The deadline passed in the queue or in the token.
     DependencyTimeout,
     /// The key is disabled.
@@ -19,6 +21,8 @@ pub enum Kind {
     DryRun,
     /// A bug of ours or of the module.
     Internal,
+    /// An alias cannot have that name.
+    InvalidAliasName,
     /// The ARN has the wrong form for this operation.
     InvalidArn,
     /// The grant token is none of ours.
@@ -33,12 +37,18 @@ pub enum Kind {
     InvalidState,
     /// The token is away; the key is not the reason.
     KeyUnavailable,
+    /// A quota is used up.
+    LimitExceeded,
     /// Nothing proves who the caller is.
     MissingAuthenticationToken,
+    /// Nobody may do this, whatever his rights: the name is AWS's.
+    NotAuthorized,
     /// No such key or alias.
     NotFound,
     /// The request cannot be decoded.
     Serialization,
+    /// The tags break a rule.
+    Tag,
     /// The queue is full, or the caller is over its rate.
     Throttling,
     /// There is no such operation.
@@ -51,12 +61,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind: both fronts' tests walk it.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::AccessDenied,
+        Self::AlreadyExists,
         Self::DependencyTimeout,
         Self::Disabled,
         Self::DryRun,
         Self::Internal,
+        Self::InvalidAliasName,
         Self::InvalidArn,
         Self::InvalidGrantToken,
         Self::InvalidKeyUsage,
@@ -64,9 +76,12 @@ impl Kind {
         Self::InvalidMarker,
         Self::InvalidState,
         Self::KeyUnavailable,
+        Self::LimitExceeded,
         Self::MissingAuthenticationToken,
+        Self::NotAuthorized,
         Self::NotFound,
         Self::Serialization,
+        Self::Tag,
         Self::Throttling,
         Self::UnknownOperation,
         Self::UnsupportedOperation,

@@ -5,10 +5,10 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::{Kms, Operation, Record, validate};
+use super::{Kms, Record, validate};
 use crate::{
     error::{Error, Kind},
-    model::{AccountId, Caller, KeyId, KeySpec, KeyState, Origin},
+    model::{AccountId, Caller, KeyId, KeySpec, KeyState, Operation, Origin},
 };
 
 /// KMS: DescribeKeyRequest.

@@ -6,12 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{Operation, Settings, settings::DeclaredKey, validate::echo};
+use super::{Settings, settings::DeclaredKey, validate::echo};
 use crate::{
     error::{Error, Kind},
     model::{
-        AccountId, Caller, KeyId, KeyReference, KeySpec, KeyState, Origin, ReferenceFault,
-        alias_arn, key_arn,
+        AccountId, Caller, KeyId, KeyReference, KeySpec, KeyState, Operation, Origin,
+        ReferenceFault, alias_arn, key_arn,
     },
     token,
 };

@@ -3,10 +3,10 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
-use super::{Kms, Named, Operation, Record, from_key, from_token, require_enabled, validate};
+use super::{Kms, Named, Record, from_key, from_token, require_enabled, validate};
 use crate::{
     error::{Error, Kind, Violation},
-    model::{Caller, MacAlgorithm},
+    model::{Caller, MacAlgorithm, Operation},
 };
 
 /// KMS: GenerateMacRequest.

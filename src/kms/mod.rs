@@ -31,7 +31,7 @@ use keys::{Catalogue, Record};
 
 use crate::{
     error::{Error, Kind, Violation},
-    model::{Caller, is_reserved},
+    model::{Caller, Operation, is_reserved},
     token::{self, Group},
 };
 
@@ -137,24 +137,6 @@ impl Kms {
                 "message",
                 "Member must not begin with the 16 bytes that hsmac keeps for its own messages",
             ));
-        }
-    }
-}
-
-/// The operations, as rights name them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Operation {
-    DescribeKey,
-    GenerateMac,
-    VerifyMac,
-}
-
-impl Operation {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::DescribeKey => "DescribeKey",
-            Self::GenerateMac => "GenerateMac",
-            Self::VerifyMac => "VerifyMac",
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The HMAC of RFC 2104 / FIPS 198-1 over one of the SHA-2 hashes (KMS: MacAlgorithmSpec).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -75,8 +75,8 @@ impl FromStr for MacAlgorithm {
 }
 
 /// A key's length, and with it the one algorithm that it fits (KMS: KeySpec).
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum KeySpec {
     /// For [`MacAlgorithm::HmacSha224`].
     Hmac224,
@@ -134,6 +134,12 @@ impl FromStr for KeySpec {
     }
 }
 
+impl From<KeySpec> for String {
+    fn from(spec: KeySpec) -> Self {
+        spec.name().to_owned()
+    }
+}
+
 impl TryFrom<String> for KeySpec {
     type Error = String;
 
@@ -142,20 +148,23 @@ impl TryFrom<String> for KeySpec {
     }
 }
 
-/// Where a key stands in its life (KMS: KeyState).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum KeyState {
-    /// Serves.
-    Enabled,
-    /// Does not serve until it is enabled.
-    Disabled,
-    /// The token has no usable object for it; waiting does not cure that.
-    Unavailable,
+/// Where a key's material comes from (KMS: OriginType).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub enum Origin {
+    /// Generated in the token by hsmac.
+    #[serde(rename = "AWS_KMS")]
+    AwsKms,
+    /// Imported.
+    #[serde(rename = "EXTERNAL")]
+    External,
+    /// Made outside of hsmac, in the token, and mapped: declared keys.
+    #[serde(rename = "AWS_CLOUDHSM")]
+    AwsCloudHsm,
 }
 
-/// Where a key's material comes from (KMS: OriginType).
+/// What a key may be used for (KMS: KeyUsageType): one thing, here.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Origin {
-    /// Made outside of hsmac, in the token, and mapped: declared keys.
-    AwsCloudHsm,
+pub enum KeyUsage {
+    /// GenerateMac and VerifyMac.
+    GenerateVerifyMac,
 }

@@ -69,11 +69,16 @@ impl From<KeyMetadata> for v1::KeyMetadata {
             KeySpec::Hmac512 => v1::KeySpec::Hmac512,
         };
         let state = match key.state {
+            KeyState::Creating => v1::KeyState::Creating,
             KeyState::Enabled => v1::KeyState::Enabled,
             KeyState::Disabled => v1::KeyState::Disabled,
+            KeyState::PendingDeletion => v1::KeyState::PendingDeletion,
+            KeyState::PendingImport => v1::KeyState::PendingImport,
             KeyState::Unavailable => v1::KeyState::Unavailable,
         };
         let origin = match key.origin {
+            Origin::AwsKms => v1::Origin::AwsKms,
+            Origin::External => v1::Origin::External,
             Origin::AwsCloudHsm => v1::Origin::AwsCloudhsm,
         };
         Self {

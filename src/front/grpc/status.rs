@@ -52,6 +52,11 @@ const fn row(kind: Kind) -> Row {
             "ACCESS_DENIED",
             Code::PermissionDenied,
         ),
+        Kind::AlreadyExists => (
+            "AlreadyExistsException",
+            "ALREADY_EXISTS",
+            Code::AlreadyExists,
+        ),
         Kind::DependencyTimeout => (
             "DependencyTimeoutException",
             "DEPENDENCY_TIMEOUT",
@@ -64,6 +69,11 @@ const fn row(kind: Kind) -> Row {
             Code::FailedPrecondition,
         ),
         Kind::Internal => ("KMSInternalException", "KMS_INTERNAL", Code::Internal),
+        Kind::InvalidAliasName => (
+            "InvalidAliasNameException",
+            "INVALID_ALIAS_NAME",
+            Code::InvalidArgument,
+        ),
         Kind::InvalidArn => ("InvalidArnException", "INVALID_ARN", Code::InvalidArgument),
         Kind::InvalidGrantToken => (
             "InvalidGrantTokenException",
@@ -95,10 +105,20 @@ const fn row(kind: Kind) -> Row {
             "KEY_UNAVAILABLE",
             Code::Unavailable,
         ),
+        Kind::LimitExceeded => (
+            "LimitExceededException",
+            "LIMIT_EXCEEDED",
+            Code::ResourceExhausted,
+        ),
         Kind::MissingAuthenticationToken => (
             "MissingAuthenticationTokenException",
             "MISSING_AUTHENTICATION_TOKEN",
             Code::Unauthenticated,
+        ),
+        Kind::NotAuthorized => (
+            "NotAuthorizedException",
+            "NOT_AUTHORIZED",
+            Code::PermissionDenied,
         ),
         Kind::NotFound => ("NotFoundException", "NOT_FOUND", Code::NotFound),
         Kind::Serialization => (
@@ -106,6 +126,7 @@ const fn row(kind: Kind) -> Row {
             "SERIALIZATION",
             Code::InvalidArgument,
         ),
+        Kind::Tag => ("TagException", "TAG", Code::InvalidArgument),
         Kind::Throttling => ("ThrottlingException", "THROTTLING", Code::ResourceExhausted),
         Kind::UnknownOperation => (
             "UnknownOperationException",

@@ -1,0 +1,285 @@
+//! A key's life: its states, the operations, and which operation each state allows.
+
+use std::fmt;
+
+/// Where a key stands in its life (KMS: KeyState).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum KeyState {
+    /// It is being made.
+    Creating,
+    /// Serves.
+    Enabled,
+    /// Does not serve until it is enabled.
+    Disabled,
+    /// Will be deleted at its deletion date, unless that is cancelled.
+    PendingDeletion,
+    /// Has no material until some is imported.
+    PendingImport,
+    /// The token has no usable object for it; waiting does not cure that.
+    Unavailable,
+}
+
+impl KeyState {
+    /// In the order of a life.
+    pub const ALL: [Self; 6] = [
+        Self::Creating,
+        Self::Enabled,
+        Self::Disabled,
+        Self::PendingDeletion,
+        Self::PendingImport,
+        Self::Unavailable,
+    ];
+}
+
+/// The operations, as rights and refusals name them.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[expect(missing_docs, reason = "their names are those of KMS's operations")]
+pub enum Operation {
+    CancelKeyDeletion,
+    CreateAlias,
+    CreateKey,
+    DeleteAlias,
+    DescribeKey,
+    DisableKey,
+    EnableKey,
+    GenerateMac,
+    GenerateRandom,
+    GetKeyLastUsage,
+    ListAliases,
+    ListKeys,
+    ListResourceTags,
+    ScheduleKeyDeletion,
+    TagResource,
+    UntagResource,
+    UpdateAlias,
+    UpdateKeyDescription,
+    VerifyMac,
+}
+
+impl Operation {
+    /// KMS's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CancelKeyDeletion => "CancelKeyDeletion",
+            Self::CreateAlias => "CreateAlias",
+            Self::CreateKey => "CreateKey",
+            Self::DeleteAlias => "DeleteAlias",
+            Self::DescribeKey => "DescribeKey",
+            Self::DisableKey => "DisableKey",
+            Self::EnableKey => "EnableKey",
+            Self::GenerateMac => "GenerateMac",
+            Self::GenerateRandom => "GenerateRandom",
+            Self::GetKeyLastUsage => "GetKeyLastUsage",
+            Self::ListAliases => "ListAliases",
+            Self::ListKeys => "ListKeys",
+            Self::ListResourceTags => "ListResourceTags",
+            Self::ScheduleKeyDeletion => "ScheduleKeyDeletion",
+            Self::TagResource => "TagResource",
+            Self::UntagResource => "UntagResource",
+            Self::UpdateAlias => "UpdateAlias",
+            Self::UpdateKeyDescription => "UpdateKeyDescription",
+            Self::VerifyMac => "VerifyMac",
+        }
+    }
+
+    /// Whether an alias may stand for the key. The others want a key ID or a key ARN, so that what
+    /// changes a key cannot hit another one because an alias was moved meanwhile.
+    pub const fn takes_alias(self) -> bool {
+        matches!(
+            self,
+            Self::DescribeKey | Self::GenerateMac | Self::VerifyMac
+        )
+    }
+
+    /// Whether a key in this state may be asked for this: KMS's table of key states. For
+    /// UpdateAlias the key is the new target; the old one may be in any state.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub const fn check(self, state: KeyState) -> Result<(), Refusal> {
+        let refusal = match (self, state) {
+            (Self::CancelKeyDeletion, KeyState::PendingDeletion) => return Ok(()),
+            (
+                Self::CancelKeyDeletion,
+                KeyState::Creating
+                | KeyState::Enabled
+                | KeyState::Disabled
+                | KeyState::PendingImport
+                | KeyState::Unavailable,
+            ) => Refusal::NotPendingDeletion,
+
+            (Self::GenerateMac | Self::VerifyMac, KeyState::Enabled) => return Ok(()),
+            (Self::GenerateMac | Self::VerifyMac, KeyState::Creating) => Refusal::Creating,
+            (Self::GenerateMac | Self::VerifyMac, KeyState::Disabled) => Refusal::Disabled,
+            (Self::GenerateMac | Self::VerifyMac, KeyState::PendingImport) => {
+                Refusal::PendingImport
+            }
+            (Self::GenerateMac | Self::VerifyMac, KeyState::Unavailable) => Refusal::Unavailable,
+
+            (
+                Self::DisableKey | Self::EnableKey,
+                KeyState::Enabled | KeyState::Disabled | KeyState::Unavailable,
+            ) => return Ok(()),
+            (Self::DisableKey | Self::EnableKey, KeyState::Creating) => Refusal::Creating,
+            (Self::DisableKey | Self::EnableKey, KeyState::PendingImport) => Refusal::PendingImport,
+
+            (
+                Self::CreateAlias
+                | Self::DisableKey
+                | Self::EnableKey
+                | Self::GenerateMac
+                | Self::ScheduleKeyDeletion
+                | Self::TagResource
+                | Self::UntagResource
+                | Self::UpdateAlias
+                | Self::UpdateKeyDescription
+                | Self::VerifyMac,
+                KeyState::PendingDeletion,
+            ) => Refusal::PendingDeletion,
+            (
+                Self::CreateAlias
+                | Self::ScheduleKeyDeletion
+                | Self::TagResource
+                | Self::UntagResource
+                | Self::UpdateAlias
+                | Self::UpdateKeyDescription,
+                KeyState::Creating
+                | KeyState::Enabled
+                | KeyState::Disabled
+                | KeyState::PendingImport
+                | KeyState::Unavailable,
+            ) => return Ok(()),
+
+            // These tell, or have no key.
+            (
+                Self::CreateKey
+                | Self::DeleteAlias
+                | Self::DescribeKey
+                | Self::GenerateRandom
+                | Self::GetKeyLastUsage
+                | Self::ListAliases
+                | Self::ListKeys
+                | Self::ListResourceTags,
+                _,
+            ) => return Ok(()),
+        };
+        Err(refusal)
+    }
+}
+
+/// Why a key's state does not allow an operation; its text begins with the key's ARN.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// `… is creating.`
+    Creating,
+    /// `… is disabled.`, KMS's DisabledException; all others are KMSInvalidStateException.
+    Disabled,
+    /// `… is not pending deletion.`
+    NotPendingDeletion,
+    /// `… is pending deletion.`
+    PendingDeletion,
+    /// `… is pending import.`
+    PendingImport,
+    /// `… is unavailable.`
+    Unavailable,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "is creating.",
+            Self::Disabled => "is disabled.",
+            Self::NotPendingDeletion => "is not pending deletion.",
+            Self::PendingDeletion => "is pending deletion.",
+            Self::PendingImport => "is pending import.",
+            Self::Unavailable => "is unavailable.",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Operation as Op, *};
+
+    /// KMS's table: Creating, Enabled, Disabled, PendingDeletion, PendingImport, Unavailable.
+    /// `+` allowed; the first letters of a refusal otherwise.
+    const TABLE: &[(&[Op], [&str; 6])] = &[
+        (
+            &[Op::GenerateMac, Op::VerifyMac],
+            [
+                "creating",
+                "+",
+                "disabled",
+                "pending del",
+                "pending imp",
+                "unavailable",
+            ],
+        ),
+        (
+            &[Op::EnableKey, Op::DisableKey],
+            ["creating", "+", "+", "pending del", "pending imp", "+"],
+        ),
+        (
+            &[Op::CancelKeyDeletion],
+            ["not", "not", "not", "+", "not", "not"],
+        ),
+        (
+            &[
+                Op::ScheduleKeyDeletion,
+                Op::CreateAlias,
+                Op::UpdateAlias,
+                Op::TagResource,
+                Op::UntagResource,
+                Op::UpdateKeyDescription,
+            ],
+            ["+", "+", "+", "pending del", "+", "+"],
+        ),
+        (
+            &[
+                Op::CreateKey,
+                Op::DeleteAlias,
+                Op::DescribeKey,
+                Op::GenerateRandom,
+                Op::GetKeyLastUsage,
+                Op::ListAliases,
+                Op::ListKeys,
+                Op::ListResourceTags,
+            ],
+            ["+", "+", "+", "+", "+", "+"],
+        ),
+    ];
+
+    #[test]
+    fn every_cell_of_kms_s_table() {
+        let mut cells = 0;
+        for (operations, row) in TABLE {
+            for operation in *operations {
+                for (state, cell) in KeyState::ALL.into_iter().zip(row) {
+                    cells += 1;
+                    match operation.check(state) {
+                        Ok(()) => assert_eq!(*cell, "+", "{operation:?} {state:?}"),
+                        Err(refusal) => {
+                            let text = refusal.to_string();
+                            assert!(
+                                text.starts_with(&format!("is {cell}")) && text.ends_with('.'),
+                                "{operation:?} {state:?}: {text}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(cells, 19 * 6);
+    }
+
+    #[test]
+    fn only_what_does_not_change_a_key_takes_its_alias() {
+        let takes: Vec<_> = TABLE
+            .iter()
+            .flat_map(|(operations, _)| *operations)
+            .filter(|operation| operation.takes_alias())
+            .map(|operation| operation.name())
+            .collect();
+        assert_eq!(takes, ["GenerateMac", "VerifyMac", "DescribeKey"]);
+    }
+}

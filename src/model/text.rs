@@ -1,0 +1,79 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a key is for, in words for people: at most 8,192 characters, often none.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "String")]
+pub struct Description(String);
+
+impl Description {
+    /// The longest, in characters.
+    pub const LONGEST: usize = 8192;
+
+    /// Takes a text for a description; `None` if it is too long.
+    pub fn new(text: String) -> Option<Self> {
+        (text.chars().count() <= Self::LONGEST).then_some(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Description {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::new(text).ok_or_else(|| "the description is longer than 8192 characters".into())
+    }
+}
+
+/// A point in time as KMS tells it: milliseconds since the beginning of 1970, UTC.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub struct Date(u64);
+
+impl Date {
+    /// So many milliseconds after the beginning of 1970.
+    pub const fn of_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the beginning of 1970.
+    pub const fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// So many times 24 hours later.
+    #[must_use]
+    pub const fn plus_days(self, days: u32) -> Self {
+        Self(self.0.saturating_add(days as u64 * 24 * 3600 * 1000))
+    }
+}
+
+/// For logs.
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} s since 1970", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_counted_in_characters() {
+        assert!(Description::new("ä".repeat(8192)).is_some());
+        assert!(Description::new("a".repeat(8193)).is_none());
+    }
+
+    #[test]
+    fn days_have_24_hours_and_never_overflow() {
+        assert_eq!(Date::of_millis(5).plus_days(30).millis(), 2_592_000_005);
+        assert_eq!(Date::of_millis(u64::MAX).plus_days(7).millis(), u64::MAX);
+    }
+}
