@@ -3,12 +3,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-
-use super::{Kms, Record, validate};
+use super::{Kms, Record, marker, records::Life, validate};
 use crate::{
-    error::{Error, Kind},
-    model::{AccountId, Caller, KeyId, KeySpec, KeyState, Operation, Origin},
+    error::Error,
+    model::{AccountId, Caller, Date, Description, KeyId, KeySpec, KeyState, Operation, Origin},
 };
 
 /// KMS: DescribeKeyRequest.
@@ -29,10 +27,14 @@ pub struct KeyMetadata {
     pub key_id: KeyId,
     /// The key's ARN.
     pub arn: Arc<str>,
+    /// Absent for declared keys: the token does not tell.
+    pub created: Option<Date>,
     /// For people.
-    pub description: String,
+    pub description: Description,
     /// Where it stands in its life.
     pub state: KeyState,
+    /// When it will be deleted, if it is pending deletion.
+    pub deletion_date: Option<Date>,
     /// Where its material comes from.
     pub origin: Origin,
     /// Its length and algorithm.
@@ -119,20 +121,31 @@ impl Kms {
             &request.grant_tokens,
         )?;
 
+        Ok(self.metadata(&record, until).await)
+    }
+
+    /// What a record and, if it can be asked, the token say of a key.
+    pub(super) async fn metadata(&self, record: &Record, until: Instant) -> KeyMetadata {
         // The state is read after the token was asked: what it says may be why the key cannot serve.
         let token = self
             .facts(record, until.min(Instant::now() + ASK_TOKEN))
             .await;
-        Ok(KeyMetadata {
-            account: record.account.clone(),
-            key_id: record.key_id.clone(),
+        let body = &record.body;
+        KeyMetadata {
+            account: body.account.clone(),
+            key_id: body.key_id.clone(),
             arn: record.arn.clone(),
-            description: record.description.clone(),
+            created: body.created,
+            description: body.description.clone(),
             state: record.state(),
-            origin: record.origin,
-            spec: record.spec,
+            deletion_date: match body.life {
+                Life::PendingDeletion { deletion_date, .. } => Some(deletion_date),
+                Life::Enabled | Life::Disabled | Life::PendingImport | Life::Deleting => None,
+            },
+            origin: body.origin,
+            spec: body.spec,
             token,
-        })
+        }
     }
 
     /// The keys of the caller's account.
@@ -141,29 +154,29 @@ impl Kms {
     /// Those of KMS's ListKeys.
     pub fn list_keys(&self, caller: &Caller, request: ListKeys) -> Result<KeyPage, Error> {
         let mut broken = Vec::new();
-        let limit = validate::number("limit", request.limit.unwrap_or(100), 1..=1000, &mut broken);
-        if let Some(marker) = &request.marker {
-            validate::length("marker", marker, 1..=1024, &mut broken);
-        }
+        let limit = validate::limit(request.limit, 100, 1000, &mut broken);
+        let marker = request.marker.as_deref();
+        let marker = marker.filter(|marker| validate::marker(marker, &mut broken));
         let (Some(limit), true) = (limit, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };
-        let after = request.marker.as_deref().map(unmark).transpose()?;
+        self.allow(caller, Operation::ListKeys, None, &[])?;
+        let after: Option<KeyId> = marker.map(|text| marker::read(MARKER, text)).transpose()?;
 
         let (page, more) = self.catalogue.page(caller.account(), after.as_ref(), limit);
-        let next_marker = page.last().filter(|_| more).map(|last| mark(&last.key_id));
+        let next_marker = page
+            .last()
+            .filter(|_| more)
+            .map(|(last, _)| marker::write(MARKER, last));
         let keys = page
             .into_iter()
-            .map(|record| ListedKey {
-                key_id: record.key_id.clone(),
-                arn: record.arn.clone(),
-            })
+            .map(|(key_id, arn)| ListedKey { key_id, arn })
             .collect();
         Ok(KeyPage { keys, next_marker })
     }
 
     async fn facts(&self, record: &Record, until: Instant) -> Option<TokenFacts> {
-        let group = self.group(record);
+        let group = self.group(record)?;
         let key = match group.describe(&record.key, until).await {
             Ok(facts) => facts,
             Err(fault) => {
@@ -188,21 +201,6 @@ impl Kms {
     }
 }
 
-/// A marker says after which key a page begins, so that keys that come or go between two pages
-/// neither hide nor repeat others.
-fn mark(last: &KeyId) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{MARKER}{last}"))
-}
-
-fn unmark(marker: &str) -> Result<KeyId, Error> {
-    URL_SAFE_NO_PAD
-        .decode(marker)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .and_then(|text| text.strip_prefix(MARKER)?.parse().ok())
-        .ok_or_else(|| Error::new(Kind::InvalidMarker, ""))
-}
-
 /// What a marker of ListKeys begins with: one of another list is refused.
 const MARKER: &str = "keys:";
 
@@ -213,11 +211,12 @@ const ASK_TOKEN: Duration = Duration::from_secs(1);
 mod tests {
     use super::{
         super::{
-            keys::tests::{ACCOUNT, DISABLED, FIRST, caller},
+            catalogue::tests::{ACCOUNT, DISABLED, FIRST, caller},
             tests::without_tokens,
         },
         *,
     };
+    use crate::error::Kind;
 
     fn page(limit: Option<i64>, marker: Option<&str>) -> Result<KeyPage, Error> {
         let request = ListKeys {
@@ -243,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_foreign_marker_is_refused_and_a_long_one_is_no_marker() {
-        let short = mark(&FIRST.parse().unwrap());
+        let short = marker::write(MARKER, FIRST);
         for marker in ["x", "a2V5czp4", &short[1..], "!"] {
             assert_eq!(
                 page(None, Some(marker)).unwrap_err().kind(),

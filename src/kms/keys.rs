@@ -1,388 +1,260 @@
-//! The keys in memory: found by every name that a client may use, listed in the order of their IDs.
+use std::time::Instant;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Bound,
-    sync::Arc,
+use super::{
+    Kms, Named,
+    catalogue::Record,
+    create::{self, NewKey},
+    describe::KeyMetadata,
+    records::Life,
+    validate::{self, Asked},
 };
-
-use super::{Settings, settings::DeclaredKey, validate::echo};
 use crate::{
     error::{Error, Kind},
-    model::{
-        AccountId, Caller, KeyId, KeyReference, KeySpec, KeyState, Operation, Origin,
-        ReferenceFault, alias_arn, key_arn,
-    },
-    token,
+    model::{Caller, KeySpec, KeyUsage, Operation, Origin},
 };
 
-/// What is known of one key.
-pub(super) struct Record {
-    pub(super) key_id: KeyId,
-    pub(super) account: AccountId,
-    /// Ready for answers: the hot path does not format it.
-    pub(super) arn: Arc<str>,
-    pub(super) spec: KeySpec,
-    pub(super) enabled: bool,
-    pub(super) origin: Origin,
-    pub(super) description: String,
-    /// Which of the groups of tokens has it.
-    pub(super) group: usize,
-    pub(super) key: Arc<token::Key>,
+/// KMS: CreateKeyRequest.
+#[derive(Clone, Debug)]
+pub struct CreateKey {
+    /// A key policy; there are none yet.
+    pub policy: Option<String>,
+    /// At most 8,192 characters.
+    pub description: Option<String>,
+    /// Must be given: GENERATE_VERIFY_MAC.
+    pub key_usage: Named<KeyUsage>,
+    /// Must be given: KMS's default is no HMAC key.
+    pub key_spec: Named<KeySpec>,
+    /// AWS_KMS if absent.
+    pub origin: Named<Origin>,
+    /// At most 50, as key and value.
+    pub tags: Vec<(String, String)>,
+    /// There are no multi-Region keys.
+    pub multi_region: bool,
 }
 
-impl Record {
-    /// Disabled hides that the token has trouble with the key: the operator's word comes first.
-    pub(super) fn state(&self) -> KeyState {
-        if !self.enabled {
-            KeyState::Disabled
-        } else if self.key.trouble().is_some() {
-            KeyState::Unavailable
-        } else {
-            KeyState::Enabled
-        }
-    }
+/// KMS: UpdateKeyDescriptionRequest.
+#[derive(Clone, Debug)]
+pub struct UpdateKeyDescription {
+    /// Key ID or key ARN.
+    pub key_id: Option<String>,
+    /// At most 8,192 characters; may be empty.
+    pub description: Option<String>,
 }
 
-/// All keys. Built once; a store's watch will replace records behind their `Arc`s.
-pub(super) struct Catalogue {
-    region: String,
-    accounts: HashMap<AccountId, Account>,
+/// KMS: EnableKeyRequest.
+#[derive(Clone, Debug)]
+pub struct EnableKey {
+    /// Key ID or key ARN.
+    pub key_id: Option<String>,
 }
 
-/// The keys of one account.
-#[derive(Default)]
-struct Account {
-    /// By key ID, key ARN, alias name and alias ARN, so that a request costs one look-up and no
-    /// parsing. Only a name that is not here is taken apart, to tell what is wrong with it.
-    names: HashMap<Box<str>, Arc<Record>>,
-    keys: BTreeMap<KeyId, Arc<Record>>,
+/// KMS: DisableKeyRequest.
+#[derive(Clone, Debug)]
+pub struct DisableKey {
+    /// Key ID or key ARN.
+    pub key_id: Option<String>,
 }
 
-impl Catalogue {
-    pub(super) fn new(settings: Settings, groups: &[String]) -> Result<Self, String> {
-        let Settings {
-            account,
-            region,
-            new_keys: _,
-            keys,
-        } = settings;
-        let mut own = Account::default();
-        for declared in keys {
-            let DeclaredKey {
-                key_id,
-                key_spec,
-                aliases,
-                ..
-            } = &declared;
-            let group = group_of(&declared, groups)?;
-            let arn: Arc<str> = key_arn(&region, &account, key_id).into();
-            let key = declared.token_key();
-            let record = Arc::new(Record {
-                key_id: key_id.clone(),
-                account: account.clone(),
-                arn: arn.clone(),
-                spec: *key_spec,
-                enabled: declared.enabled,
-                origin: Origin::AwsCloudHsm,
-                description: declared.description.clone(),
-                group,
-                key: Arc::new(key),
-            });
-            if own.keys.insert(key_id.clone(), record.clone()).is_some() {
-                return Err(format!("two keys are declared with the key_id {key_id}"));
-            }
-            own.names.insert(key_id.as_str().into(), record.clone());
-            own.names.insert((&*arn).into(), record.clone());
-            for alias in aliases {
-                if !matches!(alias.parse(), Ok(KeyReference::Alias(_))) {
-                    return Err(format!(
-                        "the alias {alias:?} of key {key_id} must be alias/ and letters, digits, /, _ or -; at most 256 characters"
-                    ));
-                }
-                let full = alias_arn(&region, &account, alias);
-                own.names.insert(full.into(), record.clone());
-                if let Some(other) = own.names.insert(alias.as_str().into(), record.clone()) {
-                    return Err(format!(
-                        "the alias {alias} is declared for key {} and for key {key_id}",
-                        other.key_id
-                    ));
-                }
-            }
-        }
-        Ok(Self {
-            region,
-            accounts: HashMap::from([(account, own)]),
-        })
-    }
-
-    /// The key that a caller means.
-    pub(super) fn resolve(
+impl Kms {
+    /// Makes a key inside the token.
+    ///
+    /// # Errors
+    /// Those of KMS's CreateKey. [`Kind::DependencyTimeout`]: no key was made that anybody could
+    /// name.
+    pub async fn create_key(
         &self,
         caller: &Caller,
-        operation: Operation,
-        key_id: &str,
-    ) -> Result<&Arc<Record>, Error> {
-        // Security: only the names of the caller's own account are looked at, so that neither a key
-        // ID nor an ARN reaches another account's key.
-        self.accounts
-            .get(caller.account())
-            .and_then(|account| account.names.get(key_id))
-            .ok_or_else(|| self.explain(caller, operation, key_id))
+        request: CreateKey,
+        until: Instant,
+    ) -> Result<KeyMetadata, Error> {
+        let mut broken = Vec::new();
+        if let Some(policy) = &request.policy {
+            validate::policy(policy, &mut broken);
+        }
+        let description =
+            validate::description(Some(request.description.unwrap_or_default()), &mut broken);
+        let usage = validate::key_usage(&request.key_usage, &mut broken);
+        let spec = validate::key_spec(&request.key_spec, &mut broken);
+        let origin = validate::origin(&request.origin, &mut broken);
+        let tags = validate::tags(request.tags, &mut broken);
+        let (Some(description), Some(tags), true) = (description, tags, broken.is_empty()) else {
+            return Err(validate::refuse(broken));
+        };
+        let tags = tags?;
+        let spec = makes(spec, usage)?;
+        self.allow(caller, Operation::CreateKey, None, &[])?;
+        self.store()?;
+        supported(
+            request.policy.as_deref(),
+            origin.as_ref(),
+            request.multi_region,
+        )?;
+        if self.catalogue.is_held() {
+            return Err(Error::new(
+                Kind::UnsupportedOperation,
+                "The catalogue was restored from a backup; no key can be made until the operator confirms it.",
+            ));
+        }
+        if self.catalogue.count_keys(caller.account()) >= MOST_KEYS {
+            return Err(Error::new(
+                Kind::LimitExceeded,
+                format!("The account has {MOST_KEYS} keys, which is the most."),
+            ));
+        }
+
+        let new = NewKey {
+            account: caller.account().clone(),
+            spec,
+            description,
+            tags,
+        };
+        let record = create::create_key(self, new, until).await?;
+        Ok(self.metadata(&record, until).await)
     }
 
-    /// Up to `limit` keys of an account after a key ID, and whether there are more.
-    pub(super) fn page(
+    /// Gives a key another description.
+    ///
+    /// # Errors
+    /// Those of KMS's UpdateKeyDescription.
+    pub async fn update_key_description(
         &self,
-        account: &AccountId,
-        after: Option<&KeyId>,
-        limit: usize,
-    ) -> (Vec<&Arc<Record>>, bool) {
-        let Some(account) = self.accounts.get(account) else {
-            return (Vec::new(), false);
+        caller: &Caller,
+        request: UpdateKeyDescription,
+        until: Instant,
+    ) -> Result<(), Error> {
+        let mut broken = Vec::new();
+        let key_id = validate::key_id(request.key_id.as_deref(), &mut broken);
+        let description = validate::description(request.description, &mut broken);
+        let (Some(key_id), Some(description)) = (key_id, description) else {
+            return Err(validate::refuse(broken));
         };
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = account
-            .keys
-            .range((from, Bound::Unbounded))
-            .map(|(_, record)| record);
-        let page = rest.by_ref().take(limit).collect();
-        (page, rest.next().is_some())
+        self.change_key(
+            caller,
+            Operation::UpdateKeyDescription,
+            key_id,
+            until,
+            |_, body| {
+                body.description = description.clone();
+                Ok(())
+            },
+        )
+        .await
+        .map(drop)
     }
 
-    /// Why a name finds nothing: first its form, then its region, then its account, as KMS.
-    fn explain(&self, caller: &Caller, operation: Operation, key_id: &str) -> Error {
-        let not_found = |say: String| Error::new(Kind::NotFound, say);
-        let no_key = |id: &KeyId| {
-            let arn = key_arn(&self.region, caller.account(), id);
-            not_found(format!("Key '{arn}' does not exist"))
-        };
-        let no_alias = |name: &str| {
-            let arn = alias_arn(&self.region, caller.account(), name);
-            not_found(format!("Alias {arn} is not found."))
-        };
-        let reference = match key_id.parse() {
-            Ok(reference) => reference,
-            Err(ReferenceFault::KeyId) => {
-                return not_found(format!("Invalid keyId '{}'", echo(key_id, KEY_ID_ECHO)));
-            }
-            // GenerateMac and VerifyMac have no InvalidArnException in KMS's model.
-            Err(ReferenceFault::Arn) => {
-                return not_found(format!("Invalid arn {}", echo(key_id, KEY_ID_ECHO)));
-            }
-        };
-        match &reference {
-            KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _)
-                if place.region != self.region =>
-            {
-                not_found(format!("Invalid arn {}", place.region))
-            }
-            KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _)
-                if place.account != *caller.account() =>
-            {
-                // Security: the same words whether the key exists or not.
-                Error::new(
-                    Kind::AccessDenied,
-                    format!(
-                        "User: {caller} is not authorized to perform: kms:{} on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access",
-                        operation.name()
-                    ),
-                )
-            }
-            KeyReference::Id(id) | KeyReference::Arn(_, id) => no_key(id),
-            KeyReference::Alias(name) | KeyReference::AliasArn(_, name) => no_alias(name),
-        }
+    /// Lets a key serve; one that does already goes on.
+    ///
+    /// # Errors
+    /// Those of KMS's EnableKey.
+    pub async fn enable_key(
+        &self,
+        caller: &Caller,
+        request: &EnableKey,
+        until: Instant,
+    ) -> Result<(), Error> {
+        let key_id = validate::only_key_id(request.key_id.as_deref())?;
+        self.change_key(
+            caller,
+            Operation::EnableKey,
+            key_id,
+            until,
+            |record, body| {
+                if record.held {
+                    return Err(is_held(record));
+                }
+                if body.life != Life::Enabled {
+                    body.life = Life::Enabled;
+                    // Security: the key that was fenced stays closed; this is another one.
+                    body.epoch += 1;
+                }
+                Ok(())
+            },
+        )
+        .await
+        .map(drop)
     }
 
-    #[cfg(test)]
-    pub(super) fn any(&self) -> &Arc<Record> {
-        self.accounts
-            .values()
-            .flat_map(|account| account.keys.values())
-            .next()
-            .unwrap()
+    /// Stops a key from serving. When this has returned no call that begins makes a MAC with it,
+    /// and those that had begun have ended.
+    ///
+    /// # Errors
+    /// Those of KMS's DisableKey.
+    pub async fn disable_key(
+        &self,
+        caller: &Caller,
+        request: &DisableKey,
+        until: Instant,
+    ) -> Result<(), Error> {
+        let key_id = validate::only_key_id(request.key_id.as_deref())?;
+        let record = self
+            .change_key(caller, Operation::DisableKey, key_id, until, |_, body| {
+                body.life = Life::Disabled;
+                Ok(())
+            })
+            .await?;
+        // Security: also for a key that was disabled already. Whoever disabled it may still wait
+        // here, and this caller is promised the same.
+        self.fence(&record).await;
+        Ok(())
     }
 }
 
-fn group_of(declared: &DeclaredKey, groups: &[String]) -> Result<usize, String> {
-    let key_id = &declared.key_id;
-    match (&declared.token, groups) {
-        (Some(name), _) => groups
-            .iter()
-            .position(|group| group == name)
-            .ok_or_else(|| {
-                format!("key {key_id} names {name:?}, but there is no token or group of this name")
-            }),
-        (None, [_]) => Ok(0),
-        (None, _) => Err(format!(
-            "key {key_id} names no token, and there are {}; set token = \"…\" in its [[key]]",
-            groups.len()
-        )),
-    }
+/// The one kind of keys that there is: KMS's rules on KeySpec and KeyUsage.
+fn makes(spec: Option<Asked<KeySpec>>, usage: Option<Asked<KeyUsage>>) -> Result<KeySpec, Error> {
+    let other = match spec {
+        Some(Asked::Ours(spec)) => match usage {
+            Some(Asked::Ours(KeyUsage::GenerateVerifyMac)) => return Ok(spec),
+            Some(Asked::Other(usage)) => {
+                return Err(Error::new(
+                    Kind::Validation,
+                    format!("KeyUsage {usage} is not compatible with KeySpec {spec}"),
+                ));
+            }
+            None => {
+                return Err(Error::new(
+                    Kind::Validation,
+                    "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.",
+                ));
+            }
+        },
+        Some(Asked::Other(other)) => other,
+        None => "SYMMETRIC_DEFAULT".into(),
+    };
+    Err(Error::new(
+        Kind::UnsupportedOperation,
+        format!(
+            "KeySpec {other} is not supported: hsmac makes keys of KeySpec HMAC_224, HMAC_256, HMAC_384 and HMAC_512."
+        ),
+    ))
 }
 
-/// The longest key ID, if it is plain ASCII.
-const KEY_ID_ECHO: usize = 2048;
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    pub(crate) const ACCOUNT: &str = "111122223333";
-    pub(crate) const FIRST: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
-    pub(crate) const DISABLED: &str = "2234abcd-12ab-34cd-56ef-1234567890ab";
-    const MISSING: &str = "9234abcd-12ab-34cd-56ef-1234567890ab";
-
-    /// Two tokens, `a` and `b`; an HMAC_256 key with two aliases, a disabled HMAC_512 key.
-    pub(crate) fn settings() -> Settings {
-        Settings {
-            account: ACCOUNT.parse().unwrap(),
-            region: "us-west-2".into(),
-            new_keys: None,
-            keys: vec![
-                declared(DISABLED, "b", KeySpec::Hmac512, &[], false),
-                declared(
-                    FIRST,
-                    "a",
-                    KeySpec::Hmac256,
-                    &["alias/pay", "alias/x/y"],
-                    true,
-                ),
-            ],
+/// What KMS has and hsmac does not. To take a policy and not to obey it would be worse.
+fn supported(
+    policy: Option<&str>,
+    origin: Option<&Asked<Origin>>,
+    multi_region: bool,
+) -> Result<(), Error> {
+    let say = match origin {
+        _ if policy.is_some() => "This version of hsmac has no key policies; leave Policy out.",
+        _ if multi_region => "hsmac has no multi-Region keys.",
+        None | Some(Asked::Ours(Origin::AwsKms)) => return Ok(()),
+        Some(Asked::Ours(Origin::External)) => "This version of hsmac cannot import key material.",
+        Some(Asked::Ours(Origin::AwsCloudHsm) | Asked::Other(_)) => {
+            "HMAC keys in custom key stores are not supported; a key that is in a token already is declared in the configuration."
         }
-    }
-
-    pub(crate) fn caller(account: &str) -> Caller {
-        Caller::parse(&format!("arn:aws:iam::{account}:user/billing")).unwrap()
-    }
-
-    fn declared(
-        key_id: &str,
-        token: &str,
-        key_spec: KeySpec,
-        aliases: &[&str],
-        enabled: bool,
-    ) -> DeclaredKey {
-        DeclaredKey {
-            key_id: key_id.parse().unwrap(),
-            token: Some(token.into()),
-            object: format!("pkcs11:object={key_id}").try_into().unwrap(),
-            key_spec,
-            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
-            description: String::new(),
-            check_value: None,
-            enabled,
-        }
-    }
-
-    fn catalogue(settings: Settings) -> Result<Catalogue, String> {
-        Catalogue::new(settings, &["a".to_owned(), "b".to_owned()])
-    }
-
-    fn fault(key_id: &str) -> (Kind, String) {
-        let catalogue = catalogue(settings()).unwrap();
-        let error = catalogue
-            .resolve(&caller(ACCOUNT), Operation::GenerateMac, key_id)
-            .err()
-            .unwrap_or_else(|| panic!("{key_id} is found"));
-        (error.kind(), error.say().to_owned())
-    }
-
-    #[test]
-    fn a_key_is_found_by_its_four_kinds_of_names() {
-        let catalogue = catalogue(settings()).unwrap();
-        for name in [
-            FIRST,
-            &format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{FIRST}"),
-            "alias/pay",
-            "alias/x/y",
-            &format!("arn:aws:kms:us-west-2:{ACCOUNT}:alias/pay"),
-        ] {
-            let found = catalogue.resolve(&caller(ACCOUNT), Operation::VerifyMac, name);
-            let Ok(record) = found else {
-                panic!("{name} is not found")
-            };
-            assert_eq!(record.key_id.as_str(), FIRST);
-            assert_eq!(record.group, 0);
-        }
-    }
-
-    #[test]
-    fn what_finds_nothing_is_told_as_kms_tells_it() {
-        for (key_id, say) in [
-            ("key_id", "Invalid keyId 'key_id'".to_owned()),
-            (
-                MISSING,
-                format!("Key 'arn:aws:kms:us-west-2:{ACCOUNT}:key/{MISSING}' does not exist"),
-            ),
-            (
-                &format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{MISSING}"),
-                format!("Key 'arn:aws:kms:us-west-2:{ACCOUNT}:key/{MISSING}' does not exist"),
-            ),
-            (
-                &format!("arn:aws:kms:eu-west-1:{ACCOUNT}:key/{FIRST}"),
-                "Invalid arn eu-west-1".to_owned(),
-            ),
-            (
-                "alias/no",
-                format!("Alias arn:aws:kms:us-west-2:{ACCOUNT}:alias/no is not found."),
-            ),
-            (
-                "arn:aws:s3:::bucket",
-                "Invalid arn arn:aws:s3:::bucket".to_owned(),
-            ),
-        ] {
-            assert_eq!(fault(key_id), (Kind::NotFound, say));
-        }
-        assert!(fault(&"ü".repeat(2048)).1.len() < 2100);
-    }
-
-    #[test]
-    fn another_account_s_key_cannot_be_reached_nor_probed() {
-        let catalogue = catalogue(settings()).unwrap();
-        let stranger = caller("444455556666");
-        for id in [FIRST, MISSING] {
-            let arn = format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{id}");
-            let error = catalogue
-                .resolve(&stranger, Operation::GenerateMac, &arn)
-                .err()
-                .unwrap();
-            assert_eq!(error.kind(), Kind::AccessDenied);
-            assert_eq!(
-                error.say(),
-                "User: arn:aws:iam::444455556666:user/billing is not authorized to perform: kms:GenerateMac on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"
-            );
-            let error = catalogue
-                .resolve(&stranger, Operation::GenerateMac, id)
-                .err()
-                .unwrap();
-            assert_eq!(
-                error.say(),
-                format!("Key 'arn:aws:kms:us-west-2:444455556666:key/{id}' does not exist")
-            );
-        }
-        assert!(catalogue.page(stranger.account(), None, 10).0.is_empty());
-    }
-
-    #[test]
-    fn contradictions_between_declarations_are_named() {
-        let refused = |change: fn(&mut Settings)| {
-            let mut settings = settings();
-            change(&mut settings);
-            catalogue(settings).err().unwrap()
-        };
-        let fault = refused(|s| s.keys[0].key_id = s.keys[1].key_id.clone());
-        assert!(fault.contains(FIRST), "{fault}");
-        let fault = refused(|s| s.keys[0].aliases = vec!["alias/pay".into()]);
-        assert!(
-            fault.contains("alias/pay") && fault.contains(DISABLED),
-            "{fault}"
-        );
-        let fault = refused(|s| s.keys[0].aliases = vec!["pay".into()]);
-        assert!(fault.contains("must be alias/"), "{fault}");
-        let fault = refused(|s| s.keys[0].token = Some("c".into()));
-        assert!(fault.contains("\"c\""), "{fault}");
-        let fault = refused(|s| s.keys[0].token = None);
-        assert!(fault.contains("names no token"), "{fault}");
-    }
+    };
+    Err(Error::new(Kind::UnsupportedOperation, say))
 }
+
+fn is_held(record: &Record) -> Error {
+    Error::new(
+        Kind::InvalidState,
+        format!(
+            "{} is disabled: the catalogue was restored from a backup, and no key can be enabled until the operator confirms it.",
+            record.arn
+        ),
+    )
+}
+
+/// KMS's quota of keys in an account and region.
+const MOST_KEYS: usize = 100_000;

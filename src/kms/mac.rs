@@ -3,10 +3,14 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
-use super::{Kms, Named, Record, from_key, from_token, require_enabled, validate};
+use super::{
+    Kms, Named, Record, change::refused, from_key, from_token, records::UsedBy, unavailable,
+    validate,
+};
 use crate::{
     error::{Error, Kind, Violation},
-    model::{Caller, MacAlgorithm, Operation},
+    model::{Caller, MacAlgorithm, Operation, Refusal},
+    token,
 };
 
 /// KMS: GenerateMacRequest.
@@ -92,16 +96,19 @@ impl Kms {
             return Err(validate::refuse(broken));
         };
 
-        let record = self.admit(
-            caller,
-            Operation::GenerateMac,
-            asked.key_id,
-            &request.grant_tokens,
-        )?;
-        let mac = self.mac(record, &asked, until).await?;
+        let (record, mac) = self
+            .mac(
+                caller,
+                Operation::GenerateMac,
+                &request.grant_tokens,
+                &asked,
+                until,
+            )
+            .await?;
         if request.dry_run {
             return Err(dry_run());
         }
+        record.usage.note(UsedBy::GenerateMac);
         Ok(MacMade {
             mac,
             mac_algorithm: asked.algorithm,
@@ -133,19 +140,22 @@ impl Kms {
             return Err(validate::refuse(broken));
         };
 
-        let record = self.admit(
-            caller,
-            Operation::VerifyMac,
-            asked.key_id,
-            &request.grant_tokens,
-        )?;
-        let right = self.mac(record, &asked, until).await?;
+        let (record, right) = self
+            .mac(
+                caller,
+                Operation::VerifyMac,
+                &request.grant_tokens,
+                &asked,
+                until,
+            )
+            .await?;
         if !is_same_mac(&right, given) {
             return Err(Error::new(Kind::InvalidMac, ""));
         }
         if request.dry_run {
             return Err(dry_run());
         }
+        record.usage.note(UsedBy::VerifyMac);
         Ok(MacVerified {
             mac_algorithm: asked.algorithm,
             key_id: record.arn.clone(),
@@ -181,24 +191,51 @@ impl Kms {
             .map_err(from_token)
     }
 
-    /// The work of both operations on a key that the caller may use.
+    /// The work of both operations, from the key's name to the right MAC.
     async fn mac(
         &self,
-        record: &Record,
+        caller: &Caller,
+        operation: Operation,
+        grant_tokens: &[String],
         asked: &Asked<'_>,
         until: Instant,
-    ) -> Result<Bytes, Error> {
-        require_enabled(record)?;
-        if asked.algorithm != record.spec.mac_algorithm() {
+    ) -> Result<(Arc<Record>, Bytes), Error> {
+        let record = self.admit(caller, operation, asked.key_id, grant_tokens)?;
+        match self.mac_with(&record, operation, asked, until).await? {
+            Ok(mac) => Ok((record, mac)),
+            // The key was closed while this call was under way. What the record says now is the
+            // answer; if the key was enabled again meanwhile, that is another token::Key.
+            Err(_) => {
+                let record = self.admit(caller, operation, asked.key_id, grant_tokens)?;
+                match self.mac_with(&record, operation, asked, until).await? {
+                    Ok(mac) => Ok((record, mac)),
+                    Err(fault) => Err(refused(Refusal::Disabled, &record.arn).because(fault)),
+                }
+            }
+        }
+    }
+
+    /// The inner error: the key was closed.
+    async fn mac_with(
+        &self,
+        record: &Record,
+        operation: Operation,
+        asked: &Asked<'_>,
+        until: Instant,
+    ) -> Result<Result<Bytes, token::Fault>, Error> {
+        require_able(record, operation)?;
+        if asked.algorithm != record.body.spec.mac_algorithm() {
             return Err(Error::new(
                 Kind::InvalidKeyUsage,
                 format!(
                     "Algorithm {} is incompatible with key spec {}.",
-                    asked.algorithm, record.spec
+                    asked.algorithm, record.body.spec
                 ),
             ));
         }
-        let group = self.group(record);
+        let group = self.group(record).ok_or_else(|| {
+            unavailable(&record.arn).because("the configuration has no such token any more")
+        })?;
         if let Some(max) = group
             .max_message_bytes()
             .filter(|max| asked.message.len() > *max)
@@ -210,10 +247,23 @@ impl Kms {
                 ),
             )]));
         }
-        group
-            .mac(&record.key, asked.message.clone(), until)
-            .await
-            .map_err(|fault| from_key(fault, record))
+        match group.mac(&record.key, asked.message.clone(), until).await {
+            Ok(mac) => Ok(Ok(mac)),
+            Err(fault @ token::Fault::Closed) => Ok(Err(fault)),
+            Err(fault) => Err(from_key(fault, record)),
+        }
+    }
+}
+
+/// Refuses what the key's state does not allow. A key that the token could not use is refused for a
+/// while only: whoever mends its object need not restart hsmac.
+fn require_able(record: &Record, operation: Operation) -> Result<(), Error> {
+    operation
+        .check(record.said())
+        .map_err(|refusal| refused(refusal, &record.arn))?;
+    match record.key.refusal() {
+        Some(reason) => Err(unavailable(&record.arn).because(reason)),
+        None => Ok(()),
     }
 }
 
@@ -261,7 +311,7 @@ mod tests {
 
     use super::{
         super::{
-            keys::tests::{ACCOUNT, DISABLED, FIRST, caller},
+            catalogue::tests::{ACCOUNT, DISABLED, FIRST, caller},
             tests::without_tokens,
         },
         *,

@@ -3,35 +3,57 @@
 //! Hides: how a key ID finds its key, who may do what, in which state a key serves, which token
 //! has it. Promises: every operation checks in KMS's order, once: constraints → key → rights →
 //! state → algorithm → token → dry run; no fault names what only the log may read; nothing is
-//! looked up outside memory before the token is asked. Does not: know a wire; each front
+//! looked up outside memory before the token is asked; a change is answered once the store has it
+//! and memory shows it. Does not: know a wire; each front
 //! translates plain requests, answers and [`Error`]s to its own.
 
+mod aliases;
+mod catalogue;
+mod change;
+mod create;
+mod deletion;
 mod describe;
 mod keys;
 mod mac;
+mod marker;
+mod open;
+mod records;
 mod serving;
 mod settings;
+mod tags;
+mod usage;
 mod validate;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use aliases::{AliasPage, CreateAlias, DeleteAlias, ListAliases, ListedAlias, UpdateAlias};
+pub use deletion::{CancelKeyDeletion, DeletionScheduled, ScheduleKeyDeletion};
 pub use describe::{DescribeKey, KeyMetadata, KeyPage, ListKeys, ListedKey, TokenFacts};
+pub use keys::{CreateKey, DisableKey, EnableKey, UpdateKeyDescription};
 pub use mac::{GenerateMac, GenerateRandom, MacMade, MacVerified, VerifyMac};
+pub use open::OpenFault;
 pub use serving::Serving;
 pub use settings::{DeclaredKey, Settings};
+pub use tags::{ListResourceTags, TagPage, TagResource, UntagResource};
+pub use usage::{GetKeyLastUsage, KeyLastUsage};
 
 use std::{
     collections::BTreeMap,
+    error::Error as StdError,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use keys::{Catalogue, Record};
+use catalogue::{Catalogue, Record};
 
 use crate::{
     error::{Error, Kind, Violation},
-    model::{Caller, Operation, is_reserved},
+    model::{Caller, Date, Operation, is_reserved},
+    store::Store,
     token::{self, Group},
 };
 
@@ -49,14 +71,17 @@ pub enum Named<T> {
 /// The keys, and the tokens that they are in.
 pub struct Kms {
     catalogue: Catalogue,
+    /// None: declared keys only, which nothing changes.
+    store: Option<Store>,
+    tracking_start: Date,
     groups: Vec<Arc<Group>>,
     random: Option<usize>,
     reserved_messages: AtomicU64,
 }
 
 impl Kms {
-    /// Maps declared keys to tokens; each group of tokens, or token without a group, stands under
-    /// its name in the configuration.
+    /// Maps declared keys to tokens, without a store; each group of tokens, or token without a group,
+    /// stands under its name in the configuration.
     ///
     /// # Errors
     /// A sentence on the first declaration that contradicts another or names no token.
@@ -97,6 +122,8 @@ impl Kms {
             };
         Ok(Self {
             catalogue: Catalogue::new(settings, names)?,
+            store: None,
+            tracking_start: now(),
             groups,
             random,
             reserved_messages: AtomicU64::new(0),
@@ -110,19 +137,36 @@ impl Kms {
         operation: Operation,
         key_id: &str,
         grant_tokens: &[String],
-    ) -> Result<&Arc<Record>, Error> {
+    ) -> Result<Arc<Record>, Error> {
         let record = self.catalogue.resolve(caller, operation, key_id)?;
+        self.allow(caller, operation, Some(&record), grant_tokens)?;
+        Ok(record)
+    }
+
+    /// Whether the caller may do this, to this key if there is one.
+    #[expect(clippy::unused_self, reason = "policies will be looked up here")]
+    fn allow(
+        &self,
+        _caller: &Caller,
+        _operation: Operation,
+        _record: Option<&Record>,
+        grant_tokens: &[String],
+    ) -> Result<(), Error> {
         // Security: the place where rights are decided, after the key is known and before its state
         // shows. There are no policies yet: whom a front lets in may do everything in its account.
         // There are no grants either, so no grant token can be one of ours.
         if !grant_tokens.is_empty() {
             return Err(Error::new(Kind::InvalidGrantToken, ""));
         }
-        Ok(record)
+        Ok(())
     }
 
-    fn group(&self, record: &Record) -> &Group {
-        &self.groups[record.group]
+    /// The tokens of a key; none if the configuration no longer has them.
+    fn group(&self, record: &Record) -> Option<&Group> {
+        record
+            .group
+            .and_then(|group| self.groups.get(group))
+            .map(|group| &**group)
     }
 
     /// The constraint that no client's message is one that hsmac signs for itself.
@@ -138,21 +182,6 @@ impl Kms {
                 "Member must not begin with the 16 bytes that hsmac keeps for its own messages",
             ));
         }
-    }
-}
-
-/// Refuses what the key's state does not allow. A key that the token could not use is refused for a
-/// while only: whoever mends its object need not restart hsmac.
-fn require_enabled(record: &Record) -> Result<(), Error> {
-    if !record.enabled {
-        return Err(Error::new(
-            Kind::Disabled,
-            format!("{} is disabled.", record.arn),
-        ));
-    }
-    match record.key.refusal() {
-        Some(reason) => Err(unavailable(&record.arn).because(reason)),
-        None => Ok(()),
     }
 }
 
@@ -210,60 +239,26 @@ pub(crate) fn timed_out() -> Error {
     )
 }
 
+/// A fault of ours, or of the store.
+fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    Error::new(
+        Kind::Internal,
+        "The request was rejected because an internal exception occurred. The request can be retried.",
+    )
+    .because(cause)
+}
+
+/// The time of day.
+fn now() -> Date {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Date::of_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn unavailable(arn: &str) -> Error {
     Error::new(Kind::InvalidState, format!("{arn} is unavailable."))
 }
 
 /// A full queue of the default length is worked off in about this time.
 const SATURATION_PAUSE: Duration = Duration::from_millis(100);
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::{keys::tests::settings, *};
-    use crate::token::Fault;
-
-    /// The operations with a catalogue and no token: all that is decided before a token is asked.
-    pub(crate) fn without_tokens() -> Arc<Kms> {
-        Arc::new(Kms::with(settings(), &["a".into(), "b".into()], Vec::new()).unwrap())
-    }
-
-    #[test]
-    fn faults_of_the_token_keep_their_words_in_the_cause() {
-        let kms = without_tokens();
-        let record = kms.catalogue.any();
-        for (fault, kind) in [
-            (Fault::Saturated, Kind::Throttling),
-            (Fault::Deadline("CKR_X".into()), Kind::DependencyTimeout),
-            (Fault::Unavailable("CKR_X".into()), Kind::KeyUnavailable),
-            (Fault::Key("CKR_X".into()), Kind::InvalidState),
-            (Fault::Message("CKR_X".into()), Kind::Validation),
-            (
-                Fault::Unsupported("CKR_X".into()),
-                Kind::UnsupportedOperation,
-            ),
-            (Fault::Internal("CKR_X".into()), Kind::Internal),
-        ] {
-            let cause = fault.to_string();
-            let error = from_key(fault, record);
-            assert_eq!(error.kind(), kind);
-            assert!(
-                !error.say().contains("CKR") && !error.say().is_empty(),
-                "{error}"
-            );
-            assert_eq!(error.cause().unwrap().to_string(), cause);
-            assert_eq!(error.pause().is_some(), kind == Kind::Throttling);
-        }
-    }
-
-    #[test]
-    fn new_keys_must_name_a_token() {
-        let named = Settings {
-            new_keys: Some("c".into()),
-            ..settings()
-        };
-        let fault = Kms::with(named, &["a".into(), "b".into()], Vec::new())
-            .err()
-            .unwrap();
-        assert!(fault.contains("\"c\""), "{fault}");
-    }
-}

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
+use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 
 use super::{layer::Context, mac::wire};
 use crate::{
     kms::{DescribeKey, KeyMetadata, Kms, ListKeys, TokenFacts},
-    model::{KeySpec, KeyState, Origin},
+    model::{Date, KeySpec, KeyState, Origin},
     proto::v1::{self, key_service_server::KeyService},
 };
 
@@ -85,9 +86,9 @@ impl From<KeyMetadata> for v1::KeyMetadata {
             aws_account_id: key.account.to_string(),
             key_id: key.key_id.to_string(),
             arn: key.arn.as_ref().to_owned(),
-            creation_date: None,
+            creation_date: key.created.map(date),
             enabled: key.state == KeyState::Enabled,
-            description: key.description,
+            description: key.description.as_str().to_owned(),
             key_usage: v1::KeyUsage::GenerateVerifyMac.into(),
             key_state: state.into(),
             origin: origin.into(),
@@ -115,5 +116,13 @@ impl From<TokenFacts> for v1::TokenInfo {
             check_value: token.check_value,
             check_value_pinned: token.check_value_pinned,
         }
+    }
+}
+
+fn date(date: Date) -> Timestamp {
+    let millis = date.millis();
+    Timestamp {
+        seconds: i64::try_from(millis / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(millis % 1000 * 1_000_000).unwrap_or(0),
     }
 }

@@ -1,6 +1,13 @@
 //! Constraints on members, worded as KMS words them. Each check gives the value if it holds and
 //! pushes a [`Violation`] if not, so that several faults are reported at once.
 
+mod keys;
+
+pub(super) use keys::{
+    Asked, alias_name, description, key_spec, key_usage, limit, marker, only_key_id, origin,
+    policy, tag_keys, tags,
+};
+
 use std::{fmt::Write as _, ops::RangeInclusive};
 
 use bytes::Bytes;
@@ -13,10 +20,19 @@ use crate::{
 
 /// KMS: KeyIdType.
 pub(super) fn key_id<'a>(text: Option<&'a str>, broken: &mut Vec<Violation>) -> Option<&'a str> {
+    key_id_at("keyId", text, broken)
+}
+
+/// The same where the member has another name.
+pub(super) fn key_id_at<'a>(
+    member: &'static str,
+    text: Option<&'a str>,
+    broken: &mut Vec<Violation>,
+) -> Option<&'a str> {
     let Some(text) = text else {
-        return null("keyId", broken);
+        return null(member, broken);
     };
-    length("keyId", text, 1..=2048, broken).then_some(text)
+    length(member, text, 1..=2048, broken).then_some(text)
 }
 
 /// A blob: its value is never printed.

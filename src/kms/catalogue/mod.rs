@@ -1,0 +1,301 @@
+//! The keys in memory: found by every name that a client may use, listed in the order of their IDs.
+//!
+//! Declared keys come from the configuration and never change; stored ones follow the store
+//! (`follow.rs` feeds what it tells). Readers take a read lock for one look-up, and leave with an
+//! `Arc`: no lock is held while anything is waited for. A lock and not a map that is swapped as a
+//! whole (arc-swap): a change touches a few names, and must not cost a copy of 100,000.
+
+mod account;
+mod declared;
+mod follow;
+mod list;
+#[cfg(test)]
+pub(super) mod tests;
+
+pub(super) use self::follow::{Retired, Snapshot};
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use tokio::sync::watch;
+
+use self::account::{Account, Entry};
+use super::{records, usage::Usage, validate::echo};
+use crate::{
+    error::{Error, Kind},
+    model::{
+        AccountId, AliasName, Caller, Date, KeyId, KeyReference, KeyState, Operation,
+        ReferenceFault, alias_arn, key_arn,
+    },
+    store::{Name, Revision},
+    token,
+};
+
+/// What is known of one key. Never changes: a change is a new record under the same names.
+pub(super) struct Record {
+    pub(super) body: records::Key,
+    pub(super) source: Source,
+    /// Ready for answers: the hot path does not format it.
+    pub(super) arn: Arc<str>,
+    /// Which of the groups of tokens has it; none if the configuration no longer has that one.
+    pub(super) group: Option<usize>,
+    /// Shared by all records of one epoch.
+    pub(super) key: Arc<token::Key>,
+    pub(super) usage: Arc<Usage>,
+    /// The store was restored from a backup, and nobody has confirmed it.
+    pub(super) held: bool,
+}
+
+/// Who says what a key or an alias is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Source {
+    /// The configuration.
+    Declared,
+    /// The store, at this revision.
+    Stored(Revision),
+}
+
+impl Source {
+    pub(super) fn revision(self) -> Option<Revision> {
+        match self {
+            Self::Declared => None,
+            Self::Stored(revision) => Some(revision),
+        }
+    }
+}
+
+impl Record {
+    /// Where it stands for KMS's table. Disabled hides that the token has trouble with the key: the
+    /// operator's word comes first.
+    pub(super) fn state(&self) -> KeyState {
+        let said = self.said();
+        let troubled = || self.group.is_none() || self.key.trouble().is_some();
+        if said == KeyState::Enabled && troubled() {
+            return KeyState::Unavailable;
+        }
+        said
+    }
+
+    /// The same without the token's word.
+    pub(super) fn said(&self) -> KeyState {
+        match self.body.life {
+            // Security: a backup may be older than a DisableKey.
+            records::Life::Enabled if self.held => KeyState::Disabled,
+            records::Life::Enabled => KeyState::Enabled,
+            records::Life::Disabled => KeyState::Disabled,
+            records::Life::PendingImport => KeyState::PendingImport,
+            records::Life::PendingDeletion { .. } | records::Life::Deleting => {
+                KeyState::PendingDeletion
+            }
+        }
+    }
+}
+
+/// An alias.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Alias {
+    /// None: its record cannot be read.
+    pub(super) target: Option<KeyId>,
+    pub(super) source: Source,
+    /// Absent for declared ones.
+    pub(super) created: Option<Date>,
+    pub(super) updated: Option<Date>,
+}
+
+/// All keys and aliases.
+pub(super) struct Catalogue {
+    region: String,
+    /// The groups' names; records name theirs by its place here.
+    groups: Vec<String>,
+    keys: RwLock<Keys>,
+    /// The last change of the store that is seen here.
+    seen: watch::Sender<Revision>,
+}
+
+#[derive(Default)]
+struct Keys {
+    accounts: HashMap<AccountId, Account>,
+    /// See [`Record::held`].
+    held: bool,
+}
+
+impl Catalogue {
+    /// The key that a caller means.
+    pub(super) fn resolve(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        key_id: &str,
+    ) -> Result<Arc<Record>, Error> {
+        if !operation.takes_alias() && names_alias(key_id) {
+            return Err(Error::new(
+                Kind::InvalidArn,
+                "Key Aliases are not supported for this operation.",
+            ));
+        }
+        // Security: only the names of the caller's own account are looked at, so that neither a key
+        // ID nor an ARN reaches another account's key.
+        let found = self
+            .read()
+            .accounts
+            .get(caller.account())
+            .and_then(|account| account.find(key_id))
+            .cloned();
+        found.ok_or_else(|| self.explain(caller, operation, key_id))
+    }
+
+    /// An alias of the caller's account.
+    pub(super) fn alias(&self, caller: &Caller, name: &AliasName) -> Option<Alias> {
+        let keys = self.read();
+        let account = keys.accounts.get(caller.account())?;
+        account.aliases().get(name).cloned()
+    }
+
+    /// How many aliases a key has.
+    pub(super) fn count_aliases(&self, record: &Record) -> usize {
+        let keys = self.read();
+        keys.accounts
+            .get(&record.body.account)
+            .map_or(0, |account| account.aliases_of(&record.body.key_id).count())
+    }
+
+    /// How many keys an account has.
+    pub(super) fn count_keys(&self, account: &AccountId) -> usize {
+        let keys = self.read();
+        keys.accounts
+            .get(account)
+            .map_or(0, |account| account.keys().len())
+    }
+
+    /// The record of a key, whoever asks.
+    pub(super) fn record(&self, account: &AccountId, key_id: &KeyId) -> Option<Arc<Record>> {
+        let keys = self.read();
+        keys.accounts.get(account)?.record(key_id).cloned()
+    }
+
+    /// Every key's last use, with the name that it has in the store.
+    pub(super) fn usages(&self) -> Vec<(Name, Arc<Usage>)> {
+        let keys = self.read();
+        let mut usages = Vec::new();
+        for account in keys.accounts.values() {
+            usages.extend(account.keys().values().filter_map(|entry| match entry {
+                Entry::Key(record) => Some((
+                    records::usage_name(&record.body.account, &record.body.key_id),
+                    record.usage.clone(),
+                )),
+                Entry::Unreadable(_) => None,
+            }));
+        }
+        usages
+    }
+
+    /// Whether keys are held because the store was restored.
+    pub(super) fn is_held(&self) -> bool {
+        self.read().held
+    }
+
+    pub(super) fn alias_arn(&self, account: &AccountId, name: &AliasName) -> String {
+        alias_arn(&self.region, account, name.as_str())
+    }
+
+    /// Returns once the changes up to `revision` are seen here.
+    pub(super) async fn reached(&self, revision: Revision) {
+        let mut seen = self.seen.subscribe();
+        seen.wait_for(|seen| *seen >= revision)
+            .await
+            .expect("the catalogue itself holds the sender");
+    }
+
+    /// Why a name finds nothing: first its form, then its region, then its account, as KMS.
+    fn explain(&self, caller: &Caller, operation: Operation, key_id: &str) -> Error {
+        let not_found = |say: String| Error::new(Kind::NotFound, say);
+        let reference = match key_id.parse() {
+            Ok(reference) => reference,
+            Err(ReferenceFault::KeyId) => {
+                return not_found(format!("Invalid keyId '{}'", echo(key_id, KEY_ID_ECHO)));
+            }
+            // GenerateMac and VerifyMac have no InvalidArnException in KMS's model.
+            Err(ReferenceFault::Arn) => {
+                return not_found(format!("Invalid arn {}", echo(key_id, KEY_ID_ECHO)));
+            }
+        };
+        match &reference {
+            KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _)
+                if place.region != self.region =>
+            {
+                not_found(format!("Invalid arn {}", place.region))
+            }
+            KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _)
+                if place.account != *caller.account() =>
+            {
+                // Security: the same words whether the key exists or not.
+                Error::new(
+                    Kind::AccessDenied,
+                    format!(
+                        "User: {caller} is not authorized to perform: kms:{} on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access",
+                        operation.name()
+                    ),
+                )
+            }
+            KeyReference::Id(id) | KeyReference::Arn(_, id) => self.no_key(caller, id),
+            KeyReference::Alias(name) | KeyReference::AliasArn(_, name) => {
+                let target = name
+                    .parse()
+                    .ok()
+                    .and_then(|name| self.alias(caller, &name)?.target);
+                match target {
+                    Some(id) if self.is_unreadable(caller.account(), &id) => {
+                        self.no_key(caller, &id)
+                    }
+                    Some(_) | None => self.no_alias(caller, name),
+                }
+            }
+        }
+    }
+
+    fn no_key(&self, caller: &Caller, id: &KeyId) -> Error {
+        let arn = key_arn(&self.region, caller.account(), id);
+        if self.is_unreadable(caller.account(), id) {
+            return super::unavailable(&arn).because("its record in the store cannot be read");
+        }
+        Error::new(Kind::NotFound, format!("Key '{arn}' does not exist"))
+    }
+
+    /// KMS's word for an alias that is not there.
+    pub(super) fn no_alias(&self, caller: &Caller, name: &str) -> Error {
+        let arn = alias_arn(&self.region, caller.account(), name);
+        Error::new(Kind::NotFound, format!("Alias {arn} is not found."))
+    }
+
+    fn is_unreadable(&self, account: &AccountId, id: &KeyId) -> bool {
+        let keys = self.read();
+        keys.accounts
+            .get(account)
+            .is_some_and(|account| matches!(account.keys().get(id), Some(Entry::Unreadable(_))))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Keys> {
+        self.keys.read().expect(UNPOISONED)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Keys> {
+        self.keys.write().expect(UNPOISONED)
+    }
+}
+
+/// Whether a text names an alias, or begins as an alias's name or ARN does.
+pub(super) fn names_alias(key_id: &str) -> bool {
+    key_id.starts_with("alias/")
+        || (key_id.starts_with("arn:")
+            && key_id
+                .splitn(6, ':')
+                .nth(5)
+                .is_some_and(|rest| rest.starts_with("alias/")))
+}
+
+const UNPOISONED: &str = "no holder of the catalogue's lock panics";
+
+/// The longest key ID, if it is plain ASCII.
+const KEY_ID_ECHO: usize = 2048;

@@ -1,0 +1,173 @@
+use super::{
+    super::{Settings, settings::DeclaredKey},
+    *,
+};
+use crate::model::KeySpec;
+
+pub(in crate::kms) const ACCOUNT: &str = "111122223333";
+pub(in crate::kms) const FIRST: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
+pub(in crate::kms) const DISABLED: &str = "2234abcd-12ab-34cd-56ef-1234567890ab";
+const MISSING: &str = "9234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// Two tokens, `a` and `b`; an HMAC_256 key with two aliases, a disabled HMAC_512 key.
+pub(in crate::kms) fn settings() -> Settings {
+    Settings {
+        account: ACCOUNT.parse().unwrap(),
+        region: "us-west-2".into(),
+        new_keys: None,
+        keys: vec![
+            declared(DISABLED, "b", KeySpec::Hmac512, &[], false),
+            declared(
+                FIRST,
+                "a",
+                KeySpec::Hmac256,
+                &["alias/pay", "alias/x/y"],
+                true,
+            ),
+        ],
+    }
+}
+
+pub(in crate::kms) fn caller(account: &str) -> Caller {
+    Caller::parse(&format!("arn:aws:iam::{account}:user/billing")).unwrap()
+}
+
+fn declared(
+    key_id: &str,
+    token: &str,
+    key_spec: KeySpec,
+    aliases: &[&str],
+    enabled: bool,
+) -> DeclaredKey {
+    DeclaredKey {
+        key_id: key_id.parse().unwrap(),
+        token: Some(token.into()),
+        object: format!("pkcs11:object={key_id}").try_into().unwrap(),
+        key_spec,
+        aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+        description: String::new(),
+        check_value: None,
+        enabled,
+    }
+}
+
+impl Catalogue {
+    pub(in crate::kms) fn any(&self) -> Arc<Record> {
+        let keys = self.read();
+        let accounts = keys.accounts.values();
+        let mut records =
+            accounts.flat_map(|own| own.keys().keys().filter_map(|id| own.record(id)));
+        records.next().unwrap().clone()
+    }
+}
+
+fn catalogue(settings: Settings) -> Result<Catalogue, String> {
+    Catalogue::new(settings, &["a".to_owned(), "b".to_owned()])
+}
+
+fn fault(key_id: &str) -> (Kind, String) {
+    let catalogue = catalogue(settings()).unwrap();
+    let error = catalogue
+        .resolve(&caller(ACCOUNT), Operation::GenerateMac, key_id)
+        .err()
+        .unwrap_or_else(|| panic!("{key_id} is found"));
+    (error.kind(), error.say().to_owned())
+}
+
+#[test]
+fn a_key_is_found_by_its_four_kinds_of_names() {
+    let catalogue = catalogue(settings()).unwrap();
+    for name in [
+        FIRST,
+        &format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{FIRST}"),
+        "alias/pay",
+        "alias/x/y",
+        &format!("arn:aws:kms:us-west-2:{ACCOUNT}:alias/pay"),
+    ] {
+        let found = catalogue.resolve(&caller(ACCOUNT), Operation::VerifyMac, name);
+        let Ok(record) = found else {
+            panic!("{name} is not found")
+        };
+        assert_eq!(record.body.key_id.as_str(), FIRST);
+        assert_eq!(record.group, Some(0));
+    }
+}
+
+#[test]
+fn what_finds_nothing_is_told_as_kms_tells_it() {
+    for (key_id, say) in [
+        ("key_id", "Invalid keyId 'key_id'".to_owned()),
+        (
+            MISSING,
+            format!("Key 'arn:aws:kms:us-west-2:{ACCOUNT}:key/{MISSING}' does not exist"),
+        ),
+        (
+            &format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{MISSING}"),
+            format!("Key 'arn:aws:kms:us-west-2:{ACCOUNT}:key/{MISSING}' does not exist"),
+        ),
+        (
+            &format!("arn:aws:kms:eu-west-1:{ACCOUNT}:key/{FIRST}"),
+            "Invalid arn eu-west-1".to_owned(),
+        ),
+        (
+            "alias/no",
+            format!("Alias arn:aws:kms:us-west-2:{ACCOUNT}:alias/no is not found."),
+        ),
+        (
+            "arn:aws:s3:::bucket",
+            "Invalid arn arn:aws:s3:::bucket".to_owned(),
+        ),
+    ] {
+        assert_eq!(fault(key_id), (Kind::NotFound, say));
+    }
+    assert!(fault(&"ü".repeat(2048)).1.len() < 2100);
+}
+
+#[test]
+fn another_account_s_key_cannot_be_reached_nor_probed() {
+    let catalogue = catalogue(settings()).unwrap();
+    let stranger = caller("444455556666");
+    for id in [FIRST, MISSING] {
+        let arn = format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{id}");
+        let error = catalogue
+            .resolve(&stranger, Operation::GenerateMac, &arn)
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), Kind::AccessDenied);
+        assert_eq!(
+            error.say(),
+            "User: arn:aws:iam::444455556666:user/billing is not authorized to perform: kms:GenerateMac on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"
+        );
+        let error = catalogue
+            .resolve(&stranger, Operation::GenerateMac, id)
+            .err()
+            .unwrap();
+        assert_eq!(
+            error.say(),
+            format!("Key 'arn:aws:kms:us-west-2:444455556666:key/{id}' does not exist")
+        );
+    }
+    assert!(catalogue.page(stranger.account(), None, 10).0.is_empty());
+}
+
+#[test]
+fn contradictions_between_declarations_are_named() {
+    let refused = |change: fn(&mut Settings)| {
+        let mut settings = settings();
+        change(&mut settings);
+        catalogue(settings).err().unwrap()
+    };
+    let fault = refused(|s| s.keys[0].key_id = s.keys[1].key_id.clone());
+    assert!(fault.contains(FIRST), "{fault}");
+    let fault = refused(|s| s.keys[0].aliases = vec!["alias/pay".into()]);
+    assert!(
+        fault.contains("alias/pay") && fault.contains(DISABLED),
+        "{fault}"
+    );
+    let fault = refused(|s| s.keys[0].aliases = vec!["pay".into()]);
+    assert!(fault.contains("must be alias/"), "{fault}");
+    let fault = refused(|s| s.keys[0].token = Some("c".into()));
+    assert!(fault.contains("\"c\""), "{fault}");
+    let fault = refused(|s| s.keys[0].token = None);
+    assert!(fault.contains("names no token"), "{fault}");
+}

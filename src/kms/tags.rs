@@ -1,0 +1,178 @@
+use std::time::Instant;
+
+use super::{Kms, marker, validate};
+use crate::{
+    error::{Error, Kind},
+    model::{Caller, Operation, Tag, Tags},
+};
+
+/// KMS: TagResourceRequest.
+#[derive(Clone, Debug)]
+pub struct TagResource {
+    /// Key ID or key ARN.
+    pub key_id: Option<String>,
+    /// At most 50, as key and value. A key that is there already gets the new value.
+    pub tags: Vec<(String, String)>,
+}
+
+/// KMS: UntagResourceRequest.
+#[derive(Clone, Debug)]
+pub struct UntagResource {
+    /// Key ID or key ARN.
+    pub key_id: Option<String>,
+    /// Keys of tags; those that are not there are passed over.
+    pub tag_keys: Vec<String>,
+}
+
+/// KMS: ListResourceTagsRequest.
+#[derive(Clone, Debug)]
+pub struct ListResourceTags {
+    /// Key ID or key ARN.
+    pub key_id: Option<String>,
+    /// 1 to 1,000, of which at most 50 are given; 50 if absent.
+    pub limit: Option<i64>,
+    /// [`TagPage::next_marker`] of the page before.
+    pub marker: Option<String>,
+}
+
+/// KMS: ListResourceTagsResponse.
+#[derive(Clone, Debug)]
+pub struct TagPage {
+    /// In the order in which they first came.
+    pub tags: Vec<Tag>,
+    /// Where the next page begins, if there is one.
+    pub next_marker: Option<String>,
+}
+
+impl Kms {
+    /// Adds tags to a key, and changes those that it has.
+    ///
+    /// # Errors
+    /// Those of KMS's TagResource.
+    pub async fn tag_resource(
+        &self,
+        caller: &Caller,
+        request: TagResource,
+        until: Instant,
+    ) -> Result<(), Error> {
+        let mut broken = Vec::new();
+        let key_id = validate::key_id(request.key_id.as_deref(), &mut broken);
+        let tags = validate::tags(request.tags, &mut broken);
+        let (Some(key_id), Some(tags)) = (key_id, tags) else {
+            return Err(validate::refuse(broken));
+        };
+        let tags = tags?;
+        self.change_key(
+            caller,
+            Operation::TagResource,
+            key_id,
+            until,
+            |record, body| {
+                body.tags = body.tags.with(&tags).map_err(|_| {
+                    Error::new(
+                        Kind::LimitExceeded,
+                        format!("{} would have more than {} tags.", record.arn, Tags::MOST),
+                    )
+                })?;
+                Ok(())
+            },
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Takes tags from a key.
+    ///
+    /// # Errors
+    /// Those of KMS's UntagResource.
+    pub async fn untag_resource(
+        &self,
+        caller: &Caller,
+        request: &UntagResource,
+        until: Instant,
+    ) -> Result<(), Error> {
+        let mut broken = Vec::new();
+        let key_id = validate::key_id(request.key_id.as_deref(), &mut broken);
+        validate::tag_keys(&request.tag_keys, &mut broken);
+        let (Some(key_id), true) = (key_id, broken.is_empty()) else {
+            return Err(validate::refuse(broken));
+        };
+        self.change_key(
+            caller,
+            Operation::UntagResource,
+            key_id,
+            until,
+            |_, body| {
+                body.tags = body.tags.without(&request.tag_keys);
+                Ok(())
+            },
+        )
+        .await
+        .map(drop)
+    }
+
+    /// A key's tags.
+    ///
+    /// # Errors
+    /// Those of KMS's ListResourceTags.
+    pub fn list_resource_tags(
+        &self,
+        caller: &Caller,
+        request: &ListResourceTags,
+    ) -> Result<TagPage, Error> {
+        let mut broken = Vec::new();
+        let key_id = validate::key_id(request.key_id.as_deref(), &mut broken);
+        let limit = validate::limit(request.limit, 50, 50, &mut broken);
+        let marker = request.marker.as_deref();
+        let marker = marker.filter(|marker| validate::marker(marker, &mut broken));
+        let (Some(key_id), Some(limit), true) = (key_id, limit, broken.is_empty()) else {
+            return Err(validate::refuse(broken));
+        };
+        let record = self.admit(caller, Operation::ListResourceTags, key_id, &[])?;
+        let after = marker
+            .map(|text| marker::read::<Place>(MARKER, text))
+            .transpose()?;
+
+        let all = record.body.tags.as_slice();
+        let from = after.map_or(0, |after| after.next(all)).min(all.len());
+        let to = (from + limit).min(all.len());
+        let next_marker = (to < all.len()).then(|| {
+            let last = &all[to - 1];
+            marker::write(MARKER, format_args!("{}:{}", to, last.key()))
+        });
+        Ok(TagPage {
+            tags: all[from..to].to_vec(),
+            next_marker,
+        })
+    }
+}
+
+/// Where a page ended: after this tag, which was at this place. If the tag is gone meanwhile, the
+/// place is the best guess.
+struct Place {
+    count: usize,
+    key: String,
+}
+
+impl Place {
+    fn next(&self, tags: &[Tag]) -> usize {
+        tags.iter()
+            .position(|tag| tag.key() == self.key)
+            .map_or_else(|| self.count.saturating_sub(1), |at| at + 1)
+    }
+}
+
+impl std::str::FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (count, key) = text.split_once(':').ok_or(())?;
+        Ok(Self {
+            count: count.parse().map_err(|_| ())?,
+            key: key.to_owned(),
+        })
+    }
+}
+
+/// What a marker of ListResourceTags begins with.
+const MARKER: &str = "tags:";

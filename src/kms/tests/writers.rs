@@ -1,0 +1,170 @@
+//! Many writers at once.
+
+use tokio::task::JoinSet;
+
+use super::{
+    super::{catalogue::tests::caller, *},
+    *,
+};
+
+const WRITERS: usize = 50;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_writers_of_one_key_lose_no_update() {
+    let store = Store::memory();
+    seed(&store, &stored(ONE, Life::Enabled)).await;
+    let kms = over(&store).await;
+    let mut writers = JoinSet::new();
+    for number in 0..WRITERS {
+        let kms = kms.clone();
+        writers.spawn(async move {
+            let request = TagResource {
+                key_id: Some(ONE.into()),
+                tags: vec![(format!("writer {number}"), number.to_string())],
+            };
+            kms.tag_resource(&caller(ACCOUNT), request, soon()).await?;
+            // The answer came after the catalogue had it.
+            let request = ListResourceTags {
+                key_id: Some(ONE.into()),
+                limit: None,
+                marker: None,
+            };
+            let page = kms.list_resource_tags(&caller(ACCOUNT), &request)?;
+            let own = format!("writer {number}");
+            assert!(page.tags.iter().any(|tag| tag.key() == own), "{own}");
+            Ok::<(), Error>(())
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written.unwrap().unwrap();
+    }
+    let record = kms
+        .catalogue
+        .record(&ACCOUNT.parse().unwrap(), &ONE.parse().unwrap())
+        .unwrap();
+    assert_eq!(record.body.tags.as_slice().len(), WRITERS);
+    let again = over(&store).await;
+    let stored = again
+        .catalogue
+        .record(&ACCOUNT.parse().unwrap(), &ONE.parse().unwrap())
+        .unwrap();
+    assert_eq!(stored.body, record.body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fifty_that_want_one_alias_one_gets_it() {
+    let store = Store::memory();
+    seed(&store, &stored(ONE, Life::Enabled)).await;
+    seed(&store, &stored(TWO, Life::Enabled)).await;
+    let kms = over(&store).await;
+    let mut writers = JoinSet::new();
+    for number in 0..WRITERS {
+        let kms = kms.clone();
+        writers.spawn(async move {
+            let target = if number % 2 == 0 { ONE } else { TWO };
+            let request = CreateAlias {
+                alias_name: Some("alias/one".into()),
+                target_key_id: Some(target.into()),
+            };
+            let made = kms.create_alias(&caller(ACCOUNT), &request, soon()).await;
+            (target, made)
+        });
+    }
+    let mut winner = None;
+    while let Some(written) = writers.join_next().await {
+        match written.unwrap() {
+            (target, Ok(())) => assert_eq!(winner.replace(target), None),
+            (_, Err(error)) => assert_eq!(error.kind(), Kind::AlreadyExists, "{error}"),
+        }
+    }
+    let found = kms
+        .catalogue
+        .resolve(&caller(ACCOUNT), Operation::DescribeKey, "alias/one")
+        .unwrap();
+    assert_eq!(Some(found.body.key_id.as_str()), winner);
+}
+
+/// A deletion that is scheduled while aliases are made: each alias was made before it or refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_alias_is_made_for_a_key_whose_deletion_was_scheduled_first() {
+    let store = Store::memory();
+    seed(&store, &stored(ONE, Life::Enabled)).await;
+    let kms = over(&store).await;
+    let mut writers = JoinSet::new();
+    for number in 0..WRITERS {
+        let kms = kms.clone();
+        writers.spawn(async move {
+            if number == WRITERS / 2 {
+                let request = ScheduleKeyDeletion {
+                    key_id: Some(ONE.into()),
+                    pending_window_in_days: Some(7),
+                };
+                return kms
+                    .schedule_key_deletion(&caller(ACCOUNT), &request, soon())
+                    .await
+                    .map(drop);
+            }
+            let request = CreateAlias {
+                alias_name: Some(format!("alias/{number}")),
+                target_key_id: Some(ONE.into()),
+            };
+            kms.create_alias(&caller(ACCOUNT), &request, soon()).await
+        });
+    }
+    let mut refused = 0;
+    while let Some(written) = writers.join_next().await {
+        if let Err(error) = written.unwrap() {
+            assert_eq!(error.kind(), Kind::InvalidState, "{error}");
+            refused += 1;
+        }
+    }
+    let key = records::key_name(&ACCOUNT.parse().unwrap(), &ONE.parse().unwrap());
+    let deletion = store.read(&key).await.unwrap().unwrap().revision;
+    let prefix = crate::store::Prefix::new("alias/").unwrap();
+    let aliases = store.list(&prefix, None, 1000).await.unwrap();
+    assert_eq!(aliases.len() + refused, WRITERS - 1);
+    assert!(aliases.iter().all(|alias| alias.revision < deletion));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_are_complete_while_keys_come() {
+    let store = Store::memory();
+    let id = |number: usize| format!("{number:08x}-12ab-34cd-56ef-1234567890ab");
+    for number in 0..100 {
+        seed(&store, &stored(&id(2 * number), Life::Enabled)).await;
+    }
+    let kms = over(&store).await;
+    let came = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for number in 0..100 {
+                seed(&store, &stored(&id(2 * number + 1), Life::Enabled)).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let mut seen = Vec::new();
+    let mut marker = None;
+    loop {
+        let request = ListKeys {
+            limit: Some(7),
+            marker,
+        };
+        let page = kms.list_keys(&caller(ACCOUNT), request).unwrap();
+        seen.extend(page.keys.into_iter().map(|key| key.key_id.to_string()));
+        marker = page.next_marker;
+        if marker.is_none() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    came.await.unwrap();
+    assert!(seen.is_sorted(), "and so none is there twice");
+    assert_eq!(
+        seen.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        seen.len()
+    );
+    for number in 0..100 {
+        assert!(seen.contains(&id(2 * number)));
+    }
+}
