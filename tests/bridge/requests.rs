@@ -870,6 +870,7 @@ async fn a_key_is_described_with_every_field_by_every_name() {
                 multi_region: false,
                 mac_algorithms: vec![MacAlgorithm::HmacSha256.into()],
                 token: None,
+                deletion_date: None,
             };
             assert_eq!(key, wanted);
             assert_eq!(

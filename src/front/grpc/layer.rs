@@ -12,7 +12,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 use uuid::{Builder, Uuid};
 
 use super::status;
@@ -42,6 +42,18 @@ impl Context {
                 Kind::MissingAuthenticationToken,
                 "The request carries no proof of who the caller is, and the server admits nobody without.",
             ))),
+        }
+    }
+
+    /// An operation's answer, put in the words of the wire.
+    pub(super) fn reply<A, W>(
+        &self,
+        answer: Result<A, Error>,
+        wire: impl FnOnce(A) -> W,
+    ) -> Result<Response<W>, Status> {
+        match answer {
+            Ok(answer) => Ok(Response::new(wire(answer))),
+            Err(error) => Err(self.status(&error)),
         }
     }
 

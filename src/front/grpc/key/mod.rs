@@ -1,0 +1,288 @@
+mod convert;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use self::convert::{date, key_spec, key_usage, origin, pairs, state};
+use super::layer::Context;
+use crate::{
+    kms::{
+        CancelKeyDeletion, CreateAlias, CreateKey, DeleteAlias, DescribeKey, DisableKey, EnableKey,
+        GetKeyLastUsage, Kms, ListAliases, ListKeys, ListResourceTags, ScheduleKeyDeletion,
+        TagResource, UntagResource, UpdateAlias, UpdateKeyDescription,
+    },
+    proto::v1::{self, key_service_server::KeyService},
+};
+
+/// hsmac.v1.KeyService: wire ↔ model, nothing more.
+pub(super) struct Key {
+    pub(super) kms: Arc<Kms>,
+}
+
+#[tonic::async_trait]
+impl KeyService for Key {
+    async fn create_key(
+        self: Arc<Self>,
+        request: Request<v1::CreateKeyRequest>,
+    ) -> Result<Response<v1::CreateKeyResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = CreateKey {
+            policy: request.policy,
+            description: Some(request.description),
+            key_usage: key_usage(request.key_usage),
+            key_spec: key_spec(request.key_spec),
+            origin: origin(request.origin),
+            tags: pairs(request.tags),
+            multi_region: request.multi_region,
+        };
+        let made = self.kms.create_key(&caller, request, context.until).await;
+        context.reply(made, |key| v1::CreateKeyResponse {
+            key_metadata: Some(key.into()),
+        })
+    }
+
+    async fn describe_key(
+        self: Arc<Self>,
+        request: Request<v1::DescribeKeyRequest>,
+    ) -> Result<Response<v1::DescribeKeyResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = DescribeKey {
+            key_id: Some(request.key_id),
+            grant_tokens: request.grant_tokens,
+        };
+        let described = self.kms.describe_key(&caller, request, context.until).await;
+        context.reply(described, |key| v1::DescribeKeyResponse {
+            key_metadata: Some(key.into()),
+        })
+    }
+
+    async fn list_keys(
+        self: Arc<Self>,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = ListKeys {
+            limit: request.limit.map(i64::from),
+            marker: request.marker,
+        };
+        let listed = self.kms.list_keys(&caller, request);
+        context.reply(listed, |page| v1::ListKeysResponse {
+            keys: page
+                .keys
+                .into_iter()
+                .map(|key| v1::KeyListEntry {
+                    key_id: key.key_id.to_string(),
+                    key_arn: key.arn.as_ref().to_owned(),
+                })
+                .collect(),
+            truncated: page.next_marker.is_some(),
+            next_marker: page.next_marker,
+        })
+    }
+
+    async fn update_key_description(
+        self: Arc<Self>,
+        request: Request<v1::UpdateKeyDescriptionRequest>,
+    ) -> Result<Response<v1::UpdateKeyDescriptionResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = UpdateKeyDescription {
+            key_id: Some(request.key_id),
+            description: Some(request.description),
+        };
+        let kms = &self.kms;
+        let done = kms.update_key_description(&caller, request, context.until);
+        context.reply(done.await, |()| v1::UpdateKeyDescriptionResponse {})
+    }
+
+    async fn enable_key(
+        self: Arc<Self>,
+        request: Request<v1::EnableKeyRequest>,
+    ) -> Result<Response<v1::EnableKeyResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = EnableKey {
+            key_id: Some(request.key_id),
+        };
+        let done = self.kms.enable_key(&caller, &request, context.until).await;
+        context.reply(done, |()| v1::EnableKeyResponse {})
+    }
+
+    async fn disable_key(
+        self: Arc<Self>,
+        request: Request<v1::DisableKeyRequest>,
+    ) -> Result<Response<v1::DisableKeyResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = DisableKey {
+            key_id: Some(request.key_id),
+        };
+        let done = self.kms.disable_key(&caller, &request, context.until).await;
+        context.reply(done, |()| v1::DisableKeyResponse {})
+    }
+
+    async fn schedule_key_deletion(
+        self: Arc<Self>,
+        request: Request<v1::ScheduleKeyDeletionRequest>,
+    ) -> Result<Response<v1::ScheduleKeyDeletionResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = ScheduleKeyDeletion {
+            key_id: Some(request.key_id),
+            pending_window_in_days: request.pending_window_in_days.map(i64::from),
+        };
+        let kms = &self.kms;
+        let done = kms.schedule_key_deletion(&caller, &request, context.until);
+        context.reply(done.await, |scheduled| v1::ScheduleKeyDeletionResponse {
+            key_id: scheduled.key_id.as_ref().to_owned(),
+            deletion_date: Some(date(scheduled.deletion_date)),
+            key_state: state(scheduled.key_state).into(),
+            pending_window_in_days: i32::try_from(scheduled.pending_window_in_days)
+                .expect("a window has 30 days at most"),
+        })
+    }
+
+    async fn cancel_key_deletion(
+        self: Arc<Self>,
+        request: Request<v1::CancelKeyDeletionRequest>,
+    ) -> Result<Response<v1::CancelKeyDeletionResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = CancelKeyDeletion {
+            key_id: Some(request.key_id),
+        };
+        let kms = &self.kms;
+        let done = kms.cancel_key_deletion(&caller, &request, context.until);
+        context.reply(done.await, |arn| v1::CancelKeyDeletionResponse {
+            key_id: arn.as_ref().to_owned(),
+        })
+    }
+
+    async fn create_alias(
+        self: Arc<Self>,
+        request: Request<v1::CreateAliasRequest>,
+    ) -> Result<Response<v1::CreateAliasResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = CreateAlias {
+            alias_name: Some(request.alias_name),
+            target_key_id: Some(request.target_key_id),
+        };
+        let done = self
+            .kms
+            .create_alias(&caller, &request, context.until)
+            .await;
+        context.reply(done, |()| v1::CreateAliasResponse {})
+    }
+
+    async fn update_alias(
+        self: Arc<Self>,
+        request: Request<v1::UpdateAliasRequest>,
+    ) -> Result<Response<v1::UpdateAliasResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = UpdateAlias {
+            alias_name: Some(request.alias_name),
+            target_key_id: Some(request.target_key_id),
+        };
+        let done = self
+            .kms
+            .update_alias(&caller, &request, context.until)
+            .await;
+        context.reply(done, |()| v1::UpdateAliasResponse {})
+    }
+
+    async fn delete_alias(
+        self: Arc<Self>,
+        request: Request<v1::DeleteAliasRequest>,
+    ) -> Result<Response<v1::DeleteAliasResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = DeleteAlias {
+            alias_name: Some(request.alias_name),
+        };
+        let done = self
+            .kms
+            .delete_alias(&caller, &request, context.until)
+            .await;
+        context.reply(done, |()| v1::DeleteAliasResponse {})
+    }
+
+    async fn list_aliases(
+        self: Arc<Self>,
+        request: Request<v1::ListAliasesRequest>,
+    ) -> Result<Response<v1::ListAliasesResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = ListAliases {
+            key_id: request.key_id,
+            limit: request.limit.map(i64::from),
+            marker: request.marker,
+        };
+        let listed = self.kms.list_aliases(&caller, &request);
+        context.reply(listed, |page| v1::ListAliasesResponse {
+            aliases: page.aliases.into_iter().map(Into::into).collect(),
+            truncated: page.next_marker.is_some(),
+            next_marker: page.next_marker,
+        })
+    }
+
+    async fn tag_resource(
+        self: Arc<Self>,
+        request: Request<v1::TagResourceRequest>,
+    ) -> Result<Response<v1::TagResourceResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = TagResource {
+            key_id: Some(request.key_id),
+            tags: pairs(request.tags),
+        };
+        let done = self.kms.tag_resource(&caller, request, context.until).await;
+        context.reply(done, |()| v1::TagResourceResponse {})
+    }
+
+    async fn untag_resource(
+        self: Arc<Self>,
+        request: Request<v1::UntagResourceRequest>,
+    ) -> Result<Response<v1::UntagResourceResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = UntagResource {
+            key_id: Some(request.key_id),
+            tag_keys: request.tag_keys,
+        };
+        let done = self
+            .kms
+            .untag_resource(&caller, &request, context.until)
+            .await;
+        context.reply(done, |()| v1::UntagResourceResponse {})
+    }
+
+    async fn list_resource_tags(
+        self: Arc<Self>,
+        request: Request<v1::ListResourceTagsRequest>,
+    ) -> Result<Response<v1::ListResourceTagsResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = ListResourceTags {
+            key_id: Some(request.key_id),
+            limit: request.limit.map(i64::from),
+            marker: request.marker,
+        };
+        let listed = self.kms.list_resource_tags(&caller, &request);
+        context.reply(listed, |page| v1::ListResourceTagsResponse {
+            tags: page.tags.iter().map(Into::into).collect(),
+            truncated: page.next_marker.is_some(),
+            next_marker: page.next_marker,
+        })
+    }
+
+    async fn get_key_last_usage(
+        self: Arc<Self>,
+        request: Request<v1::GetKeyLastUsageRequest>,
+    ) -> Result<Response<v1::GetKeyLastUsageResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = GetKeyLastUsage {
+            key_id: Some(request.key_id),
+        };
+        let told = self.kms.key_last_usage(&caller, &request);
+        context.reply(told, |usage| v1::GetKeyLastUsageResponse {
+            key_id: usage.key_id.as_ref().to_owned(),
+            key_last_usage: usage.last.map(|(operation, at)| v1::KeyLastUsage {
+                operation: operation.name().to_owned(),
+                timestamp: Some(date(at)),
+            }),
+            tracking_start_date: Some(date(usage.tracking_start)),
+            key_creation_date: usage.key_creation.map(date),
+        })
+    }
+}
