@@ -3,25 +3,25 @@
 //! Promises: what `aws kms` users type works; every blob is checked against its CRC32C on both
 //! ways. Does not: retry, sign, speak TLS.
 
+mod aliases;
 mod blob;
+mod keys;
+mod mac;
 mod output;
+mod pages;
+mod tags;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use prost_types::Timestamp;
 use tonic::{Request, Response, Status, transport::Channel};
 
-use self::blob::{mac, message};
 use super::{
     Stop,
     client::{Endpoint, Failure},
 };
-use crate::proto::v1::{
-    DescribeKeyRequest, GenerateMacRequest, GenerateRandomRequest, KeyListEntry, ListKeysRequest,
-    ListKeysResponse, MacAlgorithm, VerifyMacRequest, key_service_client::KeyServiceClient,
-    mac_service_client::MacServiceClient,
-};
+use crate::proto::v1::key_service_client::KeyServiceClient;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -32,6 +32,16 @@ Examples:
   hsmac kms verify-mac --key-id alias/demo --message hello --mac-algorithm HMAC_SHA_256 --mac $mac
   echo -n hello | hsmac kms generate-mac --key-id alias/demo --message fileb:///dev/stdin \\
         --mac-algorithm HMAC_SHA_256 --endpoint unix:/run/hsmac/grpc.sock
+
+  key=$(hsmac kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC \\
+        --description 'webhooks of the shop' --tags TagKey=team,TagValue=shop | jq -r .KeyMetadata.KeyId)
+  hsmac kms create-alias --alias-name alias/webhooks --target-key-id $key
+  hsmac kms disable-key --key-id $key
+  hsmac kms schedule-key-deletion --key-id $key --pending-window-in-days 7
+  hsmac kms cancel-key-deletion --key-id $key && hsmac kms enable-key --key-id $key
+
+What changes a key wants its key ID or key ARN, not an alias. What changes something and succeeds
+prints nothing, as `aws` does, unless KMS has an answer for it.
 
 Exit codes: 0 done; 252 usage; 254 the service says no; 255 not reachable, or a damaged answer.")]
 pub(super) struct Arguments {
@@ -63,81 +73,14 @@ enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make the MAC of a message.
-    GenerateMac(GenerateMac),
-    /// Check the MAC of a message; a wrong one is KMSInvalidMacException and exit code 254.
-    VerifyMac(VerifyMac),
-    /// What is known of a key.
-    DescribeKey(DescribeKey),
-    /// The account's keys: all pages, unless --limit or --marker asks for one.
-    ListKeys(ListKeys),
-    /// Random bytes from the token's generator.
-    GenerateRandom(GenerateRandom),
-}
-
-#[derive(Args, Debug)]
-struct Mac {
-    /// Key ID, key ARN, alias name (alias/…) or alias ARN.
-    #[arg(long)]
-    key_id: String,
-    /// 1 to 4,096 bytes: text as it is, or fileb://PATH, file://PATH.
-    #[arg(long, value_parser = message)]
-    message: Bytes,
-    /// The one algorithm that the key's spec fits.
-    #[arg(long, value_parser = ["HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"])]
-    mac_algorithm: String,
-    /// Grant tokens.
-    #[arg(long, num_args = 1.., value_name = "TOKEN")]
-    grant_tokens: Vec<String>,
-    /// Do everything but answer: success is DryRunOperationException.
-    #[arg(long, overrides_with = "no_dry_run")]
-    dry_run: bool,
-    /// The default.
-    #[arg(long, action = ArgAction::SetTrue)]
-    no_dry_run: bool,
-}
-
-#[derive(Args, Debug)]
-struct GenerateMac {
     #[command(flatten)]
-    mac: Mac,
-}
-
-#[derive(Args, Debug)]
-struct VerifyMac {
+    Mac(mac::Verb),
     #[command(flatten)]
-    of: Mac,
-    /// The MAC to check: base64, as generate-mac prints it, or fileb://PATH with its bytes. (`aws`
-    /// takes text here as raw bytes, which no MAC is.)
-    #[arg(long, value_parser = mac)]
-    mac: Bytes,
-}
-
-#[derive(Args, Debug)]
-struct DescribeKey {
-    /// Key ID, key ARN, alias name (alias/…) or alias ARN.
-    #[arg(long)]
-    key_id: String,
-    /// Grant tokens.
-    #[arg(long, num_args = 1.., value_name = "TOKEN")]
-    grant_tokens: Vec<String>,
-}
-
-#[derive(Args, Debug)]
-struct ListKeys {
-    /// One page of at most so many keys, 1 to 1,000.
-    #[arg(long)]
-    limit: Option<i32>,
-    /// One page, from the NextMarker of the page before.
-    #[arg(long)]
-    marker: Option<String>,
-}
-
-#[derive(Args, Debug)]
-struct GenerateRandom {
-    /// 1 to 1,024.
-    #[arg(long)]
-    number_of_bytes: i32,
+    Key(keys::Verb),
+    #[command(flatten)]
+    Alias(aliases::Verb),
+    #[command(flatten)]
+    Tag(tags::Verb),
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
@@ -159,11 +102,10 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
             channel,
         };
         let answer = match arguments.verb {
-            Verb::GenerateMac(verb) => call.generate_mac(verb).await,
-            Verb::VerifyMac(verb) => call.verify_mac(verb).await,
-            Verb::DescribeKey(verb) => call.describe_key(verb).await,
-            Verb::ListKeys(verb) => call.list_keys(verb).await,
-            Verb::GenerateRandom(verb) => call.generate_random(verb).await,
+            Verb::Mac(verb) => call.mac_verb(verb).await,
+            Verb::Key(verb) => call.key_verb(verb).await,
+            Verb::Alias(verb) => call.alias_verb(verb).await,
+            Verb::Tag(verb) => call.tag_verb(verb).await,
         }?;
         super::print(
             match arguments.output {
@@ -182,107 +124,6 @@ struct Call {
 }
 
 impl Call {
-    async fn generate_mac(&self, GenerateMac { mac }: GenerateMac) -> Result<output::Answer, Stop> {
-        let request = GenerateMacRequest {
-            mac_algorithm: mac.algorithm(),
-            message_crc32c: Some(crc32c::crc32c(&mac.message)),
-            key_id: mac.key_id,
-            message: mac.message,
-            grant_tokens: mac.grant_tokens,
-            dry_run: mac.dry_run,
-        };
-        let reply = self.mac_service().generate_mac(self.request(request)).await;
-        let reply = self.answer("GenerateMac", reply)?;
-        let intact =
-            reply.verified_message_crc32c && reply.mac_crc32c == Some(crc32c::crc32c(&reply.mac));
-        self.intact(intact)?;
-        Ok(output::generate_mac(&reply))
-    }
-
-    async fn verify_mac(&self, VerifyMac { of, mac }: VerifyMac) -> Result<output::Answer, Stop> {
-        let request = VerifyMacRequest {
-            mac_algorithm: of.algorithm(),
-            message_crc32c: Some(crc32c::crc32c(&of.message)),
-            mac_crc32c: Some(crc32c::crc32c(&mac)),
-            key_id: of.key_id,
-            message: of.message,
-            mac,
-            grant_tokens: of.grant_tokens,
-            dry_run: of.dry_run,
-        };
-        let reply = self.mac_service().verify_mac(self.request(request)).await;
-        let reply = self.answer("VerifyMac", reply)?;
-        self.intact(reply.verified_message_crc32c && reply.verified_mac_crc32c)?;
-        // The contract has no such answer; to read it as success would be the worst of errors.
-        if !reply.mac_valid {
-            return Err(Stop::Client(
-                255,
-                "the server answered without saying that the MAC is valid".into(),
-            ));
-        }
-        Ok(output::verify_mac(&reply))
-    }
-
-    async fn describe_key(&self, verb: DescribeKey) -> Result<output::Answer, Stop> {
-        let request = DescribeKeyRequest {
-            key_id: verb.key_id,
-            grant_tokens: verb.grant_tokens,
-        };
-        let reply = self.key_service().describe_key(self.request(request)).await;
-        let reply = self.answer("DescribeKey", reply)?;
-        let metadata = reply
-            .key_metadata
-            .ok_or_else(|| Stop::Client(255, "the server answered without KeyMetadata".into()))?;
-        Ok(output::describe_key(&metadata))
-    }
-
-    async fn list_keys(&self, verb: ListKeys) -> Result<output::Answer, Stop> {
-        if verb.limit.is_some() || verb.marker.is_some() {
-            let page = self.page(verb.limit, verb.marker).await?;
-            return Ok(output::list_keys(
-                &page.keys,
-                Some((page.next_marker.as_deref(), page.truncated)),
-            ));
-        }
-        let mut keys: Vec<KeyListEntry> = Vec::new();
-        let mut marker = None;
-        loop {
-            let page = self.page(None, marker.clone()).await?;
-            keys.extend(page.keys);
-            // A server that repeats its marker would keep us here for ever.
-            if !page.truncated || page.next_marker.is_none() || page.next_marker == marker {
-                return Ok(output::list_keys(&keys, None));
-            }
-            marker = page.next_marker;
-        }
-    }
-
-    async fn page(
-        &self,
-        limit: Option<i32>,
-        marker: Option<String>,
-    ) -> Result<ListKeysResponse, Stop> {
-        let request = self.request(ListKeysRequest { limit, marker });
-        self.answer("ListKeys", self.key_service().list_keys(request).await)
-    }
-
-    async fn generate_random(&self, verb: GenerateRandom) -> Result<output::Answer, Stop> {
-        let request = GenerateRandomRequest {
-            number_of_bytes: Some(verb.number_of_bytes),
-        };
-        let reply = self
-            .mac_service()
-            .generate_random(self.request(request))
-            .await;
-        Ok(output::generate_random(
-            &self.answer("GenerateRandom", reply)?,
-        ))
-    }
-
-    fn mac_service(&self) -> MacServiceClient<Channel> {
-        MacServiceClient::new(self.channel.clone())
-    }
-
     fn key_service(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel.clone())
     }
@@ -297,6 +138,16 @@ impl Call {
         reply
             .map(Response::into_inner)
             .map_err(|status| self.stop(operation, &status))
+    }
+
+    /// An operation without an answer prints nothing, as `aws` does.
+    fn done<T>(
+        &self,
+        operation: &str,
+        reply: Result<Response<T>, Status>,
+    ) -> Result<output::Answer, Stop> {
+        self.answer(operation, reply)
+            .map(|_| output::Answer::nothing())
     }
 
     /// Words a failed call as `aws` does.
@@ -332,26 +183,9 @@ impl Call {
         }
         Stop::Client(code, text)
     }
-
-    fn intact(&self, intact: bool) -> Result<(), Stop> {
-        if intact {
-            return Ok(());
-        }
-        Err(Stop::Client(
-            255,
-            format!(
-                "CRC32C mismatch: message or MAC was damaged between here and \"{}\"; nothing of the answer can be trusted",
-                self.endpoint
-            ),
-        ))
-    }
 }
 
-impl Mac {
-    fn algorithm(&self) -> i32 {
-        // clap lets only names of the contract pass.
-        MacAlgorithm::from_str_name(&self.mac_algorithm)
-            .unwrap_or_default()
-            .into()
-    }
+/// Seconds since 1970, as AWS CLI version 1 prints times.
+fn seconds(date: Timestamp) -> f64 {
+    date.seconds as f64 + f64::from(date.nanos) / 1e9
 }

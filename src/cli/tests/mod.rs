@@ -63,9 +63,23 @@ fn every_subcommand_has_help_with_an_example() {
     for verb in [
         "generate-mac",
         "verify-mac",
+        "generate-random",
+        "create-key",
         "describe-key",
         "list-keys",
-        "generate-random",
+        "update-key-description",
+        "enable-key",
+        "disable-key",
+        "schedule-key-deletion",
+        "cancel-key-deletion",
+        "get-key-last-usage",
+        "create-alias",
+        "update-alias",
+        "delete-alias",
+        "list-aliases",
+        "tag-resource",
+        "untag-resource",
+        "list-resource-tags",
     ] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb}\n{help}");
     }
@@ -144,6 +158,37 @@ fn what_aws_users_type_is_understood() {
     ])
     .unwrap();
     assert!(parse(&[&["verify-mac", "--mac", "?"][..], &mac].concat()).is_err());
+    for line in [
+        "create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC --description d --tags TagKey=a,TagValue=b TagKey=c,TagValue= --no-multi-region",
+        "create-key",
+        "update-key-description --key-id k --description d",
+        "enable-key --key-id k",
+        "disable-key --key-id k",
+        "schedule-key-deletion --key-id k --pending-window-in-days 7",
+        "cancel-key-deletion --key-id k",
+        "get-key-last-usage --key-id k --output text",
+        "create-alias --alias-name alias/a --target-key-id k",
+        "update-alias --alias-name alias/a --target-key-id k",
+        "delete-alias --alias-name alias/a",
+        "list-aliases",
+        "list-aliases --key-id k --limit 5",
+        "tag-resource --key-id k --tags TagKey=a,TagValue=b",
+        "tag-resource --key-id k --tags [{\"TagKey\":\"a\",\"TagValue\":\"b\"}]",
+        "untag-resource --key-id k --tag-keys a b",
+        "list-resource-tags --key-id k",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        parse(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    for line in [
+        "create-key --key-spec RSA_2048",
+        "tag-resource --key-id k",
+        "tag-resource --key-id k --tags a=b",
+        "enable-key",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert!(parse(&words).is_err(), "{line}");
+    }
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! The verbs of MacService.
+
+use bytes::Bytes;
+use clap::{ArgAction, Args, Subcommand};
+use tonic::transport::Channel;
+
+use super::{
+    Call,
+    blob::{mac, message},
+    output,
+};
+use crate::{
+    cli::Stop,
+    proto::v1::{
+        GenerateMacRequest, GenerateRandomRequest, MacAlgorithm, VerifyMacRequest,
+        mac_service_client::MacServiceClient,
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make the MAC of a message.
+    GenerateMac(GenerateMac),
+    /// Check the MAC of a message; a wrong one is KMSInvalidMacException and exit code 254.
+    VerifyMac(VerifyMac),
+    /// Random bytes from the token's generator.
+    GenerateRandom(GenerateRandom),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Mac {
+    /// Key ID, key ARN, alias name (alias/…) or alias ARN.
+    #[arg(long)]
+    key_id: String,
+    /// 1 to 4,096 bytes: text as it is, or fileb://PATH, file://PATH.
+    #[arg(long, value_parser = message)]
+    message: Bytes,
+    /// The one algorithm that the key's spec fits.
+    #[arg(long, value_parser = ["HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"])]
+    mac_algorithm: String,
+    /// Grant tokens.
+    #[arg(long, num_args = 1.., value_name = "TOKEN")]
+    grant_tokens: Vec<String>,
+    /// Do everything but answer: success is DryRunOperationException.
+    #[arg(long, overrides_with = "no_dry_run")]
+    dry_run: bool,
+    /// The default.
+    #[arg(long, action = ArgAction::SetTrue)]
+    no_dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GenerateMac {
+    #[command(flatten)]
+    mac: Mac,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct VerifyMac {
+    #[command(flatten)]
+    of: Mac,
+    /// The MAC to check: base64, as generate-mac prints it, or fileb://PATH with its bytes. (`aws`
+    /// takes text here as raw bytes, which no MAC is.)
+    #[arg(long, value_parser = mac)]
+    mac: Bytes,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GenerateRandom {
+    /// 1 to 1,024.
+    #[arg(long)]
+    number_of_bytes: i32,
+}
+
+impl Call {
+    pub(super) async fn mac_verb(&self, verb: Verb) -> Result<output::Answer, Stop> {
+        match verb {
+            Verb::GenerateMac(verb) => self.generate_mac(verb).await,
+            Verb::VerifyMac(verb) => self.verify_mac(verb).await,
+            Verb::GenerateRandom(verb) => self.generate_random(verb).await,
+        }
+    }
+
+    async fn generate_mac(&self, GenerateMac { mac }: GenerateMac) -> Result<output::Answer, Stop> {
+        let request = GenerateMacRequest {
+            mac_algorithm: mac.algorithm(),
+            message_crc32c: Some(crc32c::crc32c(&mac.message)),
+            key_id: mac.key_id,
+            message: mac.message,
+            grant_tokens: mac.grant_tokens,
+            dry_run: mac.dry_run,
+        };
+        let reply = self.mac_service().generate_mac(self.request(request)).await;
+        let reply = self.answer("GenerateMac", reply)?;
+        let intact =
+            reply.verified_message_crc32c && reply.mac_crc32c == Some(crc32c::crc32c(&reply.mac));
+        self.intact(intact)?;
+        Ok(output::generate_mac(&reply))
+    }
+
+    async fn verify_mac(&self, VerifyMac { of, mac }: VerifyMac) -> Result<output::Answer, Stop> {
+        let request = VerifyMacRequest {
+            mac_algorithm: of.algorithm(),
+            message_crc32c: Some(crc32c::crc32c(&of.message)),
+            mac_crc32c: Some(crc32c::crc32c(&mac)),
+            key_id: of.key_id,
+            message: of.message,
+            mac,
+            grant_tokens: of.grant_tokens,
+            dry_run: of.dry_run,
+        };
+        let reply = self.mac_service().verify_mac(self.request(request)).await;
+        let reply = self.answer("VerifyMac", reply)?;
+        self.intact(reply.verified_message_crc32c && reply.verified_mac_crc32c)?;
+        // The contract has no such answer; to read it as success would be the worst of errors.
+        if !reply.mac_valid {
+            return Err(Stop::Client(
+                255,
+                "the server answered without saying that the MAC is valid".into(),
+            ));
+        }
+        Ok(output::verify_mac(&reply))
+    }
+
+    async fn generate_random(&self, verb: GenerateRandom) -> Result<output::Answer, Stop> {
+        let request = GenerateRandomRequest {
+            number_of_bytes: Some(verb.number_of_bytes),
+        };
+        let reply = self
+            .mac_service()
+            .generate_random(self.request(request))
+            .await;
+        Ok(output::generate_random(
+            &self.answer("GenerateRandom", reply)?,
+        ))
+    }
+
+    fn mac_service(&self) -> MacServiceClient<Channel> {
+        MacServiceClient::new(self.channel.clone())
+    }
+
+    fn intact(&self, intact: bool) -> Result<(), Stop> {
+        if intact {
+            return Ok(());
+        }
+        Err(Stop::Client(
+            255,
+            format!(
+                "CRC32C mismatch: message or MAC was damaged between here and \"{}\"; nothing of the answer can be trusted",
+                self.endpoint
+            ),
+        ))
+    }
+}
+
+impl Mac {
+    fn algorithm(&self) -> i32 {
+        // clap lets only names of the contract pass.
+        MacAlgorithm::from_str_name(&self.mac_algorithm)
+            .unwrap_or_default()
+            .into()
+    }
+}

@@ -1,0 +1,171 @@
+//! Answers as the AWS CLI prints them: JSON with AWS's member names, or text with tabs.
+
+pub(super) mod keys;
+
+use std::collections::BTreeSet;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::proto::v1::{GenerateMacResponse, GenerateRandomResponse, VerifyMacResponse};
+
+/// An answer in both of its forms.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Indented by four, as `aws` does.
+    pub(super) json: String,
+    /// One line an object, values in the order of their names, nested ones after it.
+    pub(super) text: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Generated {
+    mac: String,
+    mac_algorithm: &'static str,
+    key_id: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Verified {
+    key_id: String,
+    mac_valid: bool,
+    mac_algorithm: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Random {
+    plaintext: String,
+}
+
+pub(super) fn generate_mac(reply: &GenerateMacResponse) -> Answer {
+    Answer::of(&Generated {
+        mac: STANDARD.encode(&reply.mac),
+        mac_algorithm: reply.mac_algorithm().as_str_name(),
+        key_id: reply.key_id.clone(),
+    })
+}
+
+pub(super) fn verify_mac(reply: &VerifyMacResponse) -> Answer {
+    Answer::of(&Verified {
+        key_id: reply.key_id.clone(),
+        mac_valid: reply.mac_valid,
+        mac_algorithm: reply.mac_algorithm().as_str_name(),
+    })
+}
+
+pub(super) fn generate_random(reply: &GenerateRandomResponse) -> Answer {
+    Answer::of(&Random {
+        plaintext: STANDARD.encode(&reply.plaintext),
+    })
+}
+
+impl Answer {
+    /// Where KMS answers with nothing.
+    pub(super) fn nothing() -> Self {
+        Self {
+            json: String::new(),
+            text: String::new(),
+        }
+    }
+
+    fn of(members: &impl Serialize) -> Self {
+        let mut json = Vec::new();
+        let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+        members
+            .serialize(&mut serde_json::Serializer::with_formatter(
+                &mut json, indent,
+            ))
+            .expect("texts, numbers and lists always have a JSON form");
+        json.push(b'\n');
+        let value = serde_json::to_value(members).expect("as above");
+        let mut text = String::new();
+        lines(&value, None, None, &mut text);
+        Self {
+            json: String::from_utf8(json).expect("serde_json writes UTF-8"),
+            text,
+        }
+    }
+}
+
+/// The rules of the AWS CLI's text.py. `columns`: what the objects of a list have between them.
+fn lines(value: &Value, name: Option<&str>, columns: Option<&BTreeSet<&str>>, text: &mut String) {
+    let head = name.map(str::to_uppercase);
+    match value {
+        Value::Object(members) => {
+            let own: BTreeSet<&str> = members
+                .iter()
+                .filter(|(_, value)| is_scalar(value))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            let columns = columns.unwrap_or(&own);
+            if !columns.is_empty() {
+                let values = columns
+                    .iter()
+                    .map(|name| members.get(*name).map(scalar).unwrap_or_default());
+                let row: Vec<String> = head.into_iter().chain(values).collect();
+                text.push_str(&row.join("\t"));
+                text.push('\n');
+            }
+            for (name, value) in members.iter().filter(|(_, value)| !is_scalar(value)) {
+                lines(value, Some(name), None, text);
+            }
+        }
+        Value::Array(items) => {
+            let columns: BTreeSet<&str> = items
+                .iter()
+                .filter_map(Value::as_object)
+                .flatten()
+                .filter(|(_, value)| is_scalar(value))
+                .map(|(name, _)| name.as_str())
+                .collect();
+            for item in items {
+                lines(item, name, Some(&columns), text);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            let row: Vec<String> = head.into_iter().chain([scalar(value)]).collect();
+            text.push_str(&row.join("\t"));
+            text.push('\n');
+        }
+    }
+}
+
+fn is_scalar(value: &Value) -> bool {
+    !value.is_object() && !value.is_array()
+}
+
+/// As Python prints it.
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::Null => "None".into(),
+        Value::Bool(true) => "True".into(),
+        Value::Bool(false) => "False".into(),
+        Value::String(text) => text.clone(),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::MacAlgorithm;
+
+    #[test]
+    fn a_mac_as_aws_prints_it() {
+        let answer = generate_mac(&GenerateMacResponse {
+            mac: "hi".into(),
+            mac_algorithm: MacAlgorithm::HmacSha256.into(),
+            key_id: "arn:x".into(),
+            ..Default::default()
+        });
+        assert_eq!(
+            answer.json,
+            "{\n    \"Mac\": \"aGk=\",\n    \"MacAlgorithm\": \"HMAC_SHA_256\",\n    \"KeyId\": \"arn:x\"\n}\n"
+        );
+        assert_eq!(answer.text, "arn:x\taGk=\tHMAC_SHA_256\n");
+    }
+}
