@@ -1,8 +1,8 @@
 //! The composition root: builds every part once, and owns the order in which they start and end.
 //!
-//! Start: listener (a port in use is found before a PIN is tried) → token hosts → operations →
-//! front. End: health says NOT_SERVING → no new connection → calls in flight are answered → hosts
-//! end; all of it within `drain_timeout`.
+//! Start: listener and store (a port or a file in use is found before a PIN is tried) → token hosts
+//! → operations → front. End: health says NOT_SERVING → no new connection → calls in flight are
+//! answered → hosts end → the store closes; all of it within `drain_timeout`.
 
 use std::{
     collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt as _, sync::Arc, time::Duration,
@@ -20,6 +20,7 @@ use crate::{
     config::Settings,
     front,
     kms::{self, Kms},
+    store::{self, Store},
     token::{self, Group, State, Surroundings},
 };
 
@@ -38,6 +39,9 @@ pub enum Fault {
     /// Only an edit of the configuration, or of what it names, cures it.
     #[error("{0}")]
     Configuration(String),
+    /// Something that hsmac cannot start without is away; it may come back.
+    #[error("{0}")]
+    Away(String),
     /// A bug, or a system that is out of resources.
     #[error("{0}")]
     Internal(String),
@@ -51,6 +55,7 @@ pub struct App {
     settings: Settings,
     listener: front::Listener,
     groups: Groups,
+    store: Option<Store>,
     kms: Arc<Kms>,
     end: EndSignals,
 }
@@ -61,26 +66,36 @@ impl App {
     ///
     /// # Errors
     /// [`Fault::Configuration`] for what waiting cannot cure: the address is in use, a file is no
-    /// PKCS#11 library, two tokens match.
+    /// PKCS#11 library, two tokens match, the store is damaged. [`Fault::Away`]: the store's disk
+    /// refuses.
     pub async fn start(settings: Settings) -> Result<Self, Fault> {
         prepare_state_dir(&settings)?;
         let listener = front::bind(&settings.grpc)
             .map_err(|fault| Fault::Configuration(format!("grpc.listen: {fault}")))?;
+        let store = settings.store.as_ref().map(Store::open).transpose()?;
         let groups = start_groups(&settings, token::Settings::group);
         let mut end = EndSignals::watch()?;
         let settled = tokio::select! {
             settled = settled(&settings, &groups) => settled,
             () = end.asked() => Err(Fault::Ended),
         };
-        if let Err(fault) = settled {
-            end_groups(&groups).await;
-            return Err(fault);
-        }
-        let kms = build_kms(&settings, &groups).map_err(Fault::Configuration)?;
+        let kms = match settled {
+            Ok(()) => build_kms(&settings, &groups, store.clone()).await,
+            Err(fault) => Err(fault),
+        };
+        let kms = match kms {
+            Ok(kms) => kms,
+            Err(fault) => {
+                end_groups(&groups).await;
+                close(store).await;
+                return Err(fault);
+            }
+        };
         Ok(Self {
             settings,
             listener,
             groups,
+            store,
             kms,
             end,
         })
@@ -124,6 +139,8 @@ impl App {
             );
         }
         end_groups(&self.groups).await;
+        self.kms.end().await;
+        close(self.store).await;
         info!("ended");
         Ok(())
     }
@@ -287,14 +304,46 @@ fn own_binary() -> std::path::PathBuf {
     std::env::current_exe().unwrap_or_else(|_| "hsmac".into())
 }
 
-fn build_kms(settings: &Settings, groups: &Groups) -> Result<Arc<Kms>, String> {
+async fn close(store: Option<Store>) {
+    if let Some(store) = store {
+        store.close().await;
+    }
+}
+
+async fn build_kms(
+    settings: &Settings,
+    groups: &Groups,
+    store: Option<Store>,
+) -> Result<Arc<Kms>, Fault> {
     let settings = kms::Settings {
         account: settings.account.clone(),
         region: settings.region.clone(),
         new_keys: settings.new_keys.clone(),
         keys: settings.key.clone(),
     };
-    Kms::new(settings, groups.clone())
+    match store {
+        None => Kms::new(settings, groups.clone()).map_err(Fault::Configuration),
+        Some(store) => Ok(Kms::open(settings, groups.clone(), store).await?),
+    }
+}
+
+impl From<store::OpenFault> for Fault {
+    fn from(fault: store::OpenFault) -> Self {
+        match fault {
+            store::OpenFault::Configuration(text) => Self::Configuration(text),
+            store::OpenFault::Away(text) => Self::Away(text),
+        }
+    }
+}
+
+impl From<kms::OpenFault> for Fault {
+    fn from(fault: kms::OpenFault) -> Self {
+        match fault {
+            kms::OpenFault::Contradiction(text) => Self::Configuration(text),
+            kms::OpenFault::Store(store::Fault::Damaged(text)) => Self::Configuration(text),
+            kms::OpenFault::Store(fault) => Self::Away(fault.to_string()),
+        }
+    }
 }
 
 /// How a token is once it is no longer starting.

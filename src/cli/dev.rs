@@ -157,7 +157,10 @@ sessions = 1
 working_copies = true                 # twice as fast on SoftHSM2, which re-reads its files for token objects
 env = {{ SOFTHSM2_CONF = "{conf}" }}
 
-[[key]]
+[store.sqlite]
+path = "catalogue.db"                 # keys and aliases that requests make and change
+
+[[key]]                               # a declared key: this file alone changes it
 key_id = "{DEMO_KEY}"
 object = "pkcs11:object=demo;id=%01"
 key_spec = "HMAC_256"

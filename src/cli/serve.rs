@@ -49,6 +49,7 @@ impl From<app::Fault> for Stop {
     fn from(fault: app::Fault) -> Self {
         match fault {
             app::Fault::Configuration(text) => Self::Config(text),
+            app::Fault::Away(text) => Self::Away(text),
             app::Fault::Internal(text) => Self::Bug(text),
             ended @ app::Fault::Ended => Self::Away(ended.to_string()),
         }

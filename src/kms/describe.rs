@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Kms, Record, marker, records::Life, validate};
+use super::{Kms, Record, catalogue::Source, marker, records::Life, validate};
 use crate::{
     error::Error,
     model::{AccountId, Caller, Date, Description, KeyId, KeySpec, KeyState, Operation, Origin},
@@ -176,6 +176,10 @@ impl Kms {
     }
 
     async fn facts(&self, record: &Record, until: Instant) -> Option<TokenFacts> {
+        // Hosts must know nothing of a key that was disabled: to ask would open it again.
+        if record.body.life != Life::Enabled && record.source != Source::Declared {
+            return None;
+        }
         let group = self.group(record)?;
         let key = match group.describe(&record.key, until).await {
             Ok(facts) => facts,

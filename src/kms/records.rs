@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     model::{AccountId, AliasName, Date, Description, KeyId, KeySpec, Operation, Origin, Tags},
-    store::{Name, Prefix, Record},
+    store::{Name, Prefix, Record, Restored},
     token::{self, CheckValue},
 };
 
@@ -93,15 +93,13 @@ pub(super) struct Tracking {
     pub(super) since: Date,
 }
 
-/// The mark that a restore leaves until an operator has confirmed it.
-pub(super) const RESTORED: &str = "restored";
-
 /// A record, by its name.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Named {
     Key(AccountId, KeyId),
     Alias(AccountId, AliasName),
     Usage(AccountId, KeyId),
+    /// The mark of a restore that no operator has confirmed.
     Restored,
     /// None of the catalogue's.
     Other,
@@ -110,7 +108,7 @@ pub(super) enum Named {
 impl Named {
     pub(super) fn of(name: &Name) -> Self {
         let text = name.as_str();
-        if text == RESTORED {
+        if text == Restored::NAME {
             return Self::Restored;
         }
         let of_account = |rest: &str| -> Option<(AccountId, String)> {
@@ -377,7 +375,7 @@ mod tests {
                 alias_name(&account, &alias),
                 Named::Alias(account.clone(), alias),
             ),
-            (Name::new(RESTORED).unwrap(), Named::Restored),
+            (Restored::name(), Named::Restored),
             (tracking_name(), Named::Other),
             (Name::new("intent/x").unwrap(), Named::Other),
             (Name::new("key/1/2").unwrap(), Named::Other),

@@ -43,6 +43,10 @@ impl Usage {
         self.last.fetch_max(packed, Ordering::Relaxed);
     }
 
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.last.load(Ordering::Relaxed) > self.written.load(Ordering::Relaxed)
+    }
+
     pub(super) fn last(&self) -> Option<records::Usage> {
         unpacked(self.last.load(Ordering::Relaxed))
     }
@@ -98,11 +102,7 @@ impl Kms {
 
     /// Writes to the store which keys were used since the last time.
     pub(super) async fn write_usage(&self, store: &Store) {
-        let mut news = self.catalogue.usages();
-        news.retain(|(_, usage)| {
-            usage.last.load(Ordering::Relaxed) > usage.written.load(Ordering::Relaxed)
-        });
-        for some in news.chunks(A_CHANGE) {
+        for some in self.catalogue.unwritten_usages().chunks(A_CHANGE) {
             let mut change = Change::new();
             let mut written = Vec::with_capacity(some.len());
             for (name, usage) in some {

@@ -10,6 +10,7 @@
 mod support;
 
 mod calls;
+mod catalogue;
 mod drills;
 mod keys;
 mod processes;

@@ -13,9 +13,12 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use hsmac::proto::v1::{
-    GenerateMacRequest, MacAlgorithm, VerifyMacRequest, key_service_client::KeyServiceClient,
-    mac_service_client::MacServiceClient,
+use hsmac::{
+    proto::v1::{
+        GenerateMacRequest, MacAlgorithm, VerifyMacRequest, key_service_client::KeyServiceClient,
+        mac_service_client::MacServiceClient,
+    },
+    store::{self, Change, Expect, Name, Store},
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -182,6 +185,45 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
                 ),
             );
         (config, calls)
+    }
+
+    /// The lines that give a configuration a store.
+    pub fn store(&self) -> String {
+        "[store.sqlite]\npath = \"catalogue.db\"\n".into()
+    }
+
+    /// Writes a record into the store, while no server has it.
+    pub async fn write(&self, name: &str, value: serde_json::Value, expect: Expect) {
+        let store = Store::open(&store::Settings {
+            sqlite: store::SqliteSettings {
+                path: self.path("catalogue.db"),
+            },
+        })
+        .unwrap();
+        let change = Change::new().put(Name::new(name).unwrap(), value.to_string(), expect);
+        store.commit(change).await.unwrap();
+        store.close().await;
+    }
+
+    /// Puts an HMAC_256 key into the store, as creation would, whose object has this CKA_ID.
+    pub async fn seed(&self, key_id: &str, cka_id: &str, life: &str) {
+        let account = "111122223333";
+        let record = serde_json::json!({
+            "key_id": key_id,
+            "account": account,
+            "spec": "HMAC_256",
+            "origin": "AWS_KMS",
+            "life": life,
+            "description": "",
+            "created": 1_700_000_000_123_u64,
+            "tags": [],
+            "policy": "",
+            "check_value": null,
+            "locator": { "token": "primary", "cka_id": cka_id, "label": null },
+            "epoch": 1,
+        });
+        let name = format!("key/{account}/{key_id}");
+        self.write(&name, record, Expect::Absent).await;
     }
 
     /// Starts `hsmac serve` and returns at once.

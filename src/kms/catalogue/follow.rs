@@ -331,15 +331,15 @@ fn read_alias(record: &store::Record) -> Alias {
     }
 }
 
-/// A key whose object serves no longer under this [`token::Key`] is retired.
+/// A [`token::Key`] that serves no longer, or that another one stands for now, is retired.
 fn retire(before: Option<&Record>, after: Option<&Arc<Record>>, retired: &mut Retired) {
     let Some((before, group)) = before.and_then(|before| Some((before, before.group?))) else {
         return;
     };
-    let goes_on = after.is_some_and(|after| {
-        after.body.life == Life::Enabled && Arc::ptr_eq(&after.key, &before.key)
-    });
-    if before.body.life == Life::Enabled && !goes_on {
+    let replaced = after.is_none_or(|after| !Arc::ptr_eq(&after.key, &before.key));
+    let serves = |record: &Record| record.body.life == Life::Enabled;
+    let stopped = serves(before) && !after.is_some_and(|after| serves(after));
+    if replaced || stopped {
         retired.push((group, before.key.clone()));
     }
 }

@@ -175,17 +175,17 @@ impl Catalogue {
         keys.accounts.get(account)?.record(key_id).cloned()
     }
 
-    /// Every key's last use, with the name that it has in the store.
-    pub(super) fn usages(&self) -> Vec<(Name, Arc<Usage>)> {
+    /// The last uses that the store does not know, with the names that they have there.
+    pub(super) fn unwritten_usages(&self) -> Vec<(Name, Arc<Usage>)> {
         let keys = self.read();
         let mut usages = Vec::new();
         for account in keys.accounts.values() {
             usages.extend(account.keys().values().filter_map(|entry| match entry {
-                Entry::Key(record) => Some((
+                Entry::Key(record) if record.usage.is_unwritten() => Some((
                     records::usage_name(&record.body.account, &record.body.key_id),
                     record.usage.clone(),
                 )),
-                Entry::Unreadable(_) => None,
+                Entry::Key(_) | Entry::Unreadable(_) => None,
             }));
         }
         usages

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     kms::catalogue::tests::{DISABLED, FIRST},
     model::{KeyState, KeyUsage},
+    store::Restored,
 };
 
 fn id(key_id: &str) -> Option<String> {
@@ -427,7 +428,7 @@ async fn after_a_restore_every_stored_key_is_disabled_until_it_is_confirmed() {
     let store = Store::memory();
     seed(&store, &stored(ONE, Life::Enabled)).await;
     seed(&store, &stored(TWO, Life::Disabled)).await;
-    let mark = Name::new(records::RESTORED).unwrap();
+    let mark = Restored::name();
     write(&store, mark.clone(), b"{}".to_vec()).await;
     let kms = over(&store).await;
     for key_id in [ONE, TWO] {
