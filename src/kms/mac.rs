@@ -42,18 +42,10 @@ pub struct MacMade {
 /// KMS: VerifyMacRequest.
 #[derive(Clone, Debug)]
 pub struct VerifyMac {
-    /// As in [`GenerateMac`].
-    pub key_id: Option<String>,
-    /// As in [`GenerateMac`].
-    pub message: Option<Bytes>,
-    /// As in [`GenerateMac`].
-    pub mac_algorithm: Named<MacAlgorithm>,
+    /// What [`GenerateMac`] has too.
+    pub of: GenerateMac,
     /// 1 to 6,144 bytes; only one of the algorithm's full length can match.
     pub mac: Option<Bytes>,
-    /// As in [`GenerateMac`].
-    pub grant_tokens: Vec<String>,
-    /// As in [`GenerateMac`].
-    pub dry_run: bool,
 }
 
 /// KMS: VerifyMacResponse, whose MacValid is always true.
@@ -84,27 +76,12 @@ impl Kms {
         until: Instant,
     ) -> Result<MacMade, Error> {
         let mut broken = Vec::new();
-        let asked = Asked::of(
-            request.key_id.as_deref(),
-            request.message.as_ref(),
-            &request.mac_algorithm,
-            &mut broken,
-        );
-        validate::grant_tokens(&request.grant_tokens, &mut broken);
-        self.refuse_reserved(request.message.as_deref(), &mut broken);
-        let (Some(asked), true) = (asked, broken.is_empty()) else {
+        let Some(asked) = self.asked(&request, &mut broken) else {
             return Err(validate::refuse(broken));
         };
 
-        let (record, mac) = self
-            .mac(
-                caller,
-                Operation::GenerateMac,
-                &request.grant_tokens,
-                &asked,
-                until,
-            )
-            .await?;
+        let operation = Operation::GenerateMac;
+        let (record, mac) = self.mac(caller, operation, &asked, until).await?;
         if request.dry_run {
             return Err(dry_run());
         }
@@ -127,32 +104,18 @@ impl Kms {
         until: Instant,
     ) -> Result<MacVerified, Error> {
         let mut broken = Vec::new();
-        let asked = Asked::of(
-            request.key_id.as_deref(),
-            request.message.as_ref(),
-            &request.mac_algorithm,
-            &mut broken,
-        );
+        let asked = self.asked(&request.of, &mut broken);
         let given = validate::blob("mac", request.mac.as_ref(), 6144, &mut broken);
-        validate::grant_tokens(&request.grant_tokens, &mut broken);
-        self.refuse_reserved(request.message.as_deref(), &mut broken);
-        let (Some(asked), Some(given), true) = (asked, given, broken.is_empty()) else {
+        let (Some(asked), Some(given)) = (asked, given) else {
             return Err(validate::refuse(broken));
         };
 
-        let (record, right) = self
-            .mac(
-                caller,
-                Operation::VerifyMac,
-                &request.grant_tokens,
-                &asked,
-                until,
-            )
-            .await?;
+        let operation = Operation::VerifyMac;
+        let (record, right) = self.mac(caller, operation, &asked, until).await?;
         if !is_same_mac(&right, given) {
             return Err(Error::new(Kind::InvalidMac, ""));
         }
-        if request.dry_run {
+        if request.of.dry_run {
             return Err(dry_run());
         }
         record.usage.note(UsedBy::VerifyMac);
@@ -191,22 +154,44 @@ impl Kms {
             .map_err(from_token)
     }
 
+    /// The constraints that both operations have.
+    fn asked<'a>(
+        &self,
+        request: &'a GenerateMac,
+        broken: &mut Vec<Violation>,
+    ) -> Option<Asked<'a>> {
+        let before = broken.len();
+        let key_id = validate::key_id(request.key_id.as_deref(), broken);
+        let message = validate::blob("message", request.message.as_ref(), 4096, broken);
+        let algorithm = validate::mac_algorithm(&request.mac_algorithm, broken);
+        validate::grant_tokens(&request.grant_tokens, broken);
+        self.refuse_reserved(request.message.as_deref(), broken);
+        if broken.len() > before {
+            return None;
+        }
+        Some(Asked {
+            key_id: key_id?,
+            message: message?,
+            algorithm: algorithm?,
+            grant_tokens: &request.grant_tokens,
+        })
+    }
+
     /// The work of both operations, from the key's name to the right MAC.
     async fn mac(
         &self,
         caller: &Caller,
         operation: Operation,
-        grant_tokens: &[String],
         asked: &Asked<'_>,
         until: Instant,
     ) -> Result<(Arc<Record>, Bytes), Error> {
-        let record = self.admit(caller, operation, asked.key_id, grant_tokens)?;
+        let record = self.admit(caller, operation, asked.key_id, asked.grant_tokens)?;
         match self.mac_with(&record, operation, asked, until).await? {
             Ok(mac) => Ok((record, mac)),
             // The key was closed while this call was under way. What the record says now is the
             // answer; if the key was enabled again meanwhile, that is another token::Key.
             Err(_) => {
-                let record = self.admit(caller, operation, asked.key_id, grant_tokens)?;
+                let record = self.admit(caller, operation, asked.key_id, asked.grant_tokens)?;
                 match self.mac_with(&record, operation, asked, until).await? {
                     Ok(mac) => Ok((record, mac)),
                     Err(fault) => Err(refused(Refusal::Disabled, &record.arn).because(fault)),
@@ -272,24 +257,7 @@ struct Asked<'a> {
     key_id: &'a str,
     message: &'a Bytes,
     algorithm: MacAlgorithm,
-}
-
-impl<'a> Asked<'a> {
-    fn of(
-        key_id: Option<&'a str>,
-        message: Option<&'a Bytes>,
-        algorithm: &Named<MacAlgorithm>,
-        broken: &mut Vec<Violation>,
-    ) -> Option<Self> {
-        let key_id = validate::key_id(key_id, broken);
-        let message = validate::blob("message", message, 4096, broken);
-        let algorithm = validate::mac_algorithm(algorithm, broken);
-        Some(Self {
-            key_id: key_id?,
-            message: message?,
-            algorithm: algorithm?,
-        })
-    }
+    grant_tokens: &'a [String],
 }
 
 /// Security: the comparison takes as long for the first wrong byte as for the last, so that nobody
@@ -331,12 +299,8 @@ mod tests {
     async fn refusal(kms: &Kms, request: GenerateMac) -> Error {
         let until = Instant::now() + Duration::from_secs(1);
         let verify = VerifyMac {
-            key_id: request.key_id.clone(),
-            message: request.message.clone(),
-            mac_algorithm: request.mac_algorithm.clone(),
+            of: request.clone(),
             mac: Some(Bytes::from_static(&[0; 32])),
-            grant_tokens: request.grant_tokens.clone(),
-            dry_run: request.dry_run,
         };
         let verified = kms
             .verify_mac(&caller(ACCOUNT), verify, until)

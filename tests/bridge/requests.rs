@@ -443,13 +443,13 @@ async fn several_broken_constraints_are_told_together_by_field() {
     let no = No::validation(&format!(
         "5 validation errors detected: Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1; {}; Value null at 'macAlgorithm' failed to satisfy constraint: Member must not be null; {}; {}",
         at("message"),
-        at("mac"),
         at("grantTokens.1.member"),
+        at("mac"),
     ));
     let status = bridge.refuses_to_verify(wrong, no).await;
     assert_eq!(
         fields(&status),
-        ["key_id", "message", "mac_algorithm", "mac", "grant_tokens"]
+        ["key_id", "message", "mac_algorithm", "grant_tokens", "mac"]
     );
 
     let long = GenerateMacRequest {

@@ -54,12 +54,14 @@ impl MacService for Mac {
         let verified_mac = is_intact("mac", &request.mac, request.mac_crc32c)
             .map_err(|error| context.status(&error))?;
         let request = VerifyMac {
-            key_id: Some(request.key_id),
-            message: Some(request.message),
-            mac_algorithm: named(request.mac_algorithm),
+            of: GenerateMac {
+                key_id: Some(request.key_id),
+                message: Some(request.message),
+                mac_algorithm: named(request.mac_algorithm),
+                grant_tokens: request.grant_tokens,
+                dry_run: request.dry_run,
+            },
             mac: Some(request.mac),
-            grant_tokens: request.grant_tokens,
-            dry_run: request.dry_run,
         };
         match self.kms.verify_mac(&caller, request, context.until).await {
             Ok(verified) => Ok(Response::new(v1::VerifyMacResponse {
