@@ -229,7 +229,7 @@ impl Catalogue {
         keys.held = held;
         if held {
             warn!(
-                "the store was restored from a backup: every stored key counts as disabled and no key is deleted until an operator confirms it"
+                "the store was restored from a backup: every stored key counts as disabled and no key is deleted until `hsmac store confirm`"
             );
         } else {
             info!("the restored store is confirmed: keys are what their records say");

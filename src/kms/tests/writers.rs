@@ -126,10 +126,84 @@ async fn no_alias_is_made_for_a_key_whose_deletion_was_scheduled_first() {
     assert!(aliases.iter().all(|alias| alias.revision < deletion));
 }
 
+fn id(number: usize) -> String {
+    format!("{number:08x}-12ab-34cd-56ef-1234567890ab")
+}
+
+/// Many changes at once, more than the store remembers, while nobody looks.
+#[tokio::test]
+async fn who_falls_behind_lists_again_and_misses_nothing() {
+    let store = Store::memory();
+    for key_id in [ONE, TWO] {
+        seed(&store, &stored(key_id, Life::Enabled)).await;
+    }
+    let kms = over(&store).await;
+    let record = |key_id: &str| {
+        kms.catalogue
+            .record(&ACCOUNT.parse().unwrap(), &key_id.parse().unwrap())
+    };
+    let first = record(ONE).unwrap().key.clone();
+
+    // No step of these lets the follower run, and its runtime has no other thread.
+    let mut again = stored(ONE, Life::Disabled);
+    seed(&store, &again).await;
+    again.life = Life::Enabled;
+    again.epoch = 1;
+    seed(&store, &again).await;
+    let two = records::key_name(&ACCOUNT.parse().unwrap(), &TWO.parse().unwrap());
+    let gone = Change::new().delete(two, Expect::Any);
+    store.commit(gone).await.unwrap();
+    for number in 0..5000 {
+        seed(&store, &stored(&id(number), Life::Enabled)).await;
+    }
+    assert!(record(TWO).is_some(), "the follower has run");
+
+    kms.catalogue.reached(store.revision().await.unwrap()).await;
+    assert!(!Arc::ptr_eq(&record(ONE).unwrap().key, &first));
+    assert!(record(TWO).is_none());
+    assert!(record(&id(0)).is_some() && record(&id(4999)).is_some());
+    // And goes on from there.
+    seed(&store, &stored(TWO, Life::Disabled)).await;
+    kms.catalogue.reached(store.revision().await.unwrap()).await;
+    assert!(record(TWO).is_some());
+}
+
+#[tokio::test]
+async fn ten_thousand_keys_are_taken_in_and_listed() {
+    const KEYS: usize = 10_000;
+    let store = Store::memory();
+    let mut change = Change::new();
+    for number in 0..KEYS {
+        let key = stored(&id(number), Life::Enabled);
+        let name = records::key_name(&key.account, &key.key_id);
+        change = change.put(name, records::write(&key), Expect::Absent);
+    }
+    store.commit(change).await.unwrap();
+    let began = std::time::Instant::now();
+    let kms = over(&store).await;
+    println!("{KEYS} keys taken in within {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30));
+    let mut marker = None;
+    let mut listed = 0;
+    loop {
+        let request = ListKeys {
+            limit: Some(1000),
+            marker,
+        };
+        let page = kms.list_keys(&caller(ACCOUNT), request).unwrap();
+        listed += page.keys.len();
+        marker = page.next_marker;
+        if marker.is_none() {
+            break;
+        }
+    }
+    // And the two that are declared.
+    assert_eq!(listed, KEYS + 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_are_complete_while_keys_come() {
     let store = Store::memory();
-    let id = |number: usize| format!("{number:08x}-12ab-34cd-56ef-1234567890ab");
     for number in 0..100 {
         seed(&store, &stored(&id(2 * number), Life::Enabled)).await;
     }
