@@ -1,4 +1,5 @@
-//! The public contract and the wire between front and token host: generated, but for the codec.
+//! The public contract and the wire between front and token host: generated, but for the codec and the
+//! printing of secrets.
 
 #![allow(
     missing_docs,
@@ -22,6 +23,15 @@ pub mod v1 {
 /// `hsmac.host.v1`: internal.
 pub mod host {
     tonic::include_proto!("hsmac.host.v1");
+
+    // Security: key material is in no log and no panic message.
+    impl std::fmt::Debug for Import {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Import")
+                .field("key", &self.key)
+                .finish_non_exhaustive()
+        }
+    }
 }
 
 /// How messages of `hsmac.v1` are coded: protobuf, in buffers of their size.

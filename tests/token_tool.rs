@@ -13,6 +13,7 @@
 //! rsa LABEL ID-HEX                     generate an RSA key pair
 //! destroy LABEL                        destroy every object of that label
 //! pin OLD NEW                          change the user PIN
+//! objects                              print each token object: LABEL ID-HEX
 //! ```
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     mechanism::Mechanism,
-    object::{Attribute, KeyType, ObjectClass},
+    object::{Attribute, AttributeType, KeyType, ObjectClass},
     session::{Session, UserType},
 };
 use secrecy::SecretString;
@@ -86,6 +87,18 @@ fn run(
         ["destroy", label] => {
             for object in session.find_objects(&[Attribute::Label(label.into())])? {
                 session.destroy_object(object)?;
+            }
+            Ok(())
+        }
+        ["objects"] => {
+            for object in session.find_objects(&[Attribute::Token(true)])? {
+                let named =
+                    session.get_attributes(object, &[AttributeType::Label, AttributeType::Id])?;
+                let [Attribute::Label(label), Attribute::Id(id)] = &named[..] else {
+                    return Err("an object without label and CKA_ID".into());
+                };
+                let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                println!("{} {id}", String::from_utf8_lossy(label));
             }
             Ok(())
         }

@@ -34,6 +34,8 @@ pub(super) enum Class {
     Away,
     /// The PIN was refused: nobody tries again by himself.
     Pin,
+    /// The token does not make an object from this template: another one may do.
+    Template,
     /// The token cannot do this at all.
     Unsupported,
     /// The module cannot be used as it is configured.
@@ -89,7 +91,7 @@ impl Trouble {
             }
             Class::Away => FaultClass::TokenAway,
             Class::Pin => FaultClass::Pin,
-            Class::Unsupported => FaultClass::Unsupported,
+            Class::Template | Class::Unsupported => FaultClass::Unsupported,
             Class::Configuration => FaultClass::Configuration,
             Class::Bug => FaultClass::Bug,
         };
@@ -174,7 +176,29 @@ fn class(function: Function, code: RvError) -> Class {
             | Function::OpenSession
             | Function::GetSessionInfo
     );
+    let creating = matches!(function, Function::GenerateKey | Function::CreateObject);
     match code {
+        // The template: modules disagree about what of it they take, and about the code that says
+        // so (facts: tpm2 says CKR_FUNCTION_NOT_SUPPORTED, openCryptoki CKR_KEY_SIZE_RANGE).
+        Ckr::TemplateIncomplete
+        | Ckr::TemplateInconsistent
+        | Ckr::AttributeReadOnly
+        | Ckr::AttributeTypeInvalid
+        | Ckr::AttributeValueInvalid
+        | Ckr::MechanismInvalid
+        | Ckr::MechanismParamInvalid
+        | Ckr::KeySizeRange
+        | Ckr::KeyTypeInconsistent
+        | Ckr::KeyFunctionNotPermitted
+        | Ckr::FunctionNotSupported
+        | Ckr::FunctionRejected
+        | Ckr::ActionProhibited
+        | Ckr::ArgumentsBad
+            if creating =>
+        {
+            Class::Template
+        }
+
         // The message.
         Ckr::DataInvalid | Ckr::DataLenRange if signing => Class::Caller,
         // We always give 64 bytes: tpm2-pkcs11 says this of a message that is too long.
@@ -190,6 +214,12 @@ fn class(function: Function, code: RvError) -> Class {
         Ckr::MechanismInvalid | Ckr::FunctionNotSupported if signing => Class::Key,
         Ckr::MechanismInvalid | Ckr::FunctionNotSupported | Ckr::RandomNoRng
             if !signing && !searching =>
+        {
+            Class::Unsupported
+        }
+        // The token, or the session that it gave us, is read-only.
+        Ckr::TokenWriteProtected | Ckr::SessionReadOnly
+            if creating || matches!(function, Function::DestroyObject | Function::OpenSession) =>
         {
             Class::Unsupported
         }
@@ -248,8 +278,8 @@ fn class(function: Function, code: RvError) -> Class {
         | Ckr::UserAnotherAlreadyLoggedIn
         | Ckr::UserTooManyTypes
         | Ckr::UserTypeInvalid
-        | Ckr::SessionReadOnly
         | Ckr::SessionReadWriteSoExists
+        | Ckr::AttributeReadOnly
         | Ckr::AttributeSensitive
         | Ckr::AttributeTypeInvalid
         | Ckr::AttributeValueInvalid
@@ -332,8 +362,53 @@ mod tests {
             Class::Key
         );
         assert_eq!(
-            class(Function::GenerateKey, RvError::MechanismInvalid),
+            class(Function::GenerateRandom, RvError::MechanismInvalid),
             Class::Unsupported
         );
+    }
+
+    #[test]
+    fn a_refused_template_is_no_end_of_a_creation_and_a_lost_device_is() {
+        for function in [Function::GenerateKey, Function::CreateObject] {
+            for code in [
+                RvError::TemplateIncomplete,
+                RvError::TemplateInconsistent,
+                RvError::AttributeReadOnly,
+                RvError::AttributeTypeInvalid,
+                RvError::AttributeValueInvalid,
+                RvError::MechanismInvalid,
+                RvError::MechanismParamInvalid,
+                RvError::KeySizeRange,
+                RvError::KeyTypeInconsistent,
+                RvError::KeyFunctionNotPermitted,
+                RvError::FunctionNotSupported,
+                RvError::FunctionRejected,
+                RvError::ActionProhibited,
+                RvError::ArgumentsBad,
+            ] {
+                assert_eq!(class(function, code), Class::Template, "{code:?}");
+            }
+            for (code, wanted) in [
+                (RvError::DeviceError, Class::Session),
+                (RvError::GeneralError, Class::Session),
+                (RvError::DeviceMemory, Class::Session),
+                (RvError::FunctionFailed, Class::Session),
+                (RvError::SessionHandleInvalid, Class::Generation),
+                (RvError::UserNotLoggedIn, Class::Generation),
+                (RvError::TokenNotPresent, Class::Away),
+                (RvError::SessionReadOnly, Class::Unsupported),
+                (RvError::TokenWriteProtected, Class::Unsupported),
+            ] {
+                assert_eq!(class(function, code), wanted, "{code:?}");
+            }
+        }
+        // The same codes of a destruction mean the object, not a template.
+        for (code, wanted) in [
+            (RvError::ActionProhibited, Class::Key),
+            (RvError::ObjectHandleInvalid, Class::Handle),
+            (RvError::TokenWriteProtected, Class::Unsupported),
+        ] {
+            assert_eq!(class(Function::DestroyObject, code), wanted, "{code:?}");
+        }
     }
 }

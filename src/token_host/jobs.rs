@@ -13,18 +13,20 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use cryptoki::session::Session;
+use zeroize::Zeroizing;
 
 use super::{
     Front,
     faults::{Class, Trouble},
     keys::{Key, Keys, Opened},
     module::Module,
+    objects::{Failure, Material, Objects, Proof, Templates},
     raw::MAX_MAC,
 };
 use crate::{
     proto::host::{
-        Answer, Ending, Fault, FaultClass, FromHost, Job, KeyForgotten, KeyOpened, ProbeGood,
-        ToHost, answer::Outcome, from_host, job::Work, to_host,
+        Answer, Destroyed, Ending, Fault, FaultClass, FromHost, Job, KeyForgotten, KeyOpened,
+        ProbeGood, ToHost, answer::Outcome, from_host, job::Work, to_host,
     },
     wire::{Board, monotonic, put},
 };
@@ -40,6 +42,7 @@ const BATCH: usize = 16 * 1024;
 pub(super) struct Host {
     pub(super) module: Module,
     pub(super) keys: Keys,
+    pub(super) templates: Templates,
     pub(super) generation: u32,
     pub(super) call_timeout: Duration,
     pub(super) slow_timeout: Duration,
@@ -219,7 +222,9 @@ impl Host {
                 };
                 return self.look(session, &job, Some((&key, &opened)), answers);
             }
-            Some(Work::DescribeKey(_)) => return self.hand(Task::Job(job)),
+            Some(Work::DescribeKey(_) | Work::Generate(_) | Work::Import(_) | Work::Destroy(_)) => {
+                return self.hand(Task::Job(job));
+            }
             None => Err(Trouble::new(Class::Bug, "a job without work")),
         };
         let took = u32::try_from((monotonic() - began) / 1000).unwrap_or(u32::MAX);
@@ -256,6 +261,9 @@ impl Host {
             Some(Work::Mac(mac)) => mac.key,
             Some(Work::DescribeKey(describe)) => describe.key,
             Some(Work::Probe(probe)) => probe.key,
+            Some(Work::Generate(generate)) => generate.key,
+            Some(Work::Import(import)) => import.key,
+            Some(Work::Destroy(destroy)) => destroy.key,
             Some(Work::Random(_)) | None => return,
         };
         let Some(key) = self.keys.key(reference) else {
@@ -263,6 +271,9 @@ impl Host {
             let trouble = Trouble::new(Class::Session, "the host does not know the key");
             return answer(&job, Outcome::Fault(trouble.fault()), 0, answers);
         };
+        if let Some(changed) = self.change(keeper, &key, &job) {
+            return self.conclude_change(&job, changed, answers);
+        }
         let mut outcome = self.with_key(keeper, &key, &job, answers);
         if let Err(trouble) = &outcome
             && matches!(trouble.class, Class::Handle | Class::Session)
@@ -284,6 +295,66 @@ impl Host {
                 self.conclude(&job, Err(trouble.judged(Class::Generation)), 0, answers);
             }
             settled => self.conclude(&job, settled, 0, answers),
+        }
+    }
+
+    /// Makes or destroys an object, if that is what the job asks for.
+    fn change(&self, keeper: &Session, key: &Key, job: &Job) -> Option<Result<Outcome, Failure>> {
+        let objects = Objects {
+            module: &self.module,
+            keys: &self.keys,
+            templates: &self.templates,
+        };
+        match &job.work {
+            Some(Work::Generate(_)) => Some(
+                objects
+                    .create(key, &Material::Generated)
+                    .map(Outcome::KeyFacts),
+            ),
+            Some(Work::Import(import)) => {
+                let given = Material::Given(Zeroizing::new(import.material.to_vec()));
+                Some(objects.create(key, &given).map(Outcome::KeyFacts))
+            }
+            Some(Work::Destroy(destroy)) => {
+                let proof = if destroy.orphan {
+                    Proof::Name
+                } else {
+                    Proof::CheckValue
+                };
+                let was_gone = objects.destroy(keeper, key, proof);
+                Some(was_gone.map(|was_gone| Outcome::Destroyed(Destroyed { was_gone })))
+            }
+            Some(Work::Mac(_) | Work::DescribeKey(_) | Work::Random(_) | Work::Probe(_)) | None => {
+                None
+            }
+        }
+    }
+
+    /// Answers a job that changes the token; unlike others it always has an answer, since nobody
+    /// else may do it.
+    fn conclude_change(
+        &self,
+        job: &Job,
+        changed: Result<Outcome, Failure>,
+        answers: &mut BytesMut,
+    ) {
+        let failure = match changed {
+            Ok(outcome) => return answer(job, outcome, 0, answers),
+            Err(failure) => failure,
+        };
+        let fault = failure.trouble.fault();
+        let outcome = if failure.unsettled {
+            Outcome::Unsettled(fault)
+        } else {
+            Outcome::Fault(fault)
+        };
+        answer(job, outcome, 0, answers);
+        if matches!(
+            failure.trouble.class,
+            Class::Generation | Class::Away | Class::Bug
+        ) {
+            self.send(answers);
+            self.end(&failure.trouble);
         }
     }
 
@@ -316,8 +387,15 @@ impl Host {
         let message = match &job.work {
             Some(Work::Mac(mac)) => &mac.message,
             Some(Work::Probe(_)) => return Ok(Outcome::ProbeGood(ProbeGood {})),
-            Some(Work::DescribeKey(_) | Work::Random(_)) | None => {
-                return Ok(Outcome::KeyFacts(key.facts(keeper, &opened)));
+            Some(
+                Work::DescribeKey(_)
+                | Work::Random(_)
+                | Work::Generate(_)
+                | Work::Import(_)
+                | Work::Destroy(_),
+            )
+            | None => {
+                return Ok(Outcome::KeyFacts(key.opened_facts(keeper, &opened)));
             }
         };
         let mut tag = [0; MAX_MAC];
@@ -390,6 +468,7 @@ impl Host {
             | Class::OtherKey
             | Class::Handle
             | Class::Session
+            | Class::Template
             | Class::Unsupported
             | Class::Configuration => {
                 answer(job, Outcome::Fault(trouble.fault()), took_us, answers);

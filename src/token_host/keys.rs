@@ -238,7 +238,7 @@ impl Keys {
     }
 
     /// Marks a search, creation or destruction: handles may change their meaning in it.
-    fn moving(&self) -> impl Drop + '_ {
+    pub(super) fn moving(&self) -> impl Drop + '_ {
         struct Moving<'a>(&'a AtomicU64);
         impl Drop for Moving<'_> {
             fn drop(&mut self) {
@@ -266,8 +266,13 @@ impl Key {
         self.check_value.get().cloned().unwrap_or_default()
     }
 
-    /// What the token says of the object; what it does not say counts as the weaker answer.
-    pub(super) fn facts(&self, session: &Session, opened: &Opened) -> KeyFacts {
+    /// What the token says of the open key's object.
+    pub(super) fn opened_facts(&self, session: &Session, opened: &Opened) -> KeyFacts {
+        self.facts(session, opened.object)
+    }
+
+    /// What the token says of an object; what it does not say counts as the weaker answer.
+    pub(super) fn facts(&self, session: &Session, object: ObjectHandle) -> KeyFacts {
         let wanted = [
             AttributeType::Sensitive,
             AttributeType::Extractable,
@@ -282,7 +287,7 @@ impl Key {
         // One by one: a module may refuse one attribute and with it the whole answer.
         for attribute in wanted {
             match session
-                .get_attributes(opened.object, &[attribute])
+                .get_attributes(object, &[attribute])
                 .unwrap_or_default()
                 .first()
             {
@@ -296,7 +301,23 @@ impl Key {
         facts
     }
 
-    fn name(&self) -> String {
+    /// CKA_ID, where the definition has one.
+    pub(super) fn id(&self) -> Option<&[u8]> {
+        self.id.as_deref()
+    }
+
+    /// CKA_LABEL, where the definition has one.
+    pub(super) fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// The one algorithm of the key.
+    pub(super) fn algorithm(&self) -> MacAlgorithm {
+        self.algorithm
+    }
+
+    /// What finds it, in words.
+    pub(super) fn name(&self) -> String {
         let label = self
             .label
             .as_ref()
@@ -339,7 +360,7 @@ fn stale(trouble: Trouble) -> Trouble {
 }
 
 /// Exactly one secret key of that label and CKA_ID, in the token.
-fn find(module: &Module, session: &Session, key: &Key) -> Result<ObjectHandle, Trouble> {
+pub(super) fn find(module: &Module, session: &Session, key: &Key) -> Result<ObjectHandle, Trouble> {
     let mut template = key.template();
     // By class, never by key type: modules disagree about the type of an HMAC key.
     template.push(Attribute::Class(ObjectClass::SECRET_KEY));
@@ -373,7 +394,10 @@ fn find(module: &Module, session: &Session, key: &Key) -> Result<ObjectHandle, T
     }
 }
 
-fn first_two(session: &Session, template: &[Attribute]) -> Result<Vec<ObjectHandle>, Trouble> {
+pub(super) fn first_two(
+    session: &Session,
+    template: &[Attribute],
+) -> Result<Vec<ObjectHandle>, Trouble> {
     const TWO: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
     let found: Result<Vec<_>, _> = session
         .iter_objects_with_cache_size(template, TWO)?
@@ -411,7 +435,7 @@ fn working_copy(session: &Session, object: ObjectHandle) -> Option<ObjectHandle>
 }
 
 /// Makes the key check value with a handle and compares it with the one this key must have.
-fn prove(
+pub(super) fn prove(
     module: &Module,
     session: &Session,
     key: &Key,

@@ -17,6 +17,7 @@ mod jobs;
 mod keys;
 mod measure;
 mod module;
+mod objects;
 mod provision;
 mod raw;
 
@@ -42,6 +43,7 @@ use self::{
     jobs::Host,
     keys::{Copies, Keys},
     module::Module,
+    objects::Templates,
 };
 use crate::{
     proto::host::{Failed, FromHost, Hello, Ready, Settings, ToHost, from_host, to_host},
@@ -160,6 +162,7 @@ fn manage(
     let host = Arc::new(Host {
         module,
         keys: Keys::new(copies),
+        templates: Templates::default(),
         generation: settings.generation,
         call_timeout: Duration::from_millis(settings.call_timeout_ms),
         slow_timeout: Duration::from_millis(settings.slow_timeout_ms),

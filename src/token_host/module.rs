@@ -153,6 +153,14 @@ impl Module {
         Ok(session?)
     }
 
+    /// A session that may make and destroy objects in the token, for one job.
+    ///
+    /// # Errors
+    /// `Unsupported` for a token that is read-only.
+    pub(super) fn open_rw_session(&self) -> Result<Session, Trouble> {
+        Ok(self.pkcs11.open_rw_session(self.slot)?)
+    }
+
     /// Opens as many sessions as the setting and the token allow; at least one.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod calls;
 mod catalogue;
 mod drills;
 mod keys;
+mod objects;
 mod processes;
 mod requests;
 mod smoke;

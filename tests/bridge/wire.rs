@@ -19,7 +19,7 @@ use hsmac::{
     wire::{BUILD_ID, Board, Inbox, monotonic, nanoseconds, put},
 };
 
-use crate::support::{KEY, KEY_ID, LIMIT, TOKEN, Token, hmac_sha256, until};
+use crate::support::{KEY, KEY_ID, LIMIT, TOKEN, Token, fault_module, hmac_sha256, until};
 
 const GENERATION: u32 = 7;
 const SESSIONS: u32 = 2;
@@ -43,6 +43,7 @@ impl Host {
         let child = Command::new(env!("CARGO_BIN_EXE_hsmac"))
             .arg("token-host")
             .env("SOFTHSM2_CONF", token.path("softhsm2.conf"))
+            .envs(token.fault_environment())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(words.try_clone().unwrap())
             .stderr(words)
@@ -63,8 +64,21 @@ impl Host {
 
     /// A host that is logged in and takes jobs.
     pub(crate) fn ready(token: &Token) -> Self {
+        Self::ready_with(token, settings(token))
+    }
+
+    /// The same over the fault token.
+    pub(crate) fn faulty(token: &Token) -> Self {
+        let settings = Settings {
+            module_path: fault_module().display().to_string(),
+            ..settings(token)
+        };
+        Self::ready_with(token, settings)
+    }
+
+    fn ready_with(token: &Token, settings: Settings) -> Self {
         let mut host = Self::start(token);
-        host.say(to_host::Frame::Settings(settings(token)));
+        host.say(to_host::Frame::Settings(settings));
         let from_host::Frame::Hello(hello) = host.hear() else {
             panic!("no Hello")
         };
@@ -94,7 +108,7 @@ impl Host {
     }
 
     /// A job that may take as long as a test waits.
-    fn job(&mut self, work: Work) -> Job {
+    pub(crate) fn job(&mut self, work: Work) -> Job {
         self.sequence += 1;
         Job {
             generation: GENERATION,
@@ -105,7 +119,7 @@ impl Host {
         }
     }
 
-    fn ask(&mut self, job: Job) -> Outcome {
+    pub(crate) fn ask(&mut self, job: Job) -> Outcome {
         let asked = (job.generation, job.slot, job.sequence);
         self.say(to_host::Frame::Job(job));
         let mut heard = self.hear();
@@ -152,7 +166,7 @@ impl Host {
     }
 
     /// The host's last word, after which it hangs up and ends.
-    async fn ending(mut self) -> Fault {
+    pub(crate) async fn ending(mut self) -> Fault {
         let fault = match self.hear_or_end() {
             Some(from_host::Frame::Ending(ending)) => ending.fault.unwrap(),
             other => panic!("no Ending but {other:?}"),
@@ -198,7 +212,7 @@ fn settings(token: &Token) -> Settings {
 }
 
 /// The usual key.
-fn usual_key(reference: u64) -> KeyDefinition {
+pub(crate) fn usual_key(reference: u64) -> KeyDefinition {
     KeyDefinition {
         reference,
         key_id: KEY_ID.into(),
@@ -215,7 +229,7 @@ fn mac(key: u64, message: &[u8]) -> Work {
     })
 }
 
-fn fault(outcome: Outcome) -> Fault {
+pub(crate) fn fault(outcome: Outcome) -> Fault {
     let Outcome::Fault(fault) = outcome else {
         panic!("no fault but {outcome:?}")
     };

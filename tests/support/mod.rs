@@ -102,12 +102,13 @@ impl Token {
     }
 
     /// Runs lines of `tests/token_tool.rs`.
-    pub fn script(&self, lines: &str) {
+    pub fn script(&self, lines: &str) -> String {
         let tool = Path::new(env!("CARGO_BIN_EXE_hsmac")).with_file_name("examples/token-tool");
         let mut child = Command::new(&tool)
             .arg(&self.module)
             .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", tool.display()));
@@ -123,11 +124,40 @@ impl Token {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs lines of the tool, logged in to the usual token.
-    pub fn inside(&self, lines: &str) {
-        self.script(&format!("login {TOKEN} {PIN}\n{lines}"));
+    /// Runs lines of the tool, logged in to the usual token, and gives what it printed.
+    pub fn inside(&self, lines: &str) -> String {
+        self.script(&format!("login {TOKEN} {PIN}\n{lines}"))
+    }
+
+    /// The objects in the usual token, each as `LABEL ID-HEX`, sorted.
+    pub fn objects(&self) -> Vec<String> {
+        let mut objects: Vec<String> = self.inside("objects\n").lines().map(Into::into).collect();
+        objects.sort();
+        objects
+    }
+
+    /// Replaces the rules of the fault token.
+    pub fn rules(&self, rules: &str) {
+        let new = self.path("control.new");
+        fs::write(&new, format!("{rules}\n")).unwrap();
+        fs::rename(new, self.path("control")).unwrap();
+        // The fault token looks at most once a millisecond.
+        let renamed = Instant::now();
+        while renamed.elapsed() < Duration::from_millis(2) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// What a host over the fault token needs in its environment.
+    pub fn fault_environment(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("FAULT_TOKEN_MODULE", self.module.clone()),
+            ("FAULT_TOKEN_CONTROL", self.path("control")),
+            ("FAULT_TOKEN_LOG", self.path("fault.log")),
+        ]
     }
 
     pub fn import(&self, label: &str, id: &str, value: &[u8]) {
@@ -410,6 +440,15 @@ pub fn calls(spied: &Path) -> BTreeMap<String, u32> {
         }
     }
     calls
+}
+
+/// The module that misbehaves on demand; cargo puts it beside the tests.
+pub fn fault_module() -> PathBuf {
+    let module = std::env::current_exe()
+        .unwrap()
+        .with_file_name("libfault_token.so");
+    assert!(module.exists(), "{} is not built", module.display());
+    module
 }
 
 /// Waits for a condition, and fails with its name and the wait's limit.
