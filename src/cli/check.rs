@@ -236,6 +236,7 @@ fn describe_key(
                 Fault::Saturated
                 | Fault::Deadline(_)
                 | Fault::Unavailable(_)
+                | Fault::Unknown(_)
                 | Fault::Closed
                 | Fault::Internal(_) => {
                     verdict.away.push(format!("key {}", key.key_id));

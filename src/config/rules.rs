@@ -199,6 +199,18 @@ impl Settings {
                     );
                 }
             }
+            let disagrees = |other: &&token::Settings| {
+                other.group() == token.group() && other.replicated_by != token.replicated_by
+            };
+            if let Some(other) = self.token.values().find(disagrees) {
+                fault(
+                    &format!("{setting}.replicated_by"),
+                    format!(
+                        "the token {:?} of the same group does not say the same",
+                        other.name
+                    ),
+                );
+            }
         }
         match &self.new_keys {
             Some(name) => self.unknown_token("new_keys", name, fault, spoiled),

@@ -324,6 +324,24 @@ fn tokens_of_one_group_count_as_one_and_keys_name_the_group() {
 }
 
 #[test]
+fn tokens_of_one_group_agree_on_who_replicates() {
+    let second = "[token.second]\nuri = \"pkcs11:token=b?module-path=module.so\"\ngroup = \"pay\"\n\
+                  replicated_by = \"vendor\"\n[[key]]";
+    let one = GOOD
+        .replace("pin_file", "group = \"pay\"\npin_file")
+        .replace("[[key]]", second);
+    assert_eq!(
+        faults(&one),
+        [
+            "hsmac.toml:8: token.primary.replicated_by: the token \"second\" of the same group does not say the same",
+            "hsmac.toml:16: token.second.replicated_by: the token \"primary\" of the same group does not say the same",
+        ]
+    );
+    let both = one.replace("pin_file", "replicated_by = \"vendor\"\npin_file");
+    place(&both).load(&[], &[]).unwrap();
+}
+
+#[test]
 fn files_are_looked_at() {
     let place = place(GOOD);
     let (settings, _) = place.load(&[], &[]).unwrap();

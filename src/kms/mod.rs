@@ -198,6 +198,7 @@ fn from_key(fault: token::Fault, record: &Record) -> Error {
         | token::Fault::Deadline(_)
         | token::Fault::Unavailable(_)
         | token::Fault::Unsupported(_)
+        | token::Fault::Unknown(_)
         | token::Fault::Closed
         | token::Fault::Internal(_) => from_token(fault),
     }
@@ -211,7 +212,7 @@ fn from_token(fault: token::Fault) -> Error {
             "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.",
         )
         .retry_after(SATURATION_PAUSE),
-        token::Fault::Deadline(_) => timed_out(),
+        token::Fault::Deadline(_) | token::Fault::Unknown(_) => timed_out(),
         token::Fault::Unavailable(_) => Error::new(
             Kind::KeyUnavailable,
             "The request was rejected because the token was not available. You can retry the request.",

@@ -3,10 +3,11 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot, watch},
     task::yield_now,
@@ -15,7 +16,7 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use super::{
-    Fault, Key, KeyFacts, Settings, Surroundings, TokenInfo, jittered,
+    Destroyed, Fault, Key, KeyFacts, Settings, Surroundings, TokenInfo, jittered,
     job::{Answer, Job, Work},
     key::Verdict,
     line::{Death, Hang, Line},
@@ -227,7 +228,7 @@ impl Host {
     /// Serves the queue until the host ends or `end` is set; gives back what it could not finish.
     pub(super) async fn serve(mut self, post: &Post<'_>, end: &mut watch::Receiver<bool>) -> Death {
         let queue = post.queue;
-        let seat = queue.sit(self.line.generation);
+        let seat = queue.sit(self.line.generation, post.member);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let probes = post.settings.probe_interval;
@@ -251,7 +252,7 @@ impl Host {
                 self.window().saturating_sub(self.pending())
             };
             if room > 0 {
-                let more = queue.take(seat.host, room, &mut taken);
+                let more = queue.take(&seat, room, &mut taken);
                 let filled = taken.len() == room;
                 for job in taken.drain(..) {
                     self.send(job, queue.next_sequence());
@@ -326,8 +327,21 @@ impl Host {
             Work::Random { number_of_bytes } => job::Work::Random(host::Random {
                 number_of_bytes: *number_of_bytes,
             }),
-            Work::Describe { key } => job::Work::DescribeKey(host::DescribeKey {
+            Work::Describe { key } | Work::Seek { key } => {
+                job::Work::DescribeKey(host::DescribeKey {
+                    key: key.reference(),
+                })
+            }
+            Work::Generate { key } => job::Work::Generate(host::Generate {
                 key: key.reference(),
+            }),
+            Work::Import { key, material } => job::Work::Import(host::Import {
+                key: key.reference(),
+                material: Bytes::copy_from_slice(material),
+            }),
+            Work::Destroy { key, orphan } => job::Work::Destroy(host::Destroy {
+                key: key.reference(),
+                orphan: *orphan,
             }),
             Work::Probe { key } => job::Work::Probe(host::Probe {
                 key: key.as_ref().map_or(0, |key| key.reference()),
@@ -340,6 +354,7 @@ impl Host {
             until: on_wire(job.until),
             work: Some(work),
         };
+        job.sent().store(true, Ordering::SeqCst);
         self.line.put(to_host::Frame::Job(frame));
         self.worked = true;
         self.slots[slot as usize] = Some(Pending {
@@ -382,13 +397,14 @@ impl Host {
             let half = pending.job.until.saturating_duration_since(pending.sent) / 2;
             if !pending.hedged
                 && pending.sent.elapsed() >= after.min(half).max(usual)
-                && !matches!(pending.job.work, Work::Probe { .. })
+                && !matches!(pending.job.work, Work::Probe { .. } | Work::Seek { .. })
                 && !pending.job.is_abandoned()
                 && post.queue.has_another(&pending.job, host)
+                && let Some(twin) = pending.job.twin(host)
             {
                 pending.hedged = true;
                 hedged += 1;
-                post.queue.give_back(pending.job.twin(host));
+                post.queue.give_back(twin);
             }
         }
         if hedged > 0 {
@@ -507,7 +523,13 @@ impl Host {
                 self.proven = true;
                 job.reply(Ok(Answer::Bytes(bytes)));
             }
-            (Some(Outcome::KeyFacts(facts)), Work::Describe { .. }) => {
+            (
+                Some(Outcome::KeyFacts(facts)),
+                Work::Describe { .. }
+                | Work::Seek { .. }
+                | Work::Generate { .. }
+                | Work::Import { .. },
+            ) => {
                 self.proven = true;
                 job.reply(Ok(Answer::Facts(KeyFacts {
                     token: post.settings.name.clone(),
@@ -519,10 +541,35 @@ impl Host {
                     check_value: facts.check_value.into(),
                 })));
             }
+            (Some(Outcome::Destroyed(destroyed)), Work::Destroy { key, orphan }) => {
+                self.proven = true;
+                if !destroyed.was_gone {
+                    job.reply(Ok(Answer::Destroyed(Destroyed::Now)));
+                } else if *orphan || self.is_fresh() {
+                    job.reply(Ok(Answer::Destroyed(Destroyed::WasGone)));
+                } else {
+                    // A host that does not see the object is no proof that it is gone.
+                    key.set_absent_from(self.line.generation);
+                    self.look_afresh(key, post, "no object to destroy");
+                    post.queue.give_back(job);
+                }
+            }
+            // Nobody knows what came of it, so nobody tries it again.
+            (Some(Outcome::Unsettled(fault)), work) if work.changes() => {
+                let Death { reason, .. } = Death::of(Some(fault));
+                job.reply(Err(Fault::Unknown(reason)));
+            }
             (Some(Outcome::ProbeGood(_)), Work::Probe { .. }) => {}
             (Some(Outcome::Fault(fault)), Work::Probe { .. }) => {
                 let Death { reason, .. } = Death::of(Some(fault));
                 debug!(token = %post.settings.name, host = self.line.generation, %reason, "a probe");
+            }
+            (Some(Outcome::Fault(fault)), Work::Seek { .. }) => {
+                let Death { reason, .. } = Death::of(Some(fault));
+                job.reply(Err(Fault::Key(reason)));
+            }
+            (Some(Outcome::Fault(fault)), work) if work.changes() => {
+                refuse_change(fault, job, post)
             }
             (Some(Outcome::Fault(fault)), _) => self.take_fault(fault, job, post),
             _ => return broken("the host answered another question"),
@@ -547,15 +594,11 @@ impl Host {
             // "Gone" is said only by a fresh generation: some modules see new objects at
             // C_Initialize alone.
             host::FaultClass::KeyMissing => {
-                let fresh = self.started.elapsed() < FRESH;
                 if let Some(key) = job.key() {
-                    if fresh {
+                    if self.is_fresh() {
                         key.set_gone_from(post.member);
                     } else if !key.is_gone_from(post.member) && !self.ending {
-                        info!(token = %post.settings.name, host = self.line.generation, %reason, "looking again with a fresh host");
-                        key.set_gone_from(post.member);
-                        self.ending = true;
-                        post.queue.set_standing(post.member, true, true);
+                        self.look_afresh(key, post, &reason);
                     }
                 }
                 self.lack(job, post, reason);
@@ -570,6 +613,19 @@ impl Host {
             | host::FaultClass::Bug
             | host::FaultClass::Unspecified => job.reply(Err(Fault::Internal(reason))),
         }
+    }
+
+    /// Whether a miss in this generation needs no fresh one to be believed.
+    fn is_fresh(&self) -> bool {
+        self.started.elapsed() < FRESH
+    }
+
+    /// Has a fresh host take this one's place, to look for a key once more.
+    fn look_afresh(&mut self, key: &Key, post: &Post<'_>, reason: &str) {
+        info!(token = %post.settings.name, host = self.line.generation, reason, "looking again with a fresh host");
+        key.set_gone_from(post.member);
+        self.ending = true;
+        post.queue.set_standing(post.member, true, true);
     }
 
     /// This host cannot do a job's key; another one may.
@@ -699,7 +755,10 @@ impl Host {
             Vec::new()
         };
         for pending in std::mem::take(&mut self.slots).into_iter().flatten().rev() {
-            if held.contains(&pending.sequence) {
+            if pending.job.work.changes() {
+                let reason = death.reason.clone();
+                pending.job.reply(Err(Fault::Unknown(reason)));
+            } else if held.contains(&pending.sequence) {
                 charge(pending.job, &death.reason, queue);
             } else {
                 queue.give_back(pending.job);
@@ -736,6 +795,29 @@ impl Host {
 pub(super) async fn asked(end: &mut watch::Receiver<bool>) {
     // A sender that is gone asks for the end too.
     let _ = end.wait_for(|end| *end).await;
+}
+
+/// The host did not change the token, and says so. Only what this very host could not is worth a
+/// try elsewhere.
+fn refuse_change(fault: host::Fault, job: Job, post: &Post<'_>) {
+    let class = fault.class();
+    let Death { reason, .. } = Death::of(Some(fault));
+    let fault = match class {
+        host::FaultClass::Retry | host::FaultClass::TokenAway => {
+            return charge(job, &reason, post.queue);
+        }
+        host::FaultClass::Expired => Fault::Deadline(reason),
+        host::FaultClass::Unsupported => Fault::Unsupported(reason),
+        host::FaultClass::Key | host::FaultClass::KeyDiffers | host::FaultClass::KeyMissing => {
+            Fault::Key(reason)
+        }
+        host::FaultClass::Caller
+        | host::FaultClass::Pin
+        | host::FaultClass::Configuration
+        | host::FaultClass::Bug
+        | host::FaultClass::Unspecified => Fault::Internal(reason),
+    };
+    job.reply(Err(fault));
 }
 
 /// A job whose host had an accident with it: once more elsewhere, not twice.

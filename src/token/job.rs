@@ -3,15 +3,16 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Instant,
 };
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
-use super::{Fault, Key, KeyFacts};
+use super::{Destroyed, Fault, Key, KeyFacts};
 
 /// So many hosts may come to an end with a job in the library's hands.
 const MOST_CHARGES: u8 = 2;
@@ -23,6 +24,10 @@ pub(super) struct Job {
     pub(super) until: Instant,
     /// Hosts that are not to have it, since they have its twin.
     missed: Vec<u32>,
+    /// The one token of the group that is meant, by its place.
+    member: Option<usize>,
+    /// Whether some host has it, or has had it.
+    sent: Arc<AtomicBool>,
     reply: Reply,
 }
 
@@ -37,6 +42,25 @@ pub(super) enum Work {
     Describe {
         key: Arc<Key>,
     },
+    /// Whether a token has a key's object yet, or still. A miss is an answer and says nothing bad of
+    /// the key.
+    Seek {
+        key: Arc<Key>,
+    },
+    /// Makes the object inside the token.
+    Generate {
+        key: Arc<Key>,
+    },
+    /// Makes the object from given material.
+    Import {
+        key: Arc<Key>,
+        material: Zeroizing<Vec<u8>>,
+    },
+    /// Destroys the object; an orphan goes by its name alone.
+    Destroy {
+        key: Arc<Key>,
+        orphan: bool,
+    },
     /// A look at a host's token, with a key's check value if there is a key. Nobody waits for it.
     Probe {
         key: Option<Arc<Key>>,
@@ -46,6 +70,7 @@ pub(super) enum Work {
 pub(super) enum Answer {
     Bytes(Bytes),
     Facts(KeyFacts),
+    Destroyed(Destroyed),
 }
 
 /// What a caller gets in the end.
@@ -74,29 +99,51 @@ impl Job {
                 work,
                 until,
                 missed: Vec::new(),
+                member: None,
+                sent: Arc::default(),
                 reply: Reply::Sole { caller, charges: 0 },
             },
             answer,
         )
     }
 
+    /// The same job for one token of the group alone.
+    pub(super) fn only_for(mut self, member: usize) -> Self {
+        self.member = Some(member);
+        self
+    }
+
+    /// Whether it is on its way to a host: set before it is written to the host's socket.
+    pub(super) fn sent(&self) -> &Arc<AtomicBool> {
+        &self.sent
+    }
+
     /// The key that the job is about.
     pub(super) fn key(&self) -> Option<&Arc<Key>> {
         match &self.work {
-            Work::Mac { key, .. } | Work::Describe { key } => Some(key),
+            Work::Mac { key, .. }
+            | Work::Describe { key }
+            | Work::Seek { key }
+            | Work::Generate { key }
+            | Work::Import { key, .. }
+            | Work::Destroy { key, .. } => Some(key),
             Work::Probe { key } => key.as_ref(),
             Work::Random { .. } => None,
         }
     }
 
     /// Whether a host may have the job, as far as is known.
-    pub(super) fn suits(&self, host: u32) -> bool {
-        !self.missed.contains(&host) && self.key().is_none_or(|key| !key.is_absent_from(host))
+    pub(super) fn suits(&self, host: u32, member: usize) -> bool {
+        self.member.is_none_or(|only| only == member)
+            && !self.missed.contains(&host)
+            && self.key().is_none_or(|key| !key.is_absent_from(host))
     }
 
     /// Whether there may be hosts that the job does not suit.
     pub(super) fn is_picky(&self) -> bool {
-        !self.missed.is_empty() || self.key().is_some_and(|key| key.is_absent_somewhere())
+        self.member.is_some()
+            || !self.missed.is_empty()
+            || self.key().is_some_and(|key| key.is_absent_somewhere())
     }
 
     /// Whether nobody waits for the answer any more.
@@ -125,7 +172,11 @@ impl Job {
 
     /// The same work for another host than `host`, which has it already. Both share their charges,
     /// so that a poison message does not kill twice as many hosts.
-    pub(super) fn twin(&mut self, host: u32) -> Self {
+    ///
+    /// `None` for what changes the token: nobody knows what came of a first time, so there is no
+    /// second.
+    pub(super) fn twin(&mut self, host: u32) -> Option<Self> {
+        let work = self.work.again()?;
         let twins = match std::mem::replace(&mut self.reply, Reply::Twin(Arc::default())) {
             Reply::Sole { caller, charges } => Arc::new(Twins {
                 caller: Mutex::new(Some(caller)),
@@ -136,27 +187,16 @@ impl Job {
         };
         twins.unanswered.fetch_add(1, Ordering::Relaxed);
         self.reply = Reply::Twin(Arc::clone(&twins));
-        let work = match &self.work {
-            Work::Mac { key, message } => Work::Mac {
-                key: Arc::clone(key),
-                message: message.clone(),
-            },
-            Work::Random { number_of_bytes } => Work::Random {
-                number_of_bytes: *number_of_bytes,
-            },
-            Work::Describe { key } => Work::Describe {
-                key: Arc::clone(key),
-            },
-            Work::Probe { key } => Work::Probe { key: key.clone() },
-        };
         let mut missed = self.missed.clone();
         missed.push(host);
-        Self {
+        Some(Self {
             work,
             until: self.until,
             missed,
+            member: self.member,
+            sent: Arc::clone(&self.sent),
             reply: Reply::Twin(twins),
-        }
+        })
     }
 
     /// A fault of one twin is the caller's only if the other has failed too, or must fail.
@@ -180,6 +220,34 @@ impl Job {
     }
 }
 
+impl Work {
+    /// Whether it changes the token.
+    pub(super) fn changes(&self) -> bool {
+        self.again().is_none()
+    }
+
+    /// The same work, if doing it twice does no more than doing it once.
+    fn again(&self) -> Option<Self> {
+        Some(match self {
+            Self::Mac { key, message } => Self::Mac {
+                key: Arc::clone(key),
+                message: message.clone(),
+            },
+            Self::Random { number_of_bytes } => Self::Random {
+                number_of_bytes: *number_of_bytes,
+            },
+            Self::Describe { key } => Self::Describe {
+                key: Arc::clone(key),
+            },
+            Self::Seek { key } => Self::Seek {
+                key: Arc::clone(key),
+            },
+            Self::Probe { key } => Self::Probe { key: key.clone() },
+            Self::Generate { .. } | Self::Import { .. } | Self::Destroy { .. } => return None,
+        })
+    }
+}
+
 impl Default for Twins {
     /// Nobody's.
     fn default() -> Self {
@@ -198,6 +266,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::{model::KeySpec, token::Locator};
 
     fn random() -> (Job, oneshot::Receiver<Outcome>) {
         let until = Instant::now() + Duration::from_secs(60);
@@ -211,9 +280,9 @@ mod tests {
     #[test]
     fn the_first_good_answer_of_two_twins_is_the_caller_s() {
         let (mut job, mut answer) = random();
-        let twin = job.twin(1);
+        let twin = job.twin(1).unwrap();
         assert!(
-            !twin.suits(1) && twin.suits(2),
+            !twin.suits(1, 0) && twin.suits(2, 0),
             "another host gets the twin"
         );
         job.reply(Err(Fault::Internal("a fault of one".into())));
@@ -226,7 +295,7 @@ mod tests {
     #[test]
     fn an_answered_twin_is_abandoned_by_the_other() {
         let (mut job, mut answer) = random();
-        let twin = job.twin(1);
+        let twin = job.twin(1).unwrap();
         twin.reply(bytes(1));
         assert!(job.is_abandoned());
         job.reply(bytes(2));
@@ -236,7 +305,7 @@ mod tests {
     #[test]
     fn two_twins_that_fail_are_a_fault() {
         let (mut job, mut answer) = random();
-        let twin = job.twin(1);
+        let twin = job.twin(1).unwrap();
         job.reply(Err(Fault::Internal("one".into())));
         twin.reply(Err(Fault::Internal("two".into())));
         let fault = answer.try_recv().unwrap().err().unwrap();
@@ -246,8 +315,46 @@ mod tests {
     #[test]
     fn twins_share_their_charges() {
         let (mut job, _answer) = random();
-        let mut twin = job.twin(1);
+        let mut twin = job.twin(1).unwrap();
         assert!(job.charge());
         assert!(!twin.charge(), "the second host that fails is the last");
+    }
+
+    #[test]
+    fn what_changes_the_token_has_no_twin() {
+        let key = Arc::new(Key::new(
+            "1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap(),
+            KeySpec::Hmac256,
+            Locator::default(),
+            None,
+        ));
+        let until = Instant::now() + Duration::from_secs(60);
+        for work in [
+            Work::Generate { key: key.clone() },
+            Work::Import {
+                key: key.clone(),
+                material: Zeroizing::new(vec![7; 32]),
+            },
+            Work::Destroy {
+                key: key.clone(),
+                orphan: false,
+            },
+        ] {
+            assert!(work.changes());
+            let (mut job, mut answer) = Job::new(work, until);
+            assert!(job.twin(1).is_none());
+            assert!(job.suits(1, 0), "it may still go to any host");
+            job.reply(Err(Fault::Unknown("the host died".into())));
+            assert!(answer.try_recv().unwrap().is_err());
+        }
+        assert!(!Work::Seek { key }.changes());
+    }
+
+    #[test]
+    fn a_job_for_one_token_suits_no_other() {
+        let (job, _answer) = random();
+        assert!(!job.is_picky());
+        let job = job.only_for(1);
+        assert!(job.suits(7, 1) && !job.suits(7, 0) && job.is_picky());
     }
 }

@@ -209,6 +209,12 @@ impl Key {
         }
     }
 
+    /// The same key, of which nothing is known yet but what it was made with.
+    pub(super) fn anew(&self) -> Self {
+        let value = self.trusted.get().map(|trusted| trusted.value.clone());
+        Self::new(self.key_id.clone(), self.spec, self.locator.clone(), value)
+    }
+
     /// hsmac's ID of the key.
     pub fn key_id(&self) -> &KeyId {
         &self.key_id

@@ -8,6 +8,7 @@
 //! A *group* is one or more tokens that hold the same keys, and a token alone is a group of one. All
 //! hosts of a group take from one queue as they have room; what one cannot finish goes back to it.
 
+mod change;
 mod host;
 mod job;
 mod key;
@@ -20,7 +21,7 @@ mod uri;
 
 pub use key::{CheckValue, Key, Locator};
 pub use pin::unlock;
-pub use settings::Settings;
+pub use settings::{ReplicatedBy, Settings};
 pub use uri::{ObjectUri, TokenUri};
 
 use std::{
@@ -36,6 +37,7 @@ use tokio::{
     task::JoinSet,
     time::timeout_at,
 };
+use zeroize::Zeroizing;
 
 use self::{
     job::{Answer, Job, Work},
@@ -65,12 +67,30 @@ pub enum Fault {
     /// The token cannot do this at all.
     #[error("the token cannot do this: {0}")]
     Unsupported(String),
+    /// A host died, or did not answer, with a call that changes the token. It may have been made.
+    #[error("what came of it is not known: {0}")]
+    Unknown(String),
     /// The key was forgotten: whoever holds it must look at its record again.
     #[error("the key was closed meanwhile")]
     Closed,
     /// A bug of ours or of the module.
     #[error("{0}")]
     Internal(String),
+}
+
+impl Fault {
+    /// Whether it is sure that nothing in the token was changed.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Saturated
+            | Self::Deadline(_)
+            | Self::Key(_)
+            | Self::Message(_)
+            | Self::Unsupported(_)
+            | Self::Closed => true,
+            Self::Unavailable(_) | Self::Unknown(_) | Self::Internal(_) => false,
+        }
+    }
 }
 
 /// How a token is.
@@ -173,6 +193,15 @@ pub struct KeyFacts {
     pub check_value: CheckValue,
 }
 
+/// What a destruction found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Destroyed {
+    /// The object, which is gone now.
+    Now,
+    /// No object, although the token is well.
+    WasGone,
+}
+
 /// What hosts need besides their settings.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -269,7 +298,79 @@ impl Group {
         };
         match self.ask_about(key, work, until).await? {
             Answer::Facts(facts) => Ok(facts),
-            Answer::Bytes(_) => Err(Fault::Internal("bytes for a question about a key".into())),
+            Answer::Bytes(_) | Answer::Destroyed(_) => Err(another_question()),
+        }
+    }
+
+    /// Makes a new key inside a token, under its locator's CKA_ID, which no object may have. The key
+    /// is proved, sensitive and never to be extracted. In a group that the vendor keeps alike it is
+    /// also with all other members when this returns.
+    ///
+    /// The call begins by `until`; it is waited for until `slow_timeout` has passed too, so that what
+    /// came of it is known, if it can be.
+    ///
+    /// # Errors
+    /// [`Fault::is_settled`] says whether the object may be there all the same.
+    pub async fn generate(&self, key: &Arc<Key>, until: Instant) -> Result<KeyFacts, Fault> {
+        let key = Arc::clone(key);
+        self.create(Work::Generate { key: key.clone() }, &key, until)
+            .await
+    }
+
+    /// The same from given material.
+    ///
+    /// # Errors
+    /// As [`Group::generate`].
+    pub async fn import(
+        &self,
+        key: &Arc<Key>,
+        material: Zeroizing<Vec<u8>>,
+        until: Instant,
+    ) -> Result<KeyFacts, Fault> {
+        let work = Work::Import {
+            key: Arc::clone(key),
+            material,
+        };
+        self.create(work, key, until).await
+    }
+
+    /// Destroys a key's object, if it makes the key's check value; in a group, waits until it is
+    /// gone from all members.
+    ///
+    /// # Errors
+    /// [`Fault::Key`]: the object is another one, or one of several; nothing was destroyed.
+    pub async fn destroy(&self, key: &Arc<Key>, until: Instant) -> Result<Destroyed, Fault> {
+        // Security: without a check value nothing tells the key from another one.
+        if key.check_value().is_none() {
+            return Err(Fault::Key("its check value is not known".into()));
+        }
+        self.destroy_with(key, false, until).await
+    }
+
+    /// Destroys what a creation left that nobody was told of: it goes by its locator's CKA_ID of 16
+    /// random bytes and its label, both.
+    ///
+    /// # Errors
+    /// As [`Group::destroy`].
+    pub async fn destroy_orphan(&self, key: &Arc<Key>, until: Instant) -> Result<Destroyed, Fault> {
+        self.destroy_with(key, true, until).await
+    }
+
+    /// How many hosts have come to serve so far. Some modules see what others made at C_Initialize
+    /// alone: whoever misses something looks again when this has grown.
+    pub fn generations(&self) -> u64 {
+        self.queue.seated()
+    }
+
+    /// Whether a host serves or may come to.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`], with the reason.
+    pub fn available(&self) -> Result<(), Fault> {
+        if self.may_serve() {
+            Ok(())
+        } else {
+            Err(self.unavailable())
         }
     }
 
@@ -316,9 +417,7 @@ impl Group {
     }
 
     async fn ask(&self, work: Work, until: Instant) -> Result<Answer, Fault> {
-        if !self.may_serve() {
-            return Err(self.unavailable());
-        }
+        self.available()?;
         let (job, answer) = Job::new(work, until);
         if job.is_picky() && !self.queue.has_hope(&job) {
             return Err(Fault::Unavailable(
@@ -361,8 +460,12 @@ impl Group {
 fn bytes(answer: Answer) -> Result<Bytes, Fault> {
     match answer {
         Answer::Bytes(bytes) => Ok(bytes),
-        Answer::Facts(_) => Err(Fault::Internal("facts for a question about bytes".into())),
+        Answer::Facts(_) | Answer::Destroyed(_) => Err(another_question()),
     }
+}
+
+fn another_question() -> Fault {
+    Fault::Internal("the answer to another question".into())
 }
 
 /// Up to a quarter more or less, so that many bridges do not come at the same time.

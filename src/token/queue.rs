@@ -25,12 +25,16 @@ pub(super) struct Queue {
     members: Vec<Standing>,
     generations: AtomicU32,
     sequences: AtomicU64,
+    /// Hosts that have come to serve, ever.
+    seated: AtomicU64,
 }
 
 /// One host that serves.
 pub(super) struct Seat {
     /// Its generation, which no other host of the group has.
     pub(super) host: u32,
+    /// The place in the group of the token that it serves.
+    member: usize,
     /// False once it finishes what it has and takes no more.
     taking: AtomicBool,
     orders: Mutex<Vec<Forget>>,
@@ -63,6 +67,7 @@ impl Queue {
             members: (0..members).map(|_| Standing::default()).collect(),
             generations: AtomicU32::new(1),
             sequences: AtomicU64::new(1),
+            seated: AtomicU64::new(0),
         }
     }
 
@@ -74,6 +79,11 @@ impl Queue {
     /// A number that no other job of the group has had.
     pub(super) fn next_sequence(&self) -> u64 {
         self.sequences.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many hosts have come to serve so far.
+    pub(super) fn seated(&self) -> u64 {
+        self.seated.load(Ordering::SeqCst)
     }
 
     /// Never waits for room: a full queue sheds at the door.
@@ -110,7 +120,7 @@ impl Queue {
 
     /// Moves up to `most` jobs that suit the host and that somebody still waits for; true if more
     /// are left for others.
-    pub(super) fn take(&self, host: u32, most: usize, into: &mut Vec<Job>) -> bool {
+    pub(super) fn take(&self, seat: &Seat, most: usize, into: &mut Vec<Job>) -> bool {
         let mut jobs = self.jobs.lock().expect(UNPOISONED);
         let mut passed_over = 0;
         while into.len() < most
@@ -118,7 +128,7 @@ impl Queue {
         {
             if job.is_abandoned() {
                 jobs.remove(passed_over);
-            } else if job.suits(host) {
+            } else if job.suits(seat.host, seat.member) {
                 into.extend(jobs.remove(passed_over));
             } else {
                 passed_over += 1;
@@ -151,9 +161,10 @@ impl Queue {
     }
 
     /// A host begins to serve.
-    pub(super) fn sit(&self, host: u32) -> Arc<Seat> {
+    pub(super) fn sit(&self, host: u32, member: usize) -> Arc<Seat> {
         let seat = Arc::new(Seat {
             host,
+            member,
             taking: AtomicBool::new(true),
             orders: Mutex::default(),
             called: Notify::new(),
@@ -162,6 +173,7 @@ impl Queue {
             .write()
             .expect(UNPOISONED)
             .push(Arc::clone(&seat));
+        self.seated.fetch_add(1, Ordering::SeqCst);
         seat
     }
 
@@ -252,7 +264,7 @@ impl Seat {
     }
 
     fn may_take(&self, job: &Job) -> bool {
-        self.taking.load(Ordering::SeqCst) && job.suits(self.host)
+        self.taking.load(Ordering::SeqCst) && job.suits(self.host, self.member)
     }
 
     /// What the host is ordered to forget.
@@ -292,7 +304,7 @@ mod tests {
         let (three, _waits_too) = random();
         queue.push(three).unwrap();
         let mut taken = Vec::new();
-        queue.take(1, 9, &mut taken);
+        queue.take(&queue.sit(1, 0), 9, &mut taken);
         assert_eq!(taken.len(), 2);
         drop(waits);
     }
@@ -303,10 +315,13 @@ mod tests {
         let (mut one, _a) = random();
         let (two, _b) = random();
         queue.push(two).unwrap();
-        queue.give_back(one.twin(9));
+        queue.give_back(one.twin(9).unwrap());
         let mut taken = Vec::new();
-        assert!(queue.take(1, 1, &mut taken), "one more is left");
-        assert!(!taken[0].suits(9));
+        assert!(
+            queue.take(&queue.sit(1, 0), 1, &mut taken),
+            "one more is left"
+        );
+        assert!(!taken[0].suits(9, 0));
     }
 
     #[test]
@@ -315,7 +330,7 @@ mod tests {
         let (job, _waits) = Job::new(Work::Random { number_of_bytes: 1 }, Instant::now());
         queue.push(job).unwrap();
         let mut taken = Vec::new();
-        assert!(!queue.take(1, 1, &mut taken));
+        assert!(!queue.take(&queue.sit(1, 0), 1, &mut taken));
         assert!(taken.is_empty());
     }
 
@@ -323,15 +338,18 @@ mod tests {
     fn a_job_passes_over_the_hosts_that_it_does_not_suit() {
         let queue = Queue::new(9, 1);
         let (mut late, _a) = random();
-        let picky = late.twin(1);
+        let picky = late.twin(1).unwrap();
         let (plain, _b) = random();
         queue.push(picky).unwrap();
         queue.push(plain).unwrap();
-        let (one, two) = (queue.sit(1), queue.sit(2));
+        let (one, two) = (queue.sit(1, 0), queue.sit(2, 0));
         let mut taken = Vec::new();
-        assert!(!queue.take(1, 9, &mut taken), "the rest is not for others");
+        assert!(
+            !queue.take(&one, 9, &mut taken),
+            "the rest is not for others"
+        );
         assert_eq!(taken.len(), 1);
-        queue.take(2, 9, &mut taken);
+        queue.take(&two, 9, &mut taken);
         assert_eq!(taken.len(), 2, "the host that it suits takes it");
         assert!(queue.has_hope(&taken[1]) && !queue.has_another(&taken[1], 2));
         queue.leave(&two);

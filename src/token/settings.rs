@@ -19,6 +19,9 @@ pub struct Settings {
     pub pin_file: Option<PathBuf>,
     /// Tokens of one group hold the same keys: any of them serves, and keys name the group.
     pub group: Option<String>,
+    /// Who brings a new key to the other tokens of the group: `"vendor"` if the HSMs do it themselves.
+    /// Without it no key is made in a group of several tokens. The same for all of them.
+    pub replicated_by: Option<ReplicatedBy>,
     /// Host processes for this token, 1 to 16. Default 1. Software tokens serve faster with two.
     #[serde(default = "one")]
     pub hosts: u32,
@@ -63,6 +66,14 @@ pub struct Settings {
     pub init_reserved: Option<String>,
     /// The longest message that this token can take, if it is less than KMS's 4,096 bytes.
     pub max_message_bytes: Option<u32>,
+}
+
+/// Who keeps the tokens of a group alike.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicatedBy {
+    /// The HSMs themselves.
+    Vendor,
 }
 
 impl Settings {

@@ -11,6 +11,7 @@ mod support;
 
 mod calls;
 mod catalogue;
+mod changes;
 mod drills;
 mod keys;
 mod objects;

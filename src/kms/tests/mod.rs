@@ -81,6 +81,7 @@ fn faults_of_the_token_keep_their_words_in_the_cause() {
     for (fault, kind) in [
         (Fault::Saturated, Kind::Throttling),
         (Fault::Deadline("CKR_X".into()), Kind::DependencyTimeout),
+        (Fault::Unknown("CKR_X".into()), Kind::DependencyTimeout),
         (Fault::Unavailable("CKR_X".into()), Kind::KeyUnavailable),
         (Fault::Key("CKR_X".into()), Kind::InvalidState),
         (Fault::Message("CKR_X".into()), Kind::Validation),

@@ -1,0 +1,186 @@
+//! Calls that change a token: made once, by one host; what came of them is told as far as it is known.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout_at},
+};
+
+use super::{
+    Destroyed, Fault, Group, Key, KeyFacts, ReplicatedBy, another_question,
+    job::{Answer, Job, Outcome, Work},
+};
+
+/// How long after `slow_timeout` a host whose call did not return is gone, and its jobs answered.
+const MARGIN: Duration = Duration::from_secs(5);
+/// How often the other members are asked whether a change has reached them.
+const POLL: Duration = Duration::from_millis(200);
+
+impl Group {
+    pub(super) async fn create(
+        &self,
+        work: Work,
+        key: &Arc<Key>,
+        until: Instant,
+    ) -> Result<KeyFacts, Fault> {
+        let vendor = |member: &Arc<super::Member>| {
+            member.settings.replicated_by == Some(ReplicatedBy::Vendor)
+        };
+        if self.members.len() > 1 && !self.members.iter().all(vendor) {
+            return Err(Fault::Unsupported(format!(
+                "the group {} has several tokens, and nobody brings a new key to all of them (replicated_by)",
+                self.name
+            )));
+        }
+        let Answer::Facts(facts) = self.change(work, key, None, until).await? else {
+            return Err(another_question());
+        };
+        // The key that the others must have is the one that was made.
+        let made = Arc::new(Key::new(
+            key.key_id().clone(),
+            key.spec(),
+            key.locator().clone(),
+            Some(facts.check_value.clone()),
+        ));
+        for member in 0..self.members.len() {
+            if self.members[member].settings.name == facts.token {
+                continue;
+            }
+            let there = |sought: &Result<KeyFacts, Fault>| sought.is_ok();
+            self.seek(&made, member, until, there).await?;
+        }
+        Ok(facts)
+    }
+
+    pub(super) async fn destroy_with(
+        &self,
+        key: &Arc<Key>,
+        orphan: bool,
+        until: Instant,
+    ) -> Result<Destroyed, Fault> {
+        let mut found = Destroyed::WasGone;
+        for member in 0..self.members.len() {
+            // Of a group that the vendor keeps alike the first destruction may reach the others
+            // before we do.
+            let key = match self.members.len() {
+                1 => Arc::clone(key),
+                _ => Arc::new(key.anew()),
+            };
+            let work = Work::Destroy {
+                key: Arc::clone(&key),
+                orphan,
+            };
+            match self.change(work, &key, Some(member), until).await? {
+                Answer::Destroyed(Destroyed::Now) => found = Destroyed::Now,
+                Answer::Destroyed(Destroyed::WasGone) => {}
+                Answer::Bytes(_) | Answer::Facts(_) => return Err(another_question()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Has one host do the work, of one token if one is named.
+    async fn change(
+        &self,
+        work: Work,
+        key: &Arc<Key>,
+        member: Option<usize>,
+        until: Instant,
+    ) -> Result<Answer, Fault> {
+        let _using = key.begin_use().ok_or(Fault::Closed)?;
+        self.available()?;
+        let (mut job, answer) = Job::new(work, until);
+        if let Some(member) = member.filter(|_| self.members.len() > 1) {
+            job = job.only_for(member);
+        }
+        if job.is_picky() && !self.queue.has_hope(&job) {
+            return Err(Fault::Unavailable("the token of the group is away".into()));
+        }
+        let sent = Arc::clone(job.sent());
+        self.queue.push(job)?;
+        let slow = self
+            .members
+            .iter()
+            .map(|member| member.settings.slow_timeout);
+        let late = until + slow.max().unwrap_or_default() + MARGIN;
+        wait(answer, &sent, until, late).await
+    }
+
+    /// Asks a member for a key until the answer is as wanted, or the deadline passes.
+    async fn seek(
+        &self,
+        key: &Arc<Key>,
+        member: usize,
+        until: Instant,
+        wanted: impl Fn(&Result<KeyFacts, Fault>) -> bool,
+    ) -> Result<(), Fault> {
+        loop {
+            let (job, answer) = Job::new(
+                Work::Seek {
+                    key: Arc::clone(key),
+                },
+                until,
+            );
+            let job = job.only_for(member);
+            let name = &self.members[member].settings.name;
+            if self.queue.has_hope(&job) {
+                self.queue.push(job)?;
+                let sought = match timeout_at(until.into(), answer).await {
+                    Ok(Ok(Ok(Answer::Facts(facts)))) => Ok(facts),
+                    Ok(Ok(Err(fault))) => Err(fault),
+                    Ok(Ok(Ok(Answer::Bytes(_) | Answer::Destroyed(_)))) => {
+                        return Err(another_question());
+                    }
+                    Ok(Err(_)) | Err(_) => Err(Fault::Deadline("in the token".into())),
+                };
+                if wanted(&sought) {
+                    return Ok(());
+                }
+            }
+            if Instant::now() + POLL >= until {
+                return Err(Fault::Unavailable(format!(
+                    "the token {name} of the group does not have the new key yet"
+                )));
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// Waits for an answer: until the deadline for a host to take the job, and until `late` for what
+/// comes of it then.
+async fn wait(
+    mut answer: oneshot::Receiver<Outcome>,
+    sent: &AtomicBool,
+    until: Instant,
+    late: Instant,
+) -> Outcome {
+    let dropped = |sent: bool| {
+        if sent {
+            Fault::Unknown("a job was dropped without an answer".into())
+        } else {
+            Fault::Deadline("in the queue".into())
+        }
+    };
+    match timeout_at(until.into(), &mut answer).await {
+        Ok(Ok(outcome)) => return outcome,
+        Ok(Err(_)) => return Err(dropped(sent.load(Ordering::SeqCst))),
+        Err(_) => {}
+    }
+    // From here on no host takes it from the queue, and one that just did does not ask the token.
+    if !sent.load(Ordering::SeqCst) {
+        return Err(dropped(false));
+    }
+    match timeout_at(late.into(), answer).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(dropped(true)),
+        Err(_) => Err(Fault::Unknown("the host did not answer".into())),
+    }
+}
