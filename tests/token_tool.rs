@@ -92,8 +92,11 @@ fn run(
         }
         ["objects"] => {
             for object in session.find_objects(&[Attribute::Token(true)])? {
-                let named =
-                    session.get_attributes(object, &[AttributeType::Label, AttributeType::Id])?;
+                let wanted = [AttributeType::Label, AttributeType::Id];
+                // Somebody may have destroyed it since the search.
+                let Ok(named) = session.get_attributes(object, &wanted) else {
+                    continue;
+                };
                 let [Attribute::Label(label), Attribute::Id(id)] = &named[..] else {
                     return Err("an object without label and CKA_ID".into());
                 };

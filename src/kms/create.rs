@@ -1,11 +1,41 @@
 //! CreateKey's back half: the object in the token, and the record that names it.
+//!
+//! ```text
+//!  intent ─▶ object in the token ─▶ record, and the intent's end: one commit ─▶ answer
+//!     └───────────┴─ whatever ends here is closed and destroyed, never finished
+//! ```
+//!
+//! The work goes on in a task of its own when the caller is gone; whether somebody still waits is
+//! settled right before the commit, once, so that a key is either told of or destroyed.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
-use super::{Kms, catalogue::Record};
+use tokio::{task::JoinHandle, time::timeout_at};
+use tracing::{info, warn};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{
+    Kms,
+    catalogue::Record,
+    fault_point::fault_point,
+    from_token,
+    intent::{Intent, Live, intent_name},
+    internal, now,
+    records::{self, Life},
+    timed_out,
+};
 use crate::{
     error::{Error, Kind},
-    model::{AccountId, Description, KeySpec, Tags},
+    model::{AccountId, Description, KeyId, KeySpec, Origin, Tags},
+    store::{Change, CommitFault, Expect, Revision, Store},
+    token::{self, Group},
 };
 
 /// A key that may be made: every constraint holds, the caller is allowed, the account has room.
@@ -23,9 +53,185 @@ pub(super) async fn create_key(
     new: NewKey,
     until: Instant,
 ) -> Result<Arc<Record>, Error> {
-    let _ = (kms, until, new.spec, new.tags, new.description, new.account);
-    Err(Error::new(
-        Kind::UnsupportedOperation,
-        "This version of hsmac cannot make keys in a token; declare keys that are there in its configuration.",
-    ))
+    let key_id = Uuid::new_v4().to_string();
+    let key_id = key_id.parse().expect("a UUID is a key ID");
+    create_with(kms, new, key_id, None, until).await
+}
+
+/// The same for a given key ID, and from given material if there is any.
+pub(super) async fn create_with(
+    kms: &Kms,
+    new: NewKey,
+    key_id: KeyId,
+    material: Option<Zeroizing<Vec<u8>>>,
+    until: Instant,
+) -> Result<Arc<Record>, Error> {
+    let account = new.account.clone();
+    let creation = Creation::of(kms, new, key_id.clone(), material)?;
+    let patience = Patience(Arc::default());
+    let waits = Patience(Arc::clone(&patience.0));
+    let mut work: JoinHandle<_> =
+        tokio::spawn(async move { creation.carry_out(waits, until).await });
+    let done = match timeout_at(until.into(), &mut work).await {
+        Ok(done) => done,
+        Err(_) if patience.take() => return Err(timed_out()),
+        // The commit has begun: its answer is near, and whoever has it must hear it.
+        Err(_) => work.await,
+    };
+    let revision = done.map_err(internal)??;
+    kms.catalogue.reached(revision).await;
+    kms.catalogue
+        .record(&account, &key_id)
+        .ok_or_else(|| internal("a key that was made just now is gone"))
+}
+
+/// Whether the caller still waits. Taken once: by the caller who leaves, or by the commit.
+struct Patience(Arc<AtomicBool>);
+
+impl Patience {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// A caller that is dropped has left.
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// All that a creation needs when its caller is gone.
+pub(super) struct Creation {
+    store: Store,
+    group: Arc<Group>,
+    intent: Intent,
+    /// Until the end of the creation, the commit included, the reaper leaves the intent alone.
+    _live: Live,
+    new: NewKey,
+    given: bool,
+    material: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Creation {
+    pub(super) fn of(
+        kms: &Kms,
+        new: NewKey,
+        key_id: KeyId,
+        material: Option<Zeroizing<Vec<u8>>>,
+    ) -> Result<Self, Error> {
+        let store = kms.store()?.clone();
+        let Some(token) = kms.random else {
+            return Err(Error::new(
+                Kind::UnsupportedOperation,
+                "This service has several tokens and does not say which of them makes keys (new_keys).",
+            ));
+        };
+        let group = kms
+            .groups
+            .get(token)
+            .ok_or_else(|| internal("there is no token"))?;
+        // A token that is known to be away leaves no intent behind.
+        group.available().map_err(from_token)?;
+        let intent = Intent::new(
+            &kms.journal,
+            key_id,
+            new.account.clone(),
+            new.spec,
+            group.name().to_owned(),
+        );
+        Ok(Self {
+            store,
+            group: Arc::clone(group),
+            _live: kms.journal.begin(&intent.key_id),
+            intent,
+            new,
+            given: material.is_some(),
+            material,
+        })
+    }
+
+    async fn carry_out(mut self, waits: Patience, until: Instant) -> Result<Revision, Error> {
+        let (intended, facts) = self.make(until).await?;
+        // Security: a key that its caller will not be told of is destroyed, not kept: nobody holds
+        // its ID. From here on the caller waits for the commit.
+        if !waits.take() {
+            info!(key_id = %self.intent.key_id, "the caller did not wait for the key: it is destroyed");
+            return Err(timed_out());
+        }
+        fault_point("create:before-commit");
+        let body = self.body(facts);
+        let name = records::key_name(&body.account, &body.key_id);
+        let value = records::write(&body);
+        let change = Change::new()
+            .put(name.clone(), value.clone(), Expect::Absent)
+            .delete(intent_name(&body.key_id), Expect::At(intended));
+        let revision = match self.store.commit(change).await {
+            Ok(revision) => revision,
+            Err(CommitFault::Stale { name }) => {
+                return Err(internal(format!("{name} changed during a creation")));
+            }
+            // Whether it was committed is what the store says: a committed record wins.
+            Err(CommitFault::Store(fault)) => match self.store.read(&name).await {
+                Ok(Some(there)) if there.value == value => there.revision,
+                Ok(_) | Err(_) => return Err(internal(fault)),
+            },
+        };
+        fault_point("create:after-commit");
+        Ok(revision)
+    }
+
+    /// Commits the intent and makes the object.
+    pub(super) async fn make(
+        &mut self,
+        until: Instant,
+    ) -> Result<(Revision, token::KeyFacts), Error> {
+        fault_point("create:before-intent");
+        let name = intent_name(&self.intent.key_id);
+        let put = Change::new().put(name.clone(), records::write(&self.intent), Expect::Absent);
+        let intended = self.store.commit(put).await.map_err(internal)?;
+        fault_point("create:after-intent");
+        let key = self.intent.token_key();
+        let made = match self.material.take() {
+            None => self.group.generate(&key, until).await,
+            Some(material) => self.group.import(&key, material, until).await,
+        };
+        fault_point("create:after-object");
+        match made {
+            Ok(facts) => Ok((intended, facts)),
+            Err(fault) => {
+                warn!(key_id = %self.intent.key_id, token = %self.intent.locator.token, %fault, "no key was made");
+                if fault.is_settled() {
+                    // The token has said that nothing was made.
+                    let over = Change::new().delete(name, Expect::At(intended));
+                    if let Err(error) = self.store.commit(over).await {
+                        warn!(%error, "an intent that came to nothing stays for the reaper");
+                    }
+                }
+                Err(from_token(fault))
+            }
+        }
+    }
+
+    fn body(&mut self, facts: token::KeyFacts) -> records::Key {
+        let origin = if self.given {
+            Origin::External
+        } else {
+            Origin::AwsKms
+        };
+        records::Key {
+            key_id: self.intent.key_id.clone(),
+            account: self.new.account.clone(),
+            spec: self.new.spec,
+            origin,
+            life: Life::Enabled,
+            description: std::mem::take(&mut self.new.description),
+            created: Some(now()),
+            tags: std::mem::take(&mut self.new.tags),
+            policy: String::new(),
+            check_value: Some(facts.check_value),
+            locator: self.intent.locator.clone(),
+            epoch: 0,
+        }
+    }
 }

@@ -10,13 +10,17 @@
 mod aliases;
 mod catalogue;
 mod change;
+mod clock;
 mod create;
 mod deletion;
 mod describe;
+mod fault_point;
+mod intent;
 mod keys;
 mod mac;
 mod marker;
 mod open;
+mod reaper;
 mod records;
 mod serving;
 mod settings;
@@ -49,6 +53,7 @@ use std::{
 };
 
 use catalogue::{Catalogue, Record};
+use intent::Journal;
 
 use crate::{
     error::{Error, Kind, Violation},
@@ -74,6 +79,7 @@ pub struct Kms {
     /// None: declared keys only, which nothing changes.
     store: Option<Store>,
     tracking_start: Date,
+    journal: Arc<Journal>,
     groups: Vec<Arc<Group>>,
     random: Option<usize>,
     reserved_messages: AtomicU64,
@@ -124,6 +130,7 @@ impl Kms {
             catalogue: Catalogue::new(settings, names)?,
             store: None,
             tracking_start: now(),
+            journal: Journal::new(),
             groups,
             random,
             reserved_messages: AtomicU64::new(0),

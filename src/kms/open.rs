@@ -7,7 +7,7 @@ use tracing::{error, info};
 use super::{
     Kms, Settings,
     catalogue::{Retired, Snapshot},
-    now,
+    now, reaper,
     records::{self, Tracking},
     usage,
 };
@@ -59,6 +59,8 @@ impl Kms {
             let store = store.clone();
             async move { follow(&follower, &store, changes).await }
         });
+        reaper::wake_with_hosts(&kms);
+        tokio::spawn(reaper::reap(Arc::downgrade(&kms), store.clone()));
         let writer = Arc::downgrade(&kms);
         tokio::spawn(async move {
             loop {

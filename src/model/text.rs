@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,10 +47,26 @@ impl Date {
         self.0
     }
 
+    /// So much later.
+    #[must_use]
+    pub const fn plus(self, span: Duration) -> Self {
+        self.plus_millis(span.as_millis())
+    }
+
     /// So many times 24 hours later.
     #[must_use]
     pub const fn plus_days(self, days: u32) -> Self {
-        Self(self.0.saturating_add(days as u64 * 24 * 3600 * 1000))
+        self.plus_millis(days as u128 * 24 * 3600 * 1000)
+    }
+
+    const fn plus_millis(self, millis: u128) -> Self {
+        // 584 million years fit in.
+        let sum = self.0 as u128 + millis;
+        Self(if sum > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            sum as u64
+        })
     }
 }
 

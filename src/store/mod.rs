@@ -204,6 +204,13 @@ impl Store {
         }
     }
 
+    /// Whether one process at a time has the store: what another process began is over.
+    pub fn is_exclusive(&self) -> bool {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => true,
+        }
+    }
+
     /// Whether the catalogue was restored from a backup and nobody has confirmed it yet: then keys
     /// are not to serve, and deletions that are due are to wait. It is an ordinary record,
     /// [`Restored::NAME`], and the watch tells it.

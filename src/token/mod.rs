@@ -356,9 +356,9 @@ impl Group {
         self.destroy_with(key, true, until).await
     }
 
-    /// How many hosts have come to serve so far. Some modules see what others made at C_Initialize
+    /// How many hosts have come to serve, now and at each change. Some modules see what others made at C_Initialize
     /// alone: whoever misses something looks again when this has grown.
-    pub fn generations(&self) -> u64 {
+    pub fn generations(&self) -> watch::Receiver<u64> {
         self.queue.seated()
     }
 

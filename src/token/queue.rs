@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::{Fault, Key, job::Job};
 
@@ -26,7 +26,7 @@ pub(super) struct Queue {
     generations: AtomicU32,
     sequences: AtomicU64,
     /// Hosts that have come to serve, ever.
-    seated: AtomicU64,
+    seated: watch::Sender<u64>,
 }
 
 /// One host that serves.
@@ -67,7 +67,7 @@ impl Queue {
             members: (0..members).map(|_| Standing::default()).collect(),
             generations: AtomicU32::new(1),
             sequences: AtomicU64::new(1),
-            seated: AtomicU64::new(0),
+            seated: watch::Sender::new(0),
         }
     }
 
@@ -82,8 +82,8 @@ impl Queue {
     }
 
     /// How many hosts have come to serve so far.
-    pub(super) fn seated(&self) -> u64 {
-        self.seated.load(Ordering::SeqCst)
+    pub(super) fn seated(&self) -> watch::Receiver<u64> {
+        self.seated.subscribe()
     }
 
     /// Never waits for room: a full queue sheds at the door.
@@ -173,7 +173,7 @@ impl Queue {
             .write()
             .expect(UNPOISONED)
             .push(Arc::clone(&seat));
-        self.seated.fetch_add(1, Ordering::SeqCst);
+        self.seated.send_modify(|hosts| *hosts += 1);
         seat
     }
 

@@ -132,7 +132,10 @@ async fn given_material_makes_the_macs_that_it_should() {
 async fn a_creation_whose_host_dies_is_unknown_and_never_done_by_another() {
     let token = Token::new();
     let group = start(&token, &[serde_json::json!({ "hosts": 2 })]);
-    until("both hosts", || (group.generations() == 2).then_some(())).await;
+    until("both hosts", || {
+        (*group.generations().borrow() == 2).then_some(())
+    })
+    .await;
     token.rules("hang C_GenerateKey");
     let creation = tokio::spawn({
         let group = Arc::clone(&group);
@@ -148,7 +151,10 @@ async fn a_creation_whose_host_dies_is_unknown_and_never_done_by_another() {
     assert!(matches!(&fault, Fault::Unknown(_)), "{fault}");
     assert!(!fault.is_settled());
     // The other host serves; a third has come. Neither was given the creation.
-    until("a third host", || (group.generations() == 3).then_some(())).await;
+    until("a third host", || {
+        (*group.generations().borrow() == 3).then_some(())
+    })
+    .await;
     group.random(8, soon()).await.unwrap();
     let log = fs::read_to_string(token.path("fault.log")).unwrap();
     assert_eq!(log.matches("C_GenerateKey").count(), 1, "{log}");

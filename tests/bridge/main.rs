@@ -12,6 +12,8 @@ mod support;
 mod calls;
 mod catalogue;
 mod changes;
+mod creation;
+mod deletion;
 mod drills;
 mod keys;
 mod objects;

@@ -15,10 +15,11 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hsmac::{
     proto::v1::{
-        GenerateMacRequest, MacAlgorithm, VerifyMacRequest, key_service_client::KeyServiceClient,
+        CreateKeyRequest, GenerateMacRequest, KeySpec, KeyUsage, ListKeysRequest, MacAlgorithm,
+        VerifyMacRequest, key_service_client::KeyServiceClient,
         mac_service_client::MacServiceClient,
     },
-    store::{self, Change, Expect, Name, Store},
+    store::{self, Change, Expect, Name, Prefix, Store},
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -235,6 +236,30 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
         store.close().await;
     }
 
+    /// The records of the store under a prefix, by name; a server may have it meanwhile.
+    pub async fn records(&self, under: &str) -> BTreeMap<String, serde_json::Value> {
+        let settings = |name: &str| store::Settings {
+            sqlite: store::SqliteSettings {
+                path: self.path(name),
+            },
+        };
+        let copy = format!("copy-{}.db", uuid::Uuid::new_v4());
+        store::backup(&settings("catalogue.db"), &self.path(&copy)).unwrap();
+        let store = Store::open(&settings(&copy)).unwrap();
+        let listed = store
+            .list(&Prefix::new(under).unwrap(), None, 1000)
+            .await
+            .unwrap();
+        store.close().await;
+        listed
+            .into_iter()
+            .map(|record| {
+                let value = serde_json::from_slice(&record.value).unwrap();
+                (record.name.as_str().to_owned(), value)
+            })
+            .collect()
+    }
+
     /// Puts an HMAC_256 key into the store, as creation would, whose object has this CKA_ID.
     pub async fn seed(&self, key_id: &str, cka_id: &str, life: &str) {
         let account = "111122223333";
@@ -371,6 +396,37 @@ impl Server {
 
     pub async fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel().await)
+    }
+
+    /// Asks for a new HMAC_256 key.
+    pub async fn create(&self) -> Result<String, Status> {
+        let request = CreateKeyRequest {
+            key_usage: KeyUsage::GenerateVerifyMac.into(),
+            key_spec: KeySpec::Hmac256.into(),
+            ..CreateKeyRequest::default()
+        };
+        let made = self.keys().await.create_key(request).await?;
+        Ok(made.into_inner().key_metadata.unwrap().key_id)
+    }
+
+    /// The MAC of a message with a key.
+    pub async fn mac_with(&self, key_id: &str, message: &[u8]) -> Result<Vec<u8>, Status> {
+        let mut request = request(message);
+        request.key_id = key_id.into();
+        let made = self.mac().await.generate_mac(request).await?;
+        Ok(made.into_inner().mac.to_vec())
+    }
+
+    /// The IDs of all keys.
+    pub async fn key_ids(&self) -> Vec<String> {
+        let listed = self
+            .keys()
+            .await
+            .list_keys(ListKeysRequest::default())
+            .await
+            .unwrap();
+        let keys = listed.into_inner().keys.into_iter();
+        keys.map(|key| key.key_id).collect()
     }
 
     /// What this server has logged.

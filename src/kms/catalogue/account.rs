@@ -23,6 +23,8 @@ pub(super) struct Account {
     /// parsing. Only a name that is not here is taken apart, to tell what is wrong with it.
     names: HashMap<Box<str>, Arc<Record>>,
     keys: BTreeMap<KeyId, Entry>,
+    /// Keys whose end has begun: no name finds them, and the reaper alone works on them.
+    deleting: BTreeMap<KeyId, Arc<Record>>,
     aliases: BTreeMap<AliasName, Alias>,
     /// The aliases of each key, whether or not there is such a key.
     of_key: HashMap<KeyId, BTreeSet<AliasName>>,
@@ -35,6 +37,10 @@ impl Account {
 
     pub(super) fn keys(&self) -> &BTreeMap<KeyId, Entry> {
         &self.keys
+    }
+
+    pub(super) fn deleting(&self) -> &BTreeMap<KeyId, Arc<Record>> {
+        &self.deleting
     }
 
     pub(super) fn aliases(&self) -> &BTreeMap<AliasName, Alias> {
@@ -67,8 +73,15 @@ impl Account {
         self.keys.insert(key_id.clone(), entry);
     }
 
+    /// Takes a key away from clients; it is being deleted.
+    pub(super) fn put_deleting(&mut self, region: &str, key_id: &KeyId, record: Arc<Record>) {
+        self.remove_key(region, key_id);
+        self.deleting.insert(key_id.clone(), record);
+    }
+
     /// Takes a key away; its aliases stay, and find nothing.
     pub(super) fn remove_key(&mut self, region: &str, key_id: &KeyId) {
+        self.deleting.remove(key_id);
         let Some(Entry::Key(record)) = self.keys.remove(key_id) else {
             return;
         };

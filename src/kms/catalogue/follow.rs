@@ -154,7 +154,8 @@ impl Catalogue {
                 let before = own.record(&key_id).cloned();
                 match records::read_key(record, &account, &key_id) {
                     Ok(body) if body.life == Life::Deleting => {
-                        own.remove_key(&self.region, &key_id);
+                        let record = self.record_of(body, record.revision, before.as_deref(), held);
+                        own.put_deleting(&self.region, &key_id, Arc::new(record));
                     }
                     Ok(body) => {
                         let record = self.record_of(body, record.revision, before.as_deref(), held);
@@ -298,7 +299,8 @@ impl Keys {
     fn stored(&self) -> Vec<Named> {
         let mut named = Vec::new();
         for (account, own) in &self.accounts {
-            let ids = own.keys().keys().filter(|id| !own.is_declared(id));
+            let ids = own.keys().keys().chain(own.deleting().keys());
+            let ids = ids.filter(|id| !own.is_declared(id));
             named.extend(ids.map(|id| Named::Key(account.clone(), id.clone())));
             let aliases = own
                 .aliases()

@@ -175,6 +175,43 @@ impl Catalogue {
         keys.accounts.get(account)?.record(key_id).cloned()
     }
 
+    /// Stored keys that are to go: their deletion date has come, or their end has begun.
+    pub(super) fn due(&self, now: Date) -> Vec<Arc<Record>> {
+        let keys = self.read();
+        let mut due = Vec::new();
+        for account in keys.accounts.values() {
+            due.extend(account.deleting().values().cloned());
+            due.extend(account.keys().values().filter_map(|entry| match entry {
+                Entry::Key(record) => match record.body.life {
+                    records::Life::PendingDeletion { deletion_date, .. } => {
+                        (deletion_date <= now).then(|| record.clone())
+                    }
+                    records::Life::Enabled
+                    | records::Life::Disabled
+                    | records::Life::PendingImport
+                    | records::Life::Deleting => None,
+                },
+                Entry::Unreadable(_) => None,
+            }));
+        }
+        due
+    }
+
+    /// The aliases of a key, and who says so.
+    pub(super) fn aliases_of(
+        &self,
+        account: &AccountId,
+        key_id: &KeyId,
+    ) -> Vec<(AliasName, Source)> {
+        let keys = self.read();
+        let Some(own) = keys.accounts.get(account) else {
+            return Vec::new();
+        };
+        own.aliases_of(key_id)
+            .filter_map(|name| Some((name.clone(), own.aliases().get(name)?.source)))
+            .collect()
+    }
+
     /// The last uses that the store does not know, with the names that they have there.
     pub(super) fn unwritten_usages(&self) -> Vec<(Name, Arc<Usage>)> {
         let keys = self.read();

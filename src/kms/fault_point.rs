@@ -1,0 +1,15 @@
+//! Places at which a test has the process die.
+
+/// Dies here, as of kill -9, if a debug build's environment has `FAULT_POINT` with this name. A
+/// release build has no such places.
+pub(super) fn fault_point(name: &str) {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("FAULT_POINT").is_some_and(|point| point == name) {
+        // The kernel ends every thread at once: nothing is unwound, flushed or answered.
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        std::process::abort();
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}

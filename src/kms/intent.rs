@@ -1,0 +1,145 @@
+//! The journal of creations: what may be in a token although no key record names it.
+//!
+//! A creation first commits an *intent*: the random CKA_ID and the label of the object that it will
+//! make. The key's record and the end of the intent are one commit. Whoever finds an intent that
+//! nobody works on any more *closes* it; a closed intent never becomes a key, and what it names is
+//! destroyed wherever it turns up.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::{now, records::Locator};
+use crate::{
+    model::{AccountId, Date, KeyId, KeySpec},
+    store::{Name, Prefix},
+    token,
+};
+
+/// For how long a creation of another process is left alone. It cannot take so long: a call of the
+/// token ends, or its host is killed, after `slow_timeout`.
+const LEASE: Duration = Duration::from_secs(10 * 60);
+
+/// `intent/KEYID`: an object that may be in a token without a key record.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Intent {
+    pub(super) key_id: KeyId,
+    pub(super) account: AccountId,
+    pub(super) spec: KeySpec,
+    pub(super) locator: Locator,
+    /// The process that works on it.
+    pub(super) owner: String,
+    /// Until then nobody else touches it.
+    pub(super) lease: Date,
+    pub(super) created: Date,
+    /// Since when nobody works on it: no key can come of it any more.
+    pub(super) closed: Option<Date>,
+}
+
+impl Intent {
+    /// The intent to make a key in a token, under a CKA_ID of its own.
+    pub(super) fn new(
+        journal: &Journal,
+        key_id: KeyId,
+        account: AccountId,
+        spec: KeySpec,
+        token: String,
+    ) -> Self {
+        let created = now();
+        let label = format!("hsmac:{key_id}");
+        Self {
+            key_id,
+            account,
+            spec,
+            locator: Locator {
+                token,
+                // Security: 122 random bits that nobody else was given. They alone tell an orphan
+                // from everybody's keys, so they are never derived from anything.
+                cka_id: Some(Uuid::new_v4().as_bytes().to_vec()),
+                label: Some(label),
+            },
+            owner: journal.instance.clone(),
+            lease: created.plus(LEASE),
+            created,
+            closed: None,
+        }
+    }
+
+    /// The object as its token knows it; nobody has seen its check value.
+    pub(super) fn token_key(&self) -> Arc<token::Key> {
+        let locator = token::Locator {
+            id: self.locator.cka_id.clone(),
+            label: self.locator.label.clone(),
+        };
+        Arc::new(token::Key::new(
+            self.key_id.clone(),
+            self.spec,
+            locator,
+            None,
+        ))
+    }
+}
+
+pub(super) fn intent_name(key_id: &KeyId) -> Name {
+    Name::new(&format!("intent/{key_id}")).expect("a key ID is visible ASCII, and short")
+}
+
+pub(super) fn all_intents() -> Prefix {
+    Prefix::new("intent/").expect("it ends with a slash")
+}
+
+/// The creations that this process works on.
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub(super) instance: String,
+    live: Mutex<HashSet<KeyId>>,
+    /// There may be an intent to close.
+    pub(super) wake: Notify,
+}
+
+impl Journal {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            instance: Uuid::new_v4().to_string(),
+            live: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Works on a creation until the guard is dropped; then the reaper looks at what is left of it.
+    pub(super) fn begin(self: &Arc<Self>, key_id: &KeyId) -> Live {
+        self.live().insert(key_id.clone());
+        Live {
+            journal: Arc::clone(self),
+            key_id: key_id.clone(),
+        }
+    }
+
+    pub(super) fn is_live(&self, key_id: &KeyId) -> bool {
+        self.live().contains(key_id)
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashSet<KeyId>> {
+        self.live.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A creation that this process works on.
+pub(super) struct Live {
+    journal: Arc<Journal>,
+    key_id: KeyId,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.journal.live().remove(&self.key_id);
+        self.journal.wake.notify_one();
+    }
+}
