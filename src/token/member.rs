@@ -196,14 +196,17 @@ impl Member {
     ) -> Death {
         let (token, generation) = (&self.settings.name, host.generation());
         info!(token, host = generation, "a host serves");
+        let seat = self.queue.sit(generation, self.index);
         self.set(place, Place::Serving);
-        let death = host.serve(&self.post(), end).await;
+        let death = host.serve(&self.post(), &seat, end).await;
         if death.class == FaultClass::Unspecified {
             info!(token, host = generation, "a host has ended");
         } else {
             warn!(token, host = generation, reason = %death.reason, "a host is replaced");
         }
+        // In this order, so that at no moment jobs seem to have no host to wait for.
         self.set(place, Place::Coming);
+        self.queue.leave(&seat);
         death
     }
 

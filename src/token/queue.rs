@@ -177,7 +177,7 @@ impl Queue {
         seat
     }
 
-    /// A host has ended.
+    /// A host has ended, and what becomes of its place is known.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut seats = self.seats.write().expect(UNPOISONED);
         seats.retain(|other| other.host != seat.host);
@@ -197,16 +197,12 @@ impl Queue {
         members.all(|member| member.serving.load(Ordering::SeqCst))
     }
 
-    /// Whether some host may do the job now or soon.
+    /// Whether some host may do the job now or soon. One that ends has a successor.
     pub(super) fn has_hope(&self, job: &Job) -> bool {
         let coming = |member: &Standing| member.coming.load(Ordering::SeqCst);
-        self.members.iter().any(coming)
-            || self
-                .seats
-                .read()
-                .expect(UNPOISONED)
-                .iter()
-                .any(|seat| seat.may_take(job))
+        let seats = self.seats.read().expect(UNPOISONED);
+        let may = |seat: &Arc<Seat>| seat.is_closed() || seat.may_take(job);
+        seats.iter().any(may) || self.members.iter().any(coming)
     }
 
     /// Whether a host other than this one serves that may do the job.
@@ -263,8 +259,12 @@ impl Seat {
         self.taking.store(false, Ordering::SeqCst);
     }
 
+    fn is_closed(&self) -> bool {
+        !self.taking.load(Ordering::SeqCst)
+    }
+
     fn may_take(&self, job: &Job) -> bool {
-        self.taking.load(Ordering::SeqCst) && job.suits(self.host, self.member)
+        !self.is_closed() && job.suits(self.host, self.member)
     }
 
     /// What the host is ordered to forget.

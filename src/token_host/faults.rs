@@ -209,7 +209,11 @@ fn class(function: Function, code: RvError) -> Class {
         | Ckr::KeyTypeInconsistent
         | Ckr::KeyFunctionNotPermitted
         | Ckr::FunctionRejected
-        | Ckr::ActionProhibited => Class::Key,
+        | Ckr::ActionProhibited
+            if !searching =>
+        {
+            Class::Key
+        }
         // On a key that was proved: the handle has changed its meaning, or the key never could.
         Ckr::MechanismInvalid | Ckr::FunctionNotSupported if signing => Class::Key,
         Ckr::MechanismInvalid | Ckr::FunctionNotSupported | Ckr::RandomNoRng
