@@ -12,11 +12,11 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use super::{Stop, print, serve::serve};
+use super::{Stop, print, seeds, serve::serve};
 use crate::{
     app::App,
     config::Settings,
-    kms::{GenerateMac, Named},
+    kms::{GenerateMac, Named, Seed},
     model::{Caller, MacAlgorithm},
     token_host::{NewKey, Provision},
 };
@@ -46,9 +46,15 @@ pub(super) struct Arguments {
     /// The SoftHSM2 library, if it is not where packages put it.
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
+    /// Keys to be there from the start: a TOML file of [[key]] with key_id, key_spec and, if wanted,
+    /// aliases, description, tags, material_hex or material_base64.
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
+    // Read first: a file that is wrong makes no folder.
+    let seeds = arguments.seed.as_deref().map(seeds::read).transpose()?;
     let dir = absolute(&arguments.dir)
         .map_err(|error| Stop::Usage(format!("--dir {}: {error}", arguments.dir.display())))?;
     let config = dir.join("hsmac.toml");
@@ -68,8 +74,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     let (settings, warnings) = Settings::load(&config, &sets, std::iter::empty())?;
     let endpoint = format!("http://{}", arguments.grpc);
     serve(settings, &warnings, async |app| {
+        plant(app, seeds.unwrap_or_default()).await?;
         greet(app, &endpoint, &dir).await
     })
+}
+
+/// Makes the keys that are asked for, or sees that they are there.
+async fn plant(app: &App, seeds: Vec<Seed>) -> Result<(), Stop> {
+    let caller = Caller::parse(CALLER).map_err(Stop::Bug)?;
+    for seed in seeds {
+        let key_id = seed.key_id.clone();
+        let until = Instant::now() + Duration::from_secs(30);
+        app.kms()
+            .seed(&caller, seed, until)
+            .await
+            .map_err(|error| Stop::Config(format!("hsmac: --seed: key {key_id}: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Makes the folder's files and, in a process of its own, the token. The configuration comes last:

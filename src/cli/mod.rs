@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod dev;
 mod kms;
+mod seeds;
 mod serve;
 mod stop;
 mod store;

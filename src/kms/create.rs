@@ -26,7 +26,7 @@ use super::{
     catalogue::Record,
     fault_point::fault_point,
     from_token,
-    intent::{Intent, Live, intent_name},
+    intent::{Intent, Live},
     internal, now,
     records::{self, Life},
     timed_out,
@@ -165,7 +165,7 @@ impl Creation {
         let value = records::write(&body);
         let change = Change::new()
             .put(name.clone(), value.clone(), Expect::Absent)
-            .delete(intent_name(&body.key_id), Expect::At(intended));
+            .delete(self.intent.name(), Expect::At(intended));
         let revision = match self.store.commit(change).await {
             Ok(revision) => revision,
             Err(CommitFault::Stale { name }) => {
@@ -187,7 +187,7 @@ impl Creation {
         until: Instant,
     ) -> Result<(Revision, token::KeyFacts), Error> {
         fault_point("create:before-intent");
-        let name = intent_name(&self.intent.key_id);
+        let name = self.intent.name();
         let put = Change::new().put(name.clone(), records::write(&self.intent), Expect::Absent);
         let intended = self.store.commit(put).await.map_err(internal)?;
         fault_point("create:after-intent");

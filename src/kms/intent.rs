@@ -26,7 +26,7 @@ use crate::{
 /// token ends, or its host is killed, after `slow_timeout`.
 const LEASE: Duration = Duration::from_secs(10 * 60);
 
-/// `intent/KEYID`: an object that may be in a token without a key record.
+/// `intent/KEYID/CKA_ID`: an object that may be in a token without a key record.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Intent {
@@ -72,6 +72,14 @@ impl Intent {
         }
     }
 
+    /// Its record's name. A key ID may be tried again while what an earlier try left is searched.
+    pub(super) fn name(&self) -> Name {
+        let digits = self.locator.cka_id.iter().flatten();
+        let id: String = digits.map(|byte| format!("{byte:02x}")).collect();
+        Name::new(&format!("intent/{}/{id}", self.key_id))
+            .expect("key IDs and hex digits are visible ASCII, and short")
+    }
+
     /// The object as its token knows it; nobody has seen its check value.
     pub(super) fn token_key(&self) -> Arc<token::Key> {
         let locator = token::Locator {
@@ -85,10 +93,6 @@ impl Intent {
             None,
         ))
     }
-}
-
-pub(super) fn intent_name(key_id: &KeyId) -> Name {
-    Name::new(&format!("intent/{key_id}")).expect("a key ID is visible ASCII, and short")
 }
 
 pub(super) fn all_intents() -> Prefix {

@@ -22,6 +22,7 @@ mod marker;
 mod open;
 mod reaper;
 mod records;
+mod seed;
 mod serving;
 mod settings;
 mod tags;
@@ -37,6 +38,7 @@ pub use describe::{DescribeKey, KeyMetadata, KeyPage, ListKeys, ListedKey, Token
 pub use keys::{CreateKey, DisableKey, EnableKey, UpdateKeyDescription};
 pub use mac::{GenerateMac, GenerateRandom, MacMade, MacVerified, VerifyMac};
 pub use open::OpenFault;
+pub use seed::Seed;
 pub use serving::Serving;
 pub use settings::{DeclaredKey, Settings};
 pub use tags::{ListResourceTags, TagPage, TagResource, UntagResource};

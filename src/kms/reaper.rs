@@ -94,7 +94,7 @@ struct Reaper {
     store: Store,
     clock: Clock,
     began: Instant,
-    searched: HashMap<KeyId, Searched>,
+    searched: HashMap<Name, Searched>,
     /// What a person was told of a key, and when it was tried last.
     alarmed: HashMap<KeyId, (String, Instant)>,
     /// Records that cannot be read are told of once.
@@ -241,7 +241,7 @@ impl Reaper {
         }
         fault_point("settle:searched");
         if over {
-            self.searched.remove(&intent.key_id);
+            self.searched.remove(&name);
             self.alarmed.remove(&intent.key_id);
             let done = Change::new().delete(name, Expect::At(revision));
             self.commit(done).await?;
@@ -265,7 +265,7 @@ impl Reaper {
             return None;
         };
         let generations = *group.generations().borrow();
-        let pause = match self.searched.get(key_id) {
+        let pause = match self.searched.get(&intent.name()) {
             // A fresh host may see what no host saw before.
             Some(before) if generations == before.generations && !over => {
                 if before.at.elapsed() < before.pause {
@@ -286,7 +286,7 @@ impl Reaper {
             Ok(found) => {
                 let at = Instant::now();
                 self.searched.insert(
-                    key_id.clone(),
+                    intent.name(),
                     Searched {
                         at,
                         pause,

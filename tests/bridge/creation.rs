@@ -249,7 +249,7 @@ async fn an_object_that_lands_late_is_found_by_a_fresh_host_and_destroyed() {
     // And after the day once more, before it is forgotten.
     let mut old = intent.clone();
     old["closed"] = json!(old["created"].as_u64().unwrap() - 25 * 3600 * 1000);
-    let name = format!("intent/{}", old["key_id"].as_str().unwrap());
+    let name = format!("intent/{}/{id}", old["key_id"].as_str().unwrap());
     token.write(&name, old, Expect::Any).await;
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

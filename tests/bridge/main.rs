@@ -19,6 +19,7 @@ mod keys;
 mod objects;
 mod processes;
 mod requests;
+mod seeds;
 mod smoke;
 mod start;
 mod vectors;
