@@ -16,6 +16,7 @@ mod creation;
 mod deletion;
 mod drills;
 mod keys;
+mod many;
 mod objects;
 mod processes;
 mod requests;

@@ -225,13 +225,17 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
 
     /// Writes a record into the store, while no server has it.
     pub async fn write(&self, name: &str, value: serde_json::Value, expect: Expect) {
+        let change = Change::new().put(Name::new(name).unwrap(), value.to_string(), expect);
+        self.commit(change).await;
+    }
+
+    async fn commit(&self, change: Change) {
         let store = Store::open(&store::Settings {
             sqlite: store::SqliteSettings {
                 path: self.path("catalogue.db"),
             },
         })
         .unwrap();
-        let change = Change::new().put(Name::new(name).unwrap(), value.to_string(), expect);
         store.commit(change).await.unwrap();
         store.close().await;
     }
@@ -262,23 +266,20 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
 
     /// Puts an HMAC_256 key into the store, as creation would, whose object has this CKA_ID.
     pub async fn seed(&self, key_id: &str, cka_id: &str, life: &str) {
-        let account = "111122223333";
-        let record = serde_json::json!({
-            "key_id": key_id,
-            "account": account,
-            "spec": "HMAC_256",
-            "origin": "AWS_KMS",
-            "life": life,
-            "description": "",
-            "created": 1_700_000_000_123_u64,
-            "tags": [],
-            "policy": "",
-            "check_value": null,
-            "locator": { "token": "primary", "cka_id": cka_id, "label": null },
-            "epoch": 1,
-        });
-        let name = format!("key/{account}/{key_id}");
+        let (name, record) = key_record(key_id, cka_id, life);
         self.write(&name, record, Expect::Absent).await;
+    }
+
+    /// Puts so many enabled keys into the store in one transaction. Key number N has the key ID
+    /// `many_id(N)`, and its object has N as CKA_ID, in 8 hex digits.
+    pub async fn seed_many(&self, keys: usize) {
+        let mut change = Change::new();
+        for number in 0..keys {
+            let (name, record) = key_record(&many_id(number), &format!("{number:08x}"), "Enabled");
+            let name = Name::new(&name).unwrap();
+            change = change.put(name, record.to_string(), Expect::Absent);
+        }
+        self.commit(change).await;
     }
 
     /// Starts `hsmac serve` and returns at once.
@@ -349,6 +350,30 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
         fs::write(self.path("hsmac.toml"), config).unwrap();
         self.hsmac(&["check", "--config", "hsmac.toml"])
     }
+}
+
+/// The key ID of a key of [`Token::seed_many`].
+pub fn many_id(number: usize) -> String {
+    format!("{number:08x}-0000-4000-8000-00000000cafe")
+}
+
+fn key_record(key_id: &str, cka_id: &str, life: &str) -> (String, serde_json::Value) {
+    let account = "111122223333";
+    let record = serde_json::json!({
+        "key_id": key_id,
+        "account": account,
+        "spec": "HMAC_256",
+        "origin": "AWS_KMS",
+        "life": life,
+        "description": "",
+        "created": 1_700_000_000_123_u64,
+        "tags": [],
+        "policy": "",
+        "check_value": null,
+        "locator": { "token": "primary", "cka_id": cka_id, "label": null },
+        "epoch": 1,
+    });
+    (format!("key/{account}/{key_id}"), record)
 }
 
 /// What a subcommand said.
