@@ -94,6 +94,15 @@ impl Token {
         &self.module
     }
 
+    /// What the fault token wraps: the module under test, unless that is the fault token itself.
+    pub fn wrapped(&self) -> PathBuf {
+        if self.module.file_name() == fault_module().file_name() {
+            softhsm()
+        } else {
+            self.module.clone()
+        }
+    }
+
     pub fn write_pin(&self, pin: &str) {
         // Written anew and renamed, as an operator's tools do: another inode.
         let new = self.path("pin.new");
@@ -155,7 +164,7 @@ impl Token {
     /// What a host over the fault token needs in its environment.
     pub fn fault_environment(&self) -> [(&'static str, PathBuf); 3] {
         [
-            ("FAULT_TOKEN_MODULE", self.module.clone()),
+            ("FAULT_TOKEN_MODULE", self.wrapped()),
             ("FAULT_TOKEN_CONTROL", self.path("control")),
             ("FAULT_TOKEN_LOG", self.path("fault.log")),
         ]
@@ -630,6 +639,10 @@ fn module() -> PathBuf {
     if let Some(module) = std::env::var_os("TEST_PKCS11_MODULE") {
         return module.into();
     }
+    softhsm()
+}
+
+fn softhsm() -> PathBuf {
     [
         "/usr/lib/softhsm/libsofthsm2.so",
         "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",

@@ -68,7 +68,7 @@ env = {{ SOFTHSM2_CONF = "{}", FAULT_TOKEN_MODULE = "{}", FAULT_TOKEN_CONTROL = 
             module.display(),
             path("pin"),
             path("softhsm2.conf"),
-            self.token.module().display(),
+            self.token.wrapped().display(),
             path("control"),
             path("fault.log"),
         )
