@@ -45,7 +45,7 @@ fn settings(token: &Token, module: &Path, name: &str, more: serde_json::Value) -
 
 /// A group whose first token is behind the fault token.
 fn start(token: &Token, more: &[serde_json::Value]) -> Arc<Group> {
-    let modules = [fault_module(), token.module().to_owned()];
+    let modules = [fault_module(), token.wrapped()];
     let settings = more
         .iter()
         .zip(&modules)
