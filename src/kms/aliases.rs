@@ -106,17 +106,7 @@ impl Kms {
                 created: made,
                 updated: made,
             };
-            // The key must still be what it was: one that is deleted meanwhile gets no alias.
-            let change = Change::new()
-                .put(
-                    records::alias_name(caller.account(), &name),
-                    records::write(&alias),
-                    Expect::Absent,
-                )
-                .require(
-                    records::key_name(caller.account(), &record.body.key_id),
-                    expect,
-                );
+            let change = point(caller, &name, &alias, Expect::Absent, expect);
             Ok(Decision::Commit(change, ()))
         })
         .await
@@ -151,16 +141,7 @@ impl Kms {
                 created: alias.created.unwrap_or(updated),
                 updated,
             };
-            let change = Change::new()
-                .put(
-                    records::alias_name(caller.account(), &name),
-                    records::write(&moved),
-                    at,
-                )
-                .require(
-                    records::key_name(caller.account(), &record.body.key_id),
-                    expect,
-                );
+            let change = point(caller, &name, &moved, at, expect);
             Ok(Decision::Commit(change, ()))
         })
         .await
@@ -312,3 +293,22 @@ const MOST_ALIASES: usize = 50;
 
 /// What a marker of ListAliases begins with.
 const MARKER: &str = "aliases:";
+
+/// Lets an alias mean a key, if both still are what they were: a key that is deleted meanwhile gets
+/// none.
+fn point(
+    caller: &Caller,
+    name: &AliasName,
+    alias: &records::Alias,
+    at: Expect,
+    key: Expect,
+) -> Change {
+    let account = caller.account();
+    Change::new()
+        .put(
+            records::alias_name(account, name),
+            records::write(alias),
+            at,
+        )
+        .require(records::key_name(account, &alias.target), key)
+}

@@ -96,14 +96,15 @@ impl Group {
     ) -> Result<Answer, Fault> {
         let _using = key.begin_use().ok_or(Fault::Closed)?;
         self.available()?;
-        let (mut job, answer) = Job::new(work, until);
+        let sent = Arc::new(AtomicBool::new(false));
+        let (job, answer) = Job::new(work, until);
+        let mut job = job.telling(&sent);
         if let Some(member) = member.filter(|_| self.members.len() > 1) {
             job = job.only_for(member);
         }
         if job.is_picky() && !self.queue.has_hope(&job) {
             return Err(Fault::Unavailable("the token of the group is away".into()));
         }
-        let sent = Arc::clone(job.sent());
         self.queue.push(job)?;
         let slow = self
             .members

@@ -26,8 +26,8 @@ pub(super) struct Job {
     missed: Vec<u32>,
     /// The one token of the group that is meant, by its place.
     member: Option<usize>,
-    /// Whether some host has it, or has had it.
-    sent: Arc<AtomicBool>,
+    /// Set when a host gets it, for a caller who must know. A MAC has none.
+    sent: Option<Arc<AtomicBool>>,
     reply: Reply,
 }
 
@@ -100,7 +100,7 @@ impl Job {
                 until,
                 missed: Vec::new(),
                 member: None,
-                sent: Arc::default(),
+                sent: None,
                 reply: Reply::Sole { caller, charges: 0 },
             },
             answer,
@@ -113,9 +113,17 @@ impl Job {
         self
     }
 
-    /// Whether it is on its way to a host: set before it is written to the host's socket.
-    pub(super) fn sent(&self) -> &Arc<AtomicBool> {
-        &self.sent
+    /// The same job, which sets `sent` when it is on its way to a host.
+    pub(super) fn telling(mut self, sent: &Arc<AtomicBool>) -> Self {
+        self.sent = Some(Arc::clone(sent));
+        self
+    }
+
+    /// It is on its way to a host. Said before it is written to the host's socket.
+    pub(super) fn tell_sent(&self) {
+        if let Some(sent) = &self.sent {
+            sent.store(true, Ordering::SeqCst);
+        }
     }
 
     /// The key that the job is about.
@@ -194,7 +202,7 @@ impl Job {
             until: self.until,
             missed,
             member: self.member,
-            sent: Arc::clone(&self.sent),
+            sent: self.sent.clone(),
             reply: Reply::Twin(twins),
         })
     }
@@ -223,7 +231,14 @@ impl Job {
 impl Work {
     /// Whether it changes the token.
     pub(super) fn changes(&self) -> bool {
-        self.again().is_none()
+        match self {
+            Self::Generate { .. } | Self::Import { .. } | Self::Destroy { .. } => true,
+            Self::Mac { .. }
+            | Self::Random { .. }
+            | Self::Describe { .. }
+            | Self::Seek { .. }
+            | Self::Probe { .. } => false,
+        }
     }
 
     /// The same work, if doing it twice does no more than doing it once.

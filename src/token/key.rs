@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::{
     model::{KeyId, KeySpec},
     proto::host::KeyDefinition,
+    wire::{monotonic, nanoseconds},
 };
 
 /// What finds a key's object in its token; at least one of the two is there.
@@ -122,8 +123,9 @@ pub struct Key {
     troubled: AtomicBool,
     /// Hosts that do not have the key, and since when that is known.
     absent: RwLock<HashMap<u32, Instant>>,
-    /// The fast way to know that no host lacks it.
-    patchy: AtomicBool,
+    /// Until when some host may be known to lack it ([`monotonic`]): the fast way to know that none
+    /// is.
+    absent_until: AtomicU64,
     /// Tokens, by their place in the group, of which a fresh generation found no object, and when.
     gone: RwLock<HashMap<usize, Instant>>,
     /// No call begins any more.
@@ -201,7 +203,7 @@ impl Key {
             trouble: RwLock::default(),
             troubled: AtomicBool::new(false),
             absent: RwLock::default(),
-            patchy: AtomicBool::new(false),
+            absent_until: AtomicU64::new(0),
             gone: RwLock::default(),
             closed: AtomicBool::new(false),
             uses: AtomicU32::new(0),
@@ -312,7 +314,8 @@ impl Key {
 
     /// Whether any host was found not to have the key.
     pub(super) fn is_absent_somewhere(&self) -> bool {
-        self.patchy.load(Ordering::Acquire)
+        let until = self.absent_until.load(Ordering::Acquire);
+        until != 0 && monotonic() < until
     }
 
     /// A host does not have the key.
@@ -320,7 +323,17 @@ impl Key {
         let mut absent = self.absent.write().expect(UNPOISONED);
         absent.retain(|_, since| since.elapsed() < ASK_AGAIN);
         absent.insert(host, Instant::now());
-        self.patchy.store(true, Ordering::Release);
+        let until = monotonic() + nanoseconds(ASK_AGAIN);
+        self.absent_until.store(until, Ordering::Release);
+    }
+
+    /// A host has the key.
+    fn set_present_in(&self, host: u32) {
+        let mut absent = self.absent.write().expect(UNPOISONED);
+        absent.remove(&host);
+        if absent.is_empty() {
+            self.absent_until.store(0, Ordering::Release);
+        }
     }
 
     /// The key cannot serve. Logged once for each reason, not once for each call.
@@ -365,7 +378,7 @@ impl Key {
             return Verdict::Wrong;
         }
         self.gone.write().expect(UNPOISONED).remove(&member);
-        self.absent.write().expect(UNPOISONED).remove(&host);
+        self.set_present_in(host);
         if self.troubled.load(Ordering::Acquire) {
             let mut trouble = self.trouble.write().expect(UNPOISONED);
             if trouble.take_if(|trouble| !trouble.standing).is_some() {
@@ -432,4 +445,52 @@ const UNPOISONED: &str = "no holder of a key's lock panics";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        let id = "1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap();
+        Key::new(id, KeySpec::Hmac256, Locator::default(), None)
+    }
+
+    fn value(byte: u8) -> CheckValue {
+        Bytes::from(vec![byte; 32]).into()
+    }
+
+    #[test]
+    fn a_key_that_a_host_lacked_is_like_any_other_once_it_has_it() {
+        let key = key();
+        key.set_absent_from(7);
+        assert!(key.is_absent_somewhere() && key.is_absent_from(7) && !key.is_absent_from(8));
+        assert_eq!(key.trust(value(1), 0, 7), Verdict::Right);
+        assert!(!key.is_absent_somewhere() && !key.is_absent_from(7));
+    }
+
+    /// Security: of two tokens that disagree about an unpinned key neither is believed.
+    #[test]
+    fn tokens_that_disagree_without_a_pin_make_the_key_unavailable_for_good() {
+        let key = key();
+        assert_eq!(key.trust(value(1), 0, 7), Verdict::Right);
+        assert_eq!(key.trust(value(2), 1, 8), Verdict::Wrong);
+        assert!(key.refusal().is_some());
+        assert_eq!(key.trust(value(1), 0, 9), Verdict::Right);
+        assert!(
+            key.refusal().is_some(),
+            "the first one's word is not enough"
+        );
+    }
+
+    #[test]
+    fn a_closed_key_is_used_by_nobody_new_and_waited_for() {
+        let key = key();
+        let using = key.begin_use().unwrap();
+        key.close();
+        assert!(key.begin_use().is_none());
+        assert_eq!(key.uses.load(Ordering::SeqCst), 1);
+        drop(using);
+        assert_eq!(key.uses.load(Ordering::SeqCst), 0);
+    }
 }

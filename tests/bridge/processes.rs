@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,7 +14,7 @@ use tokio::task::JoinSet;
 use tonic::Request;
 
 use crate::support::{
-    KEY, KEY_ID, Token, declare, hmac_sha256, long, request, said, signal, until,
+    KEY, KEY_ID, Token, Usage, declare, hmac_sha256, long, request, said, signal, until,
 };
 
 #[tokio::test]
@@ -267,9 +266,9 @@ async fn nothing_grows_over_many_calls() {
     };
     let processes = [server.child.id(), host];
     load(&server, calls / 6).await;
-    let before = processes.map(usage);
+    let before = processes.map(Usage::of);
     load(&server, calls - calls / 6).await;
-    let after = processes.map(usage);
+    let after = processes.map(Usage::of);
     println!("front and host before {before:?} and after {after:?} {calls} calls");
     for (before, after) in before.iter().zip(&after) {
         assert!(after.threads <= before.threads, "{before:?} {after:?}");
@@ -297,26 +296,5 @@ async fn load(server: &crate::support::Server, calls: u64) {
     }
     while let Some(caller) = callers.join_next().await {
         caller.unwrap();
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    kib: u64,
-    threads: u64,
-    descriptors: usize,
-}
-
-fn usage(process: u32) -> Usage {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
-    let descriptors = fs::read_dir(Path::new("/proc").join(process.to_string()).join("fd"));
-    Usage {
-        kib: field("VmRSS:"),
-        threads: field("Threads:"),
-        descriptors: descriptors.unwrap().count(),
     }
 }

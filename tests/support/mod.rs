@@ -659,3 +659,27 @@ fn softhsm() -> PathBuf {
 pub fn long() -> bool {
     std::env::var_os("TEST_LONG").is_some()
 }
+
+/// What a process takes, so that growth is seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    pub kib: u64,
+    pub threads: u64,
+    pub descriptors: usize,
+}
+
+impl Usage {
+    pub fn of(process: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let descriptors = fs::read_dir(Path::new("/proc").join(process.to_string()).join("fd"));
+        Self {
+            kib: field("VmRSS:"),
+            threads: field("Threads:"),
+            descriptors: descriptors.unwrap().count(),
+        }
+    }
+}

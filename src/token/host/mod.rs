@@ -5,7 +5,7 @@ mod answers;
 use std::{
     collections::{HashMap, hash_map::Entry},
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -202,7 +202,7 @@ impl Host {
         let until = tokio::time::Instant::now() + limit;
         while self.pending() > 0 {
             if let Err(error) = self.line.flush() {
-                return Err(self.lost(&error).await);
+                return Err(self.hung_up(&error, post).await);
             }
             match tokio::time::timeout_at(until, self.line.stream.readable()).await {
                 Err(_) => {
@@ -265,7 +265,7 @@ impl Host {
                 }
             }
             if let Err(error) = self.line.flush() {
-                break self.lost(&error).await;
+                break self.hung_up(&error, post).await;
             }
             let room = !self.ending && self.pending() < self.window();
             let busy = self.pending() > 0 || !self.forgetting.is_empty();
@@ -357,7 +357,7 @@ impl Host {
             until: on_wire(job.until),
             work: Some(work),
         };
-        job.sent().store(true, Ordering::SeqCst);
+        job.tell_sent();
         self.line.put(to_host::Frame::Job(frame));
         self.worked = true;
         self.slots[slot as usize] = Some(Pending {
@@ -506,6 +506,17 @@ impl Host {
     fn has(&self, sequence: u64) -> bool {
         let mut pending = self.slots.iter().flatten();
         pending.any(|pending| pending.sequence == sequence)
+    }
+
+    /// The host takes nothing more. What it said before counts: answers, and why it ends.
+    async fn hung_up(&mut self, error: &io::Error, post: &Post<'_>) -> Death {
+        // Security: a PIN that was refused would be tried again, and a job that nothing befell be
+        // charged, if the last word were not heard.
+        let _ = self.line.receive();
+        match self.take_answers(post) {
+            Err(death) => death,
+            Ok(()) => self.lost(error).await,
+        }
     }
 
     /// The socket broke: what does the process say?

@@ -13,7 +13,6 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write as _,
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,7 +23,8 @@ use std::{
 use tokio::task::JoinSet;
 
 use crate::support::{
-    KEY, KEY_ID, LIMIT, Server, Token, declare, hmac_sha256, long, request, said, until,
+    KEY, KEY_ID, LIMIT, Server, TOKEN, Token, Usage, declare, fault_module, hmac_sha256, long,
+    request, said, until,
 };
 
 const OTHER_ID: &str = "00000000-0000-4000-8000-00000000000b";
@@ -49,36 +49,32 @@ impl Member {
 
     /// `[token.NAME]` of the configuration.
     fn section(&self, settings: &str) -> String {
-        let module = std::env::current_exe()
-            .unwrap()
-            .with_file_name("libfault_token.so");
-        assert!(module.exists(), "{} is not built", module.display());
         let path = |name| self.token.path(name).display().to_string();
+        let faults: Vec<String> = self
+            .token
+            .fault_environment()
+            .iter()
+            .map(|(name, value)| format!("{name} = \"{}\"", value.display()))
+            .collect();
         format!(
             r#"
 [token.{}]
-uri = "pkcs11:token={}?module-path={}"
+uri = "pkcs11:token={TOKEN}?module-path={}"
 pin_file = "{}"
 sessions = 1
-env = {{ SOFTHSM2_CONF = "{}", FAULT_TOKEN_MODULE = "{}", FAULT_TOKEN_CONTROL = "{}", FAULT_TOKEN_LOG = "{}" }}
+env = {{ SOFTHSM2_CONF = "{}", {} }}
 {settings}
 "#,
             self.name,
-            crate::support::TOKEN,
-            module.display(),
+            fault_module().display(),
             path("pin"),
             path("softhsm2.conf"),
-            self.token.wrapped().display(),
-            path("control"),
-            path("fault.log"),
+            faults.join(", "),
         )
     }
 
-    /// Replaces the rules of the fault token.
     fn rules(&self, rules: &str) {
-        let new = self.token.path("control.new");
-        fs::write(&new, format!("{rules}\n")).unwrap();
-        fs::rename(new, self.token.path("control")).unwrap();
+        self.token.rules(rules);
     }
 
     /// Pulls the token: its folder is not there any more.
@@ -355,28 +351,4 @@ fn only(failed: &BTreeMap<String, u64>, words: &str) {
         .filter(|said| !said.starts_with(words))
         .collect();
     assert!(strange.is_empty(), "{strange:?}");
-}
-
-/// What a process takes, so that growth is seen.
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    kib: u64,
-    threads: u64,
-    descriptors: usize,
-}
-
-impl Usage {
-    fn of(process: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse().unwrap()
-        };
-        let descriptors = fs::read_dir(Path::new("/proc").join(process.to_string()).join("fd"));
-        Self {
-            kib: field("VmRSS:"),
-            threads: field("Threads:"),
-            descriptors: descriptors.unwrap().count(),
-        }
-    }
 }
