@@ -35,8 +35,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A token that is away is looked for this often at least: it must serve within 2 s of its return.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A busy store can fail a first look, and shows itself only to a fresh generation (SoftHSM2 while a
-/// sibling writes): so many starts must fail in a row before the token counts as away.
+/// sibling writes): so many starts must fail in a row, for so long, before the token counts as away.
+/// The time is for a machine whose starts fail fast and whose siblings are slow.
 const LOOKS: u32 = 3;
+const LOOKING: Duration = Duration::from_millis(500);
 /// A host that takes longer than this to be replaced, or than twice what the last start took, is
 /// not waited for: callers are told at once that the token is away.
 const GRACE: Duration = Duration::from_secs(1);
@@ -76,6 +78,22 @@ enum Place {
     Serving,
     /// No host can come up; the token's state if none of the others serves.
     Failed(State),
+}
+
+/// The starts that came to nothing since a host last served.
+#[derive(Default)]
+struct Failed {
+    looks: u32,
+    since: Option<Instant>,
+}
+
+impl Failed {
+    /// Counts one more; whether it says too little to call the token away.
+    fn may_look_again(&mut self) -> bool {
+        self.looks += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.looks < LOOKS || since.elapsed() < LOOKING
+    }
 }
 
 /// Why a host did not come to serve.
@@ -136,7 +154,7 @@ impl Member {
         }
         self.set(place, Place::Coming);
         let mut pause = FIRST_PAUSE;
-        let mut failed = 0;
+        let mut failed = Failed::default();
         let mut hang = None;
         while !*end.borrow() {
             let started = tokio::select! {
@@ -145,7 +163,7 @@ impl Member {
             };
             let refusal = match started {
                 Ok(host) => {
-                    (pause, failed) = (FIRST_PAUSE, 0);
+                    (pause, failed) = (FIRST_PAUSE, Failed::default());
                     let death = self.serve(place, host, &mut end).await;
                     hang.clone_from(&death.hang);
                     if death.class == FaultClass::Pin {
@@ -165,9 +183,8 @@ impl Member {
                     PIN_LOOK
                 }
                 Refusal::Death(death)
-                    if death.class != FaultClass::Configuration && failed + 1 < LOOKS =>
+                    if death.class != FaultClass::Configuration && failed.may_look_again() =>
                 {
-                    failed += 1;
                     jittered(FIRST_PAUSE / 2)
                 }
                 Refusal::Death(death) => {
