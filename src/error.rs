@@ -19,12 +19,18 @@ pub enum Kind {
     Disabled,
     /// The request would have succeeded, had it not been a dry run.
     DryRun,
+    /// The key cannot have made what is to be undone.
+    IncorrectKey,
+    /// The Authorization header lacks a part, or has one in a wrong form.
+    IncompleteSignature,
     /// A bug of ours or of the module.
     Internal,
     /// An alias cannot have that name.
     InvalidAliasName,
     /// The ARN has the wrong form for this operation.
     InvalidArn,
+    /// The ciphertext was made by no key of ours.
+    InvalidCiphertext,
     /// The grant token is none of ours.
     InvalidGrantToken,
     /// The key cannot do this operation or algorithm.
@@ -33,6 +39,8 @@ pub enum Kind {
     InvalidMac,
     /// The list marker is none of ours.
     InvalidMarker,
+    /// The signature is not the caller's, or not for this service, region or time.
+    InvalidSignature,
     /// The key's state does not allow the operation.
     InvalidState,
     /// The token is away; the key is not the reason.
@@ -53,6 +61,8 @@ pub enum Kind {
     Throttling,
     /// There is no such operation.
     UnknownOperation,
+    /// Nobody has this access key.
+    UnrecognizedClient,
     /// The operation exists but not for this key, token or version.
     UnsupportedOperation,
     /// A field breaks its constraint.
@@ -61,19 +71,23 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind: both fronts' tests walk it.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 29] = [
         Self::AccessDenied,
         Self::AlreadyExists,
         Self::DependencyTimeout,
         Self::Disabled,
         Self::DryRun,
+        Self::IncorrectKey,
+        Self::IncompleteSignature,
         Self::Internal,
         Self::InvalidAliasName,
         Self::InvalidArn,
+        Self::InvalidCiphertext,
         Self::InvalidGrantToken,
         Self::InvalidKeyUsage,
         Self::InvalidMac,
         Self::InvalidMarker,
+        Self::InvalidSignature,
         Self::InvalidState,
         Self::KeyUnavailable,
         Self::LimitExceeded,
@@ -84,9 +98,45 @@ impl Kind {
         Self::Tag,
         Self::Throttling,
         Self::UnknownOperation,
+        Self::UnrecognizedClient,
         Self::UnsupportedOperation,
         Self::Validation,
     ];
+
+    /// KMS's name of the exception: what both wires call it.
+    pub const fn exception(self) -> &'static str {
+        match self {
+            Self::AccessDenied => "AccessDeniedException",
+            Self::AlreadyExists => "AlreadyExistsException",
+            Self::DependencyTimeout => "DependencyTimeoutException",
+            Self::Disabled => "DisabledException",
+            Self::DryRun => "DryRunOperationException",
+            Self::IncorrectKey => "IncorrectKeyException",
+            Self::IncompleteSignature => "IncompleteSignatureException",
+            Self::Internal => "KMSInternalException",
+            Self::InvalidAliasName => "InvalidAliasNameException",
+            Self::InvalidArn => "InvalidArnException",
+            Self::InvalidCiphertext => "InvalidCiphertextException",
+            Self::InvalidGrantToken => "InvalidGrantTokenException",
+            Self::InvalidKeyUsage => "InvalidKeyUsageException",
+            Self::InvalidMac => "KMSInvalidMacException",
+            Self::InvalidMarker => "InvalidMarkerException",
+            Self::InvalidSignature => "InvalidSignatureException",
+            Self::InvalidState => "KMSInvalidStateException",
+            Self::KeyUnavailable => "KeyUnavailableException",
+            Self::LimitExceeded => "LimitExceededException",
+            Self::MissingAuthenticationToken => "MissingAuthenticationTokenException",
+            Self::NotAuthorized => "NotAuthorizedException",
+            Self::NotFound => "NotFoundException",
+            Self::Serialization => "SerializationException",
+            Self::Tag => "TagException",
+            Self::Throttling => "ThrottlingException",
+            Self::UnknownOperation => "UnknownOperationException",
+            Self::UnrecognizedClient => "UnrecognizedClientException",
+            Self::UnsupportedOperation => "UnsupportedOperationException",
+            Self::Validation => "ValidationException",
+        }
+    }
 }
 
 /// A constraint that a field breaks, as KMS words it.

@@ -2,20 +2,14 @@
 //! the errors that the gRPC library makes itself.
 
 use std::{
-    fmt,
-    hash::{BuildHasher as _, RandomState},
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tonic::{Code, Response, Status};
-use uuid::{Builder, Uuid};
 
-use super::status;
+use super::{super::call::RequestId, status};
 use crate::{
     error::{Error, Kind, Violation},
     model::Caller,
@@ -59,37 +53,6 @@ impl Context {
 
     pub(super) fn status(&self, error: &Error) -> Status {
         status::status(error, self.request_id)
-    }
-}
-
-/// Names one call in the answer and in the log: a UUID, random in the process and counted in it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct RequestId(Uuid);
-
-impl RequestId {
-    pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-
-    pub(super) fn next() -> Self {
-        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("hsmac"));
-        static CALL: AtomicU64 = AtomicU64::new(0);
-        let (process, call) = (u128::from(*PROCESS), CALL.fetch_add(1, Ordering::Relaxed));
-        let bytes = (process << 64 | u128::from(call)).to_be_bytes();
-        Self(Builder::from_random_bytes(bytes).into_uuid())
-    }
-
-    pub(super) fn header(self) -> HeaderValue {
-        let text = &mut Uuid::encode_buffer();
-        let mut header = HeaderValue::from_str(self.0.hyphenated().encode_lower(text))
-            .expect("a UUID is printable ASCII");
-        // Not secret, but never the same again: HPACK need not index it, nor the peer keep it.
-        header.set_sensitive(true);
-        header
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -230,8 +193,8 @@ mod tests {
         let default = Duration::from_secs(5);
         let of = |value: &'static str| {
             let headers = HeaderMap::from_iter([(
-                HeaderName::from_static("grpc-timeout"),
-                HeaderValue::from_static(value),
+                http::HeaderName::from_static("grpc-timeout"),
+                http::HeaderValue::from_static(value),
             )]);
             deadline(&headers, default).map(|until| until - Instant::now())
         };
@@ -240,15 +203,6 @@ mod tests {
         assert_eq!(of("soon").unwrap_err().kind(), Kind::Validation);
         let left = deadline(&HeaderMap::new(), default).unwrap() - Instant::now();
         assert!(left > Duration::from_secs(4) && left <= default);
-    }
-
-    #[test]
-    fn request_ids_are_uuids_and_differ() {
-        let ids: Vec<_> = (0..100).map(|_| RequestId::next().header()).collect();
-        for (index, id) in ids.iter().enumerate() {
-            assert!(Uuid::try_parse(id.to_str().unwrap()).is_ok());
-            assert!(!ids[..index].contains(id));
-        }
     }
 
     proptest! {

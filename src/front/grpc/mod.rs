@@ -11,15 +11,15 @@ pub use health::Health;
 use std::{convert::Infallible, error::Error as StdError, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use hyper::body::Body as HttpBody;
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service as _;
 use tracing::Instrument as _;
 
-use layer::{Context, Limit, RequestId};
+use layer::{Context, Limit};
 
-use super::Settings;
+use super::{Settings, call::RequestId};
 use crate::{
     kms::{self, Kms},
     model::Caller,
@@ -96,7 +96,7 @@ impl Api {
             .await;
         response
             .headers_mut()
-            .insert(RequestId::HEADER, request_id.header());
+            .insert(REQUEST_ID, request_id.header());
         response
     }
 
@@ -193,6 +193,7 @@ fn service(path: &str) -> &str {
         .map_or("", |(service, _)| service)
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAC_LIMIT: Limit = Limit {
     service: "MacService",
     bytes: 128 << 10,

@@ -1,26 +1,18 @@
 //! How a fault of the API travels over gRPC: one table, and the details beside the status.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::layer::RequestId;
+use super::super::call::{RequestId, log};
 use crate::error::{Error, Kind};
 
 /// The status of a fault; its private cause goes to the log with the request's ID.
 pub(super) fn status(error: &Error, request_id: RequestId) -> Status {
-    let Row {
-        exception,
-        reason,
-        code,
-    } = row(error.kind());
-    log(error, exception, request_id);
-
+    log(error, request_id);
+    let (reason, code) = row(error.kind());
+    let exception = error.kind().exception();
     let mut details =
         ErrorDetails::with_error_info(reason, DOMAIN, [("exception".into(), exception.into())]);
     for violation in error.field_violations() {
@@ -39,111 +31,37 @@ pub(super) fn foreign(code: Code, say: &str) -> Status {
 }
 
 /// What a kind is called on this wire.
-struct Row {
-    exception: &'static str,
-    reason: &'static str,
-    code: Code,
-}
-
-const fn row(kind: Kind) -> Row {
-    let (exception, reason, code) = match kind {
-        Kind::AccessDenied => (
-            "AccessDeniedException",
-            "ACCESS_DENIED",
-            Code::PermissionDenied,
-        ),
-        Kind::AlreadyExists => (
-            "AlreadyExistsException",
-            "ALREADY_EXISTS",
-            Code::AlreadyExists,
-        ),
-        Kind::DependencyTimeout => (
-            "DependencyTimeoutException",
-            "DEPENDENCY_TIMEOUT",
-            Code::DeadlineExceeded,
-        ),
-        Kind::Disabled => ("DisabledException", "DISABLED", Code::FailedPrecondition),
-        Kind::DryRun => (
-            "DryRunOperationException",
-            "DRY_RUN_OPERATION",
-            Code::FailedPrecondition,
-        ),
-        Kind::Internal => ("KMSInternalException", "KMS_INTERNAL", Code::Internal),
-        Kind::InvalidAliasName => (
-            "InvalidAliasNameException",
-            "INVALID_ALIAS_NAME",
-            Code::InvalidArgument,
-        ),
-        Kind::InvalidArn => ("InvalidArnException", "INVALID_ARN", Code::InvalidArgument),
-        Kind::InvalidGrantToken => (
-            "InvalidGrantTokenException",
-            "INVALID_GRANT_TOKEN",
-            Code::InvalidArgument,
-        ),
-        Kind::InvalidKeyUsage => (
-            "InvalidKeyUsageException",
-            "INVALID_KEY_USAGE",
-            Code::InvalidArgument,
-        ),
-        Kind::InvalidMac => (
-            "KMSInvalidMacException",
-            "KMS_INVALID_MAC",
-            Code::InvalidArgument,
-        ),
-        Kind::InvalidMarker => (
-            "InvalidMarkerException",
-            "INVALID_MARKER",
-            Code::InvalidArgument,
-        ),
-        Kind::InvalidState => (
-            "KMSInvalidStateException",
-            "KMS_INVALID_STATE",
-            Code::FailedPrecondition,
-        ),
-        Kind::KeyUnavailable => (
-            "KeyUnavailableException",
-            "KEY_UNAVAILABLE",
-            Code::Unavailable,
-        ),
-        Kind::LimitExceeded => (
-            "LimitExceededException",
-            "LIMIT_EXCEEDED",
-            Code::ResourceExhausted,
-        ),
-        Kind::MissingAuthenticationToken => (
-            "MissingAuthenticationTokenException",
-            "MISSING_AUTHENTICATION_TOKEN",
-            Code::Unauthenticated,
-        ),
-        Kind::NotAuthorized => (
-            "NotAuthorizedException",
-            "NOT_AUTHORIZED",
-            Code::PermissionDenied,
-        ),
-        Kind::NotFound => ("NotFoundException", "NOT_FOUND", Code::NotFound),
-        Kind::Serialization => (
-            "SerializationException",
-            "SERIALIZATION",
-            Code::InvalidArgument,
-        ),
-        Kind::Tag => ("TagException", "TAG", Code::InvalidArgument),
-        Kind::Throttling => ("ThrottlingException", "THROTTLING", Code::ResourceExhausted),
-        Kind::UnknownOperation => (
-            "UnknownOperationException",
-            "UNKNOWN_OPERATION",
-            Code::Unimplemented,
-        ),
-        Kind::UnsupportedOperation => (
-            "UnsupportedOperationException",
-            "UNSUPPORTED_OPERATION",
-            Code::Unimplemented,
-        ),
-        Kind::Validation => ("ValidationException", "VALIDATION", Code::InvalidArgument),
-    };
-    Row {
-        exception,
-        reason,
-        code,
+const fn row(kind: Kind) -> (&'static str, Code) {
+    match kind {
+        Kind::AccessDenied => ("ACCESS_DENIED", Code::PermissionDenied),
+        Kind::AlreadyExists => ("ALREADY_EXISTS", Code::AlreadyExists),
+        Kind::DependencyTimeout => ("DEPENDENCY_TIMEOUT", Code::DeadlineExceeded),
+        Kind::Disabled => ("DISABLED", Code::FailedPrecondition),
+        Kind::DryRun => ("DRY_RUN_OPERATION", Code::FailedPrecondition),
+        Kind::IncorrectKey => ("INCORRECT_KEY", Code::InvalidArgument),
+        Kind::IncompleteSignature => ("INCOMPLETE_SIGNATURE", Code::Unauthenticated),
+        Kind::Internal => ("KMS_INTERNAL", Code::Internal),
+        Kind::InvalidAliasName => ("INVALID_ALIAS_NAME", Code::InvalidArgument),
+        Kind::InvalidArn => ("INVALID_ARN", Code::InvalidArgument),
+        Kind::InvalidCiphertext => ("INVALID_CIPHERTEXT", Code::InvalidArgument),
+        Kind::InvalidGrantToken => ("INVALID_GRANT_TOKEN", Code::InvalidArgument),
+        Kind::InvalidKeyUsage => ("INVALID_KEY_USAGE", Code::InvalidArgument),
+        Kind::InvalidMac => ("KMS_INVALID_MAC", Code::InvalidArgument),
+        Kind::InvalidMarker => ("INVALID_MARKER", Code::InvalidArgument),
+        Kind::InvalidSignature => ("INVALID_SIGNATURE", Code::Unauthenticated),
+        Kind::InvalidState => ("KMS_INVALID_STATE", Code::FailedPrecondition),
+        Kind::KeyUnavailable => ("KEY_UNAVAILABLE", Code::Unavailable),
+        Kind::LimitExceeded => ("LIMIT_EXCEEDED", Code::ResourceExhausted),
+        Kind::MissingAuthenticationToken => ("MISSING_AUTHENTICATION_TOKEN", Code::Unauthenticated),
+        Kind::NotAuthorized => ("NOT_AUTHORIZED", Code::PermissionDenied),
+        Kind::NotFound => ("NOT_FOUND", Code::NotFound),
+        Kind::Serialization => ("SERIALIZATION", Code::InvalidArgument),
+        Kind::Tag => ("TAG", Code::InvalidArgument),
+        Kind::Throttling => ("THROTTLING", Code::ResourceExhausted),
+        Kind::UnknownOperation => ("UNKNOWN_OPERATION", Code::Unimplemented),
+        Kind::UnrecognizedClient => ("UNRECOGNIZED_CLIENT", Code::Unauthenticated),
+        Kind::UnsupportedOperation => ("UNSUPPORTED_OPERATION", Code::Unimplemented),
+        Kind::Validation => ("VALIDATION", Code::InvalidArgument),
     }
 }
 
@@ -167,36 +85,6 @@ const fn foreign_reason(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
-}
-
-/// Never a message, a MAC or a grant token: public texts and causes have none. What is our side's
-/// fault is a warning, but no more than one a second: a token that is away refuses every call, and
-/// the token itself has said so once.
-fn log(error: &Error, exception: &str, request_id: RequestId) {
-    let cause = error.cause().map(tracing::field::display);
-    let ours = matches!(
-        error.kind(),
-        Kind::DependencyTimeout | Kind::Internal | Kind::KeyUnavailable | Kind::Throttling
-    );
-    if ours && let Some(unsaid) = may_warn() {
-        tracing::warn!(%request_id, exception, cause, unsaid, "a call failed");
-    } else {
-        tracing::debug!(%request_id, exception, cause, "{}", error.say());
-    }
-}
-
-/// How many warnings were kept back since the last one, if it is time for one.
-fn may_warn() -> Option<u64> {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    static UNSAID: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    if LAST.swap(now, Ordering::Relaxed) == now {
-        UNSAID.fetch_add(1, Ordering::Relaxed);
-        return None;
-    }
-    Some(UNSAID.swap(0, Ordering::Relaxed))
 }
 
 /// The field's name in the proto: `macAlgorithm` is `mac_algorithm`.
@@ -224,14 +112,11 @@ mod tests {
     fn every_kind_has_a_reason_of_its_own_in_the_form_of_its_exception() {
         let mut reasons = HashSet::new();
         for kind in Kind::ALL {
-            let Row {
-                exception,
-                reason,
-                code,
-            } = row(kind);
+            let (reason, code) = row(kind);
             assert!(reasons.insert(reason), "{reason} is there twice");
             assert_ne!(code, Code::Ok);
-            let name = exception
+            let name = kind
+                .exception()
                 .strip_suffix("Exception")
                 .unwrap()
                 .replace("KMS", "Kms");
