@@ -235,9 +235,13 @@ fn unknown_setting(setting: &str, rest: &str) -> String {
 fn not_yet(setting: &str) -> bool {
     let steps: Vec<&str> = setting.split('.').collect();
     match steps[..] {
-        [section] => matches!(section, "aws" | "admin" | "principal"),
+        [section] => matches!(section, "aws" | "admin"),
         ["grpc", "tls"] | ["store", "etcd"] | ["token", _, "run_as"] => true,
-        [key, "policy_file"] => key.starts_with("key["),
+        [key, "policy_file"] => key.starts_with("key[") || key.starts_with("principal["),
+        [
+            principal,
+            "certificate_uri" | "certificate_dns" | "unix_uid",
+        ] => principal.starts_with("principal["),
         _ => false,
     }
 }

@@ -262,8 +262,9 @@ impl Layers {
 const SWITCHES: [&str; 4] = ["enabled", "read_write", "reflection", "working_copies"];
 
 /// Required settings, each with a value that can be read in its place.
-const STAND_INS: [(&str, &str); 10] = [
+const STAND_INS: [(&str, &str); 11] = [
     ("account", "000000000000"),
+    ("arn", "arn:aws:iam::000000000000:root"),
     ("grpc", "127.0.0.1:0"),
     ("key_id", "00000000-0000-0000-0000-000000000000"),
     ("key_spec", "HMAC_256"),

@@ -46,6 +46,9 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// `[grpc]`
     pub grpc: front::Settings,
+    /// `[[principal]]`
+    #[serde(default)]
+    pub principal: Vec<front::aws::DeclaredPrincipal>,
     /// `[token.NAME]`, by name.
     #[serde(default)]
     pub token: BTreeMap<String, token::Settings>,
@@ -117,6 +120,11 @@ impl Settings {
         self.state_dir = beside.join(&self.state_dir);
         if let Some(store) = &mut self.store {
             store.sqlite.path = beside.join(&store.sqlite.path);
+        }
+        for principal in &mut self.principal {
+            if let Some(secret) = &mut principal.secret_access_key_file {
+                *secret = beside.join(&*secret);
+            }
         }
         for (name, token) in &mut self.token {
             token.name.clone_from(name);

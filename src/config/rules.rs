@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::ErrorKind,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     time::Duration,
 };
 
@@ -13,10 +14,14 @@ use super::{
     Settings,
     fault::{Fault, Spoiled, Warning, nearest},
 };
-use crate::{front::Listen, model::KeyReference, token};
+use crate::{
+    front::{Listen, aws::SecretAccessKey},
+    model::KeyReference,
+    token,
+};
 
 impl Settings {
-    /// Looks at the files that settings name: PIN files and modules. May be asked again while hsmac
+    /// Looks at the files that settings name: modules, PINs, secrets. May be asked again while hsmac
     /// runs.
     pub fn check_files(&self) -> (Vec<Fault>, Vec<Warning>) {
         let (mut faults, mut warnings) = (Vec::new(), Vec::new());
@@ -31,46 +36,65 @@ impl Settings {
             } {
                 faults.push(self.origins.fault(&format!("token.{name}.uri"), text));
             }
-            let Some(pin_file) = &token.pin_file else {
-                continue;
-            };
-            let setting = format!("token.{name}.pin_file");
-            let shown = pin_file.display();
-            // Its metadata first: to open a FIFO would wait for a writer.
-            match fs::metadata(pin_file) {
-                Err(error) => {
-                    faults.push(
-                        self.origins
-                            .fault(&setting, format!("{shown}: {}", said(&error))),
-                    );
-                }
-                Ok(found) if !found.is_file() => {
-                    faults.push(
-                        self.origins
-                            .fault(&setting, format!("{shown} is not a regular file")),
-                    );
-                }
-                Ok(found) => {
-                    if let Err(error) = File::open(pin_file) {
-                        let text = format!("{shown}: {}", said(&error));
-                        faults.push(self.origins.fault(&setting, text));
-                    }
-                    let mode = found.permissions().mode() & 0o7777;
-                    // systemd's credentials show their ACL's mask as the group's bits; the folder
-                    // is what keeps others out.
-                    let credentials = env::var_os("CREDENTIALS_DIRECTORY");
-                    let kept = credentials.is_some_and(|folder| pin_file.starts_with(folder));
-                    if mode & 0o066 != 0 && !kept {
-                        let text = format!(
-                            "{shown} has mode {mode:04o}: others than its owner can read or write \
-                             the PIN; run chmod 0400 {shown}"
-                        );
-                        warnings.push(Warning(self.origins.fault(&setting, text)));
-                    }
+            if let Some(pin_file) = &token.pin_file {
+                let setting = format!("token.{name}.pin_file");
+                match self.secret_file(&setting, pin_file, "the PIN") {
+                    Ok(warning) => warnings.extend(warning),
+                    Err(fault) => faults.push(fault),
                 }
             }
         }
+        for (index, principal) in self.principal.iter().enumerate() {
+            let Some(file) = &principal.secret_access_key_file else {
+                continue;
+            };
+            let setting = format!("principal[{index}].secret_access_key_file");
+            match self.secret_file(&setting, file, "the secret") {
+                Ok(warning) => warnings.extend(warning),
+                Err(fault) => {
+                    faults.push(fault);
+                    continue;
+                }
+            }
+            if let Err(text) = SecretAccessKey::read(file) {
+                faults.push(self.origins.fault(&setting, text));
+            }
+        }
         (faults, warnings)
+    }
+
+    /// Whether a file can be read, and by whom.
+    fn secret_file(
+        &self,
+        setting: &str,
+        file: &Path,
+        holds: &str,
+    ) -> Result<Option<Warning>, Fault> {
+        let shown = file.display();
+        let unreadable = |error| {
+            let text = format!("{shown}: {}", said(&error));
+            self.origins.fault(setting, text)
+        };
+        // Its metadata first: to open a FIFO would wait for a writer.
+        let found = fs::metadata(file).map_err(unreadable)?;
+        if !found.is_file() {
+            let text = format!("{shown} is not a regular file");
+            return Err(self.origins.fault(setting, text));
+        }
+        File::open(file).map_err(unreadable)?;
+        let mode = found.permissions().mode() & 0o7777;
+        // systemd's credentials show their ACL's mask as the group's bits; the folder is what keeps
+        // others out.
+        let credentials = env::var_os("CREDENTIALS_DIRECTORY");
+        let kept = credentials.is_some_and(|folder| file.starts_with(folder));
+        let open = mode & 0o066 != 0 && !kept;
+        Ok(open.then(|| {
+            let text = format!(
+                "{shown} has mode {mode:04o}: others than its owner can read or write {holds}; run \
+                 chmod 0400 {shown}"
+            );
+            Warning(self.origins.fault(setting, text))
+        }))
     }
 
     pub(super) fn rule_faults(&self, spoiled: &Spoiled) -> Vec<Fault> {
@@ -91,6 +115,7 @@ impl Settings {
         self.grpc_faults(&mut fault);
         self.token_faults(&mut fault, spoiled);
         self.key_faults(&mut fault, spoiled);
+        self.principal_faults(&mut fault, spoiled);
         faults
     }
 
@@ -280,6 +305,39 @@ impl Settings {
                         value.bytes().len() * 2,
                         key.key_spec,
                         mac_len * 2
+                    ),
+                );
+            }
+        }
+    }
+
+    fn principal_faults(&self, fault: &mut impl FnMut(&str, String), spoiled: &Spoiled) {
+        let mut first = BTreeMap::new();
+        for (index, principal) in self.principal.iter().enumerate() {
+            let setting = |name: &str| format!("principal[{index}].{name}");
+            let (id, secret) = ("access_key_id", "secret_access_key_file");
+            let missing = match (&principal.access_key_id, &principal.secret_access_key_file) {
+                (Some(_), None) => Some((secret, id)),
+                (None, Some(_)) => Some((id, secret)),
+                (None, None) | (Some(_), Some(_)) => None,
+            };
+            if let Some((missing, other)) = missing
+                && !spoiled.covers(&setting(missing))
+            {
+                fault(
+                    &setting(missing),
+                    format!("required, but not set: {other} is of no use without it"),
+                );
+            }
+            // Security: one proof, one principal.
+            if let Some(id) = &principal.access_key_id
+                && let Some(first) = first.insert(id, index)
+            {
+                fault(
+                    &setting("access_key_id"),
+                    format!(
+                        "{} is the access key of principal[{first}] already",
+                        id.as_str()
                     ),
                 );
             }

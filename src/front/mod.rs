@@ -4,6 +4,7 @@
 //! with its request ID and, if it is an error, with an ErrorInfo; no bytes from the network end the
 //! process; a connection costs bounded memory. Does not: decide anything about keys (that is `kms`).
 
+pub mod aws;
 mod call;
 pub mod grpc;
 mod listen;
