@@ -1,6 +1,6 @@
 //! The composition root: builds every part once, and owns the order in which they start and end.
 //!
-//! Start: listener and store (a port or a file in use is found before a PIN is tried) → token hosts
+//! Start: listeners and store (a port or a file in use is found before a PIN is tried) → token hosts
 //! → operations → front. End: health says NOT_SERVING → no new connection → calls in flight are
 //! answered → hosts end → the store closes; all of it within `drain_timeout`.
 
@@ -53,15 +53,23 @@ pub enum Fault {
 /// A bridge that is ready to serve.
 pub struct App {
     settings: Settings,
-    listener: front::Listener,
+    grpc: front::Listener,
+    aws: Option<Aws>,
     groups: Groups,
     store: Option<Store>,
     kms: Arc<Kms>,
     end: EndSignals,
 }
 
+/// AWS's wire: where it listens, and whom it lets in.
+struct Aws {
+    listener: front::Listener,
+    settings: front::AwsSettings,
+    access_keys: front::aws::AccessKeys,
+}
+
 impl App {
-    /// Binds the listener and starts the token hosts. Tokens that are away, or that refuse the PIN,
+    /// Binds the listeners and starts the token hosts. Tokens that are away, or that refuse the PIN,
     /// do not hinder the start: health says so, and they are looked for.
     ///
     /// # Errors
@@ -70,8 +78,14 @@ impl App {
     /// refuses.
     pub async fn start(settings: Settings) -> Result<Self, Fault> {
         prepare_state_dir(&settings)?;
-        let listener = front::bind(&settings.grpc)
+        let grpc = &settings.grpc;
+        let grpc = front::bind(&grpc.listen, grpc.mode, grpc.max_connections)
             .map_err(|fault| Fault::Configuration(format!("grpc.listen: {fault}")))?;
+        let aws = settings
+            .aws
+            .as_ref()
+            .map(|aws| Aws::bind(aws, &settings.principal))
+            .transpose()?;
         let store = settings.store.as_ref().map(Store::open).transpose()?;
         let groups = start_groups(&settings, token::Settings::group);
         let mut end = EndSignals::watch()?;
@@ -93,7 +107,8 @@ impl App {
         };
         Ok(Self {
             settings,
-            listener,
+            grpc,
+            aws,
             groups,
             store,
             kms,
@@ -104,6 +119,11 @@ impl App {
     /// The operations, for who wants to call them without the network.
     pub fn kms(&self) -> &Arc<Kms> {
         &self.kms
+    }
+
+    /// Where the listener for AWS's clients is, if there is one.
+    pub fn aws_address(&self) -> Option<String> {
+        self.aws.as_ref().map(|aws| aws.listener.address())
     }
 
     /// How each token is, by its name.
@@ -118,20 +138,34 @@ impl App {
     /// SIGHUP cannot be watched.
     pub async fn run(self) -> Result<(), Fault> {
         let mut end = self.end;
+        let (ending, ended) = watch::channel(false);
         let shutdown = async move {
             end.asked().await;
             info!("ending: calls in flight are answered");
             notify(sd_notify::NotifyState::Stopping);
+            ending.send_replace(true);
         };
         ignore_hangups()?;
 
         let (api, health) = front::grpc::Api::new(Arc::clone(&self.kms), &self.settings.grpc).await;
-        info!(address = %self.listener.address(), "listening");
-        notify(sd_notify::NotifyState::Ready);
-        // Health says NOT_SERVING before the listener closes; hosts get the end of the time.
+        info!(address = %self.grpc.address(), "listening");
+        // Hosts get the end of the time.
         let drain = self.settings.drain_timeout;
         let grace = drain.saturating_sub(HOSTS_END).max(drain / 2);
-        let left = front::serve(self.listener, api, health.follow(shutdown), grace).await;
+        let aws = async {
+            match self.aws {
+                Some(aws) => {
+                    aws.serve(&self.kms, &self.settings.region, ended, grace)
+                        .await
+                }
+                None => 0,
+            }
+        };
+        // Health says NOT_SERVING before a listener closes.
+        let grpc = front::serve(self.grpc, api, health.follow(shutdown), grace);
+        notify(sd_notify::NotifyState::Ready);
+        let (of_grpc, of_aws) = tokio::join!(grpc, aws);
+        let left = of_grpc + of_aws;
         if left > 0 {
             warn!(
                 connections = left,
@@ -143,6 +177,38 @@ impl App {
         close(self.store).await;
         info!("ended");
         Ok(())
+    }
+}
+
+impl Aws {
+    fn bind(
+        settings: &front::AwsSettings,
+        principals: &[front::aws::DeclaredPrincipal],
+    ) -> Result<Self, Fault> {
+        let access_keys = front::aws::AccessKeys::load(principals)
+            .map_err(|text| Fault::Configuration(format!("principal: {text}")))?;
+        let listener = front::bind(&settings.listen, settings.mode, settings.max_connections)
+            .map_err(|fault| Fault::Configuration(format!("aws.listen: {fault}")))?;
+        Ok(Self {
+            listener,
+            settings: settings.clone(),
+            access_keys,
+        })
+    }
+
+    /// Serves until the end is asked for; gives the number of connections that had to be dropped.
+    async fn serve(
+        self,
+        kms: &Arc<Kms>,
+        region: &str,
+        mut ended: watch::Receiver<bool>,
+        grace: Duration,
+    ) -> usize {
+        let api = front::aws::Api::new(Arc::clone(kms), &self.settings, region, self.access_keys);
+        info!(address = %self.listener.address(), "listening for AWS's clients");
+        // An error says that nobody can ask for the end any more: the process is ending.
+        let shutdown = async move { drop(ended.wait_for(|ended| *ended).await) };
+        front::serve(self.listener, api, shutdown, grace).await
     }
 }
 

@@ -25,6 +25,9 @@ use crate::{
 const DEMO_KEY: &str = "00000000-0000-4000-8000-000000000001";
 const CALLER: &str = "arn:aws:iam::000000000000:user/dev";
 const TOKEN: &str = "hsmac-dev";
+/// The access key of AWS's own examples: known to everybody, and to tools that look for secrets.
+const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
+const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// Where packages put SoftHSM2: Debian and Ubuntu, Fedora, Homebrew, from source.
 const MODULES: [&str; 6] = [
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -40,9 +43,12 @@ pub(super) struct Arguments {
     /// Where token, PIN and configuration are kept.
     #[arg(long, value_name = "DIR", default_value = "./hsmac-dev")]
     dir: PathBuf,
-    /// Where to listen; loopback only.
+    /// Where to listen for gRPC; loopback only.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
     grpc: SocketAddr,
+    /// Where to listen for AWS's clients (boto3, aws, AWS's SDKs); loopback only.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8460")]
+    aws: SocketAddr,
     /// The SoftHSM2 library, if it is not where packages put it.
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
@@ -64,13 +70,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     } else {
         provision(&dir, arguments.module.as_deref())?;
     }
-    let sets = [
+    let mut sets = vec![
         format!("grpc.listen={}", arguments.grpc),
         format!(
             "token.dev.env.SOFTHSM2_CONF={}",
             dir.join("softhsm2.conf").display()
         ),
     ];
+    // A folder of an earlier version, or one whose owner wants no such listener.
+    let text = fs::read_to_string(&config).map_err(|error| unwritable(&dir, &error))?;
+    if text.lines().any(|line| line.trim() == "[aws]") {
+        sets.push(format!("aws.listen={}", arguments.aws));
+    }
     let (settings, warnings) = Settings::load(&config, &sets, std::iter::empty())?;
     let endpoint = format!("http://{}", arguments.grpc);
     serve(settings, &warnings, async |app| {
@@ -115,6 +126,8 @@ fn provision(dir: &Path, module: Option<&Path>) -> Result<(), Stop> {
     let conf = write_softhsm_conf(dir).map_err(io)?;
     let pin = format!("{:.12}", uuid::Uuid::new_v4().simple());
     write_private(&dir.join("pin"), &format!("{pin}\n")).map_err(io)?;
+    let secret = format!("{SECRET_ACCESS_KEY}\n");
+    write_private(&dir.join("dev.secret"), &secret).map_err(io)?;
     let wanted = Provision {
         module_path: module.clone(),
         label: TOKEN.into(),
@@ -169,6 +182,14 @@ region = "us-east-1"
 listen = "127.0.0.1:50051"            # `hsmac dev --grpc` goes before it
 anonymous = "{CALLER}"   # loopback only: who an unproven caller is
 reflection = true                     # grpcurl works without the proto files
+
+[aws]
+listen = "127.0.0.1:8460"             # `hsmac dev --aws` goes before it
+
+[[principal]]
+arn = "{CALLER}"
+access_key_id = "{ACCESS_KEY_ID}"     # of AWS's examples: never outside of a test
+secret_access_key_file = "dev.secret"
 
 [token.dev]
 uri = "pkcs11:token={TOKEN}?module-path={module}"
@@ -242,12 +263,15 @@ async fn greet(app: &App, endpoint: &str, dir: &Path) -> Result<(), Stop> {
         .await
         .map_err(|error| Stop::Away(format!("no MAC: {error}")))?;
     let mac = BASE64_STANDARD.encode(&made.mac);
+    let aws = app
+        .aws_address()
+        .unwrap_or_else(|| "nowhere: there is no [aws] in hsmac.toml".into());
     let address = endpoint.trim_start_matches("http://");
     let folder = dir.display();
     print(
         format!(
             r#"
-hsmac dev serves gRPC on {address}; token, PIN and hsmac.toml are in {folder}
+hsmac dev serves gRPC on {address} and AWS's clients on {aws}; token, PIN and hsmac.toml are in {folder}
 
 The MAC of "Hello World" with alias/demo: {mac}
 
@@ -256,6 +280,15 @@ Make it yourself, in another terminal:
 
 Check it:
   hsmac kms verify-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256 --mac {mac}
+
+boto3 (pip install boto3), and so for each AWS SDK: one line more, the endpoint:
+  import boto3
+  kms = boto3.client("kms", endpoint_url="http://{aws}", region_name="us-east-1",
+      aws_access_key_id="{ACCESS_KEY_ID}", aws_secret_access_key="{SECRET_ACCESS_KEY}")
+  kms.generate_mac(KeyId="alias/demo", Message=b"Hello World", MacAlgorithm="HMAC_SHA_256")["Mac"]
+
+AWS CLI (pip install awscli), with the same access key in its environment:
+  aws kms generate-mac --endpoint-url http://{aws} --region us-east-1 --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
 
 grpcurl:
   grpcurl -plaintext -d '{{"key_id":"alias/demo","message":"SGVsbG8gV29ybGQ=","mac_algorithm":"HMAC_SHA_256"}}' {address} hsmac.v1.MacService/GenerateMac

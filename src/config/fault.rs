@@ -235,8 +235,8 @@ fn unknown_setting(setting: &str, rest: &str) -> String {
 fn not_yet(setting: &str) -> bool {
     let steps: Vec<&str> = setting.split('.').collect();
     match steps[..] {
-        [section] => matches!(section, "aws" | "admin"),
-        ["grpc", "tls"] | ["store", "etcd"] | ["token", _, "run_as"] => true,
+        [section] => section == "admin",
+        ["grpc" | "aws", "tls"] | ["store", "etcd"] | ["token", _, "run_as"] => true,
         [key, "policy_file"] => key.starts_with("key[") || key.starts_with("principal["),
         [
             principal,

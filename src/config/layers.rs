@@ -277,9 +277,12 @@ const STAND_INS: [(&str, &str); 11] = [
 ];
 
 /// What a misspelt variable may have meant; only for "did you mean".
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 18] = [
     "HSMAC_ENDPOINT",
     "HSMAC__ACCOUNT",
+    "HSMAC__AWS__CLOCK_SKEW",
+    "HSMAC__AWS__DEADLINE",
+    "HSMAC__AWS__LISTEN",
     "HSMAC__DRAIN_TIMEOUT",
     "HSMAC__GRPC__ANONYMOUS",
     "HSMAC__GRPC__DEFAULT_DEADLINE",

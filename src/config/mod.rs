@@ -45,7 +45,9 @@ pub struct Settings {
     #[serde(default = "twenty_seconds", with = "humantime_serde")]
     pub drain_timeout: Duration,
     /// `[grpc]`
-    pub grpc: front::Settings,
+    pub grpc: front::GrpcSettings,
+    /// `[aws]`; without it nobody listens for AWS's clients.
+    pub aws: Option<front::AwsSettings>,
     /// `[[principal]]`
     #[serde(default)]
     pub principal: Vec<front::aws::DeclaredPrincipal>,

@@ -113,6 +113,7 @@ impl Settings {
             fault("drain_timeout", "it must be at most 1h".into());
         }
         self.grpc_faults(&mut fault);
+        self.aws_faults(&mut fault);
         self.token_faults(&mut fault, spoiled);
         self.key_faults(&mut fault, spoiled);
         self.principal_faults(&mut fault, spoiled);
@@ -147,10 +148,7 @@ impl Settings {
     }
 
     fn grpc_faults(&self, fault: &mut impl FnMut(&str, String)) {
-        let exposed = match &self.grpc.listen {
-            Listen::Tcp(address) => !address.ip().is_loopback(),
-            Listen::Unix(_) => false,
-        };
+        let exposed = is_exposed(&self.grpc.listen);
         if exposed {
             fault(
                 "grpc.listen",
@@ -178,16 +176,48 @@ impl Settings {
             ("grpc.max_connections", self.grpc.max_connections),
             ("grpc.max_streams", self.grpc.max_streams),
         ] {
-            if !(1..=65_536).contains(&value) {
+            count_fault(setting, value, fault);
+        }
+        deadline_fault("grpc.default_deadline", self.grpc.default_deadline, fault);
+    }
+
+    fn aws_faults(&self, fault: &mut impl FnMut(&str, String)) {
+        let Some(aws) = &self.aws else {
+            return;
+        };
+        // Security: what is signed is not secret; without TLS others could read messages and MACs.
+        if is_exposed(&aws.listen) {
+            fault(
+                "aws.listen",
+                "until this listener has TLS it listens on loopback or a Unix socket only".into(),
+            );
+        }
+        if self
+            .principal
+            .iter()
+            .all(|principal| principal.access_key_id.is_none())
+        {
+            fault(
+                "aws",
+                "nobody could call: add a [[principal]] with arn, access_key_id and secret_access_key_file"
+                    .into(),
+            );
+        }
+        let range = Duration::from_secs(1)..=Duration::from_mins(15);
+        if !range.contains(&aws.clock_skew) {
+            fault("aws.clock_skew", "it must be 1s to 15m".into());
+        }
+        deadline_fault("aws.deadline", aws.deadline, fault);
+        count_fault("aws.max_connections", aws.max_connections, fault);
+        for (index, name) in aws.host_names.iter().enumerate() {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            let is_name = !name.is_empty() && name.bytes().all(plain);
+            if !is_name && name.parse::<std::net::Ipv6Addr>().is_err() {
                 fault(
-                    setting,
-                    format!("{value} is out of range; it must be 1 to 65536"),
+                    &format!("aws.host_names[{index}]"),
+                    format!("{name:?} is no host name; write it without scheme and port"),
                 );
             }
-        }
-        let range = Duration::from_millis(1)..=Duration::from_secs(3600);
-        if !range.contains(&self.grpc.default_deadline) {
-            fault("grpc.default_deadline", "it must be 1ms to 1h".into());
         }
     }
 
@@ -374,6 +404,29 @@ impl Settings {
                 );
             }
         }
+    }
+}
+
+/// Whether others than this machine reach a listener.
+fn is_exposed(listen: &Listen) -> bool {
+    match listen {
+        Listen::Tcp(address) => !address.ip().is_loopback(),
+        Listen::Unix(_) => false,
+    }
+}
+
+fn count_fault(setting: &str, value: u32, fault: &mut impl FnMut(&str, String)) {
+    if !(1..=65_536).contains(&value) {
+        fault(
+            setting,
+            format!("{value} is out of range; it must be 1 to 65536"),
+        );
+    }
+}
+
+fn deadline_fault(setting: &str, value: Duration, fault: &mut impl FnMut(&str, String)) {
+    if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&value) {
+        fault(setting, "it must be 1ms to 1h".into());
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::Caller;
 /// `[grpc]`: the gRPC listener.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct GrpcSettings {
     /// `127.0.0.1:50051`, `[::1]:50051` or `unix:/run/hsmac/grpc.sock`. Until callers can prove who
     /// they are, only loopback addresses and Unix sockets are accepted.
     pub listen: Listen,
@@ -25,6 +25,33 @@ pub struct Settings {
     /// Calls at a time on one connection, 1 to 65,536. Default 256.
     #[serde(default = "streams")]
     pub max_streams: u32,
+    /// Mode of the Unix socket, as in chmod: `"0600"`. Default 0600.
+    pub mode: Option<SocketMode>,
+}
+
+/// `[aws]`: the listener of AWS's wire, AWS JSON 1.1 over HTTP/1.1.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsSettings {
+    /// `127.0.0.1:8460` or `[::1]:8460`. Until this listener has TLS, only loopback addresses and
+    /// Unix sockets are accepted.
+    pub listen: Listen,
+    /// Names by which clients may call this service, in their Host header, besides `localhost` and
+    /// the address it listens on: `["kms.dc1.example"]`. Default none.
+    #[serde(default)]
+    pub host_names: Vec<String>,
+    /// How far a request's date may be from the time here, both ways: 1 s to 15 min. Within it a
+    /// captured request can be sent again. Default 5 min, as AWS has it.
+    #[serde(default = "five_minutes", with = "humantime_serde")]
+    pub clock_skew: Duration,
+    /// When a call is answered at the latest; AWS's clients send no deadline. 1 ms to 1 h, default
+    /// 5 s.
+    #[serde(default = "five_seconds", with = "humantime_serde")]
+    pub deadline: Duration,
+    /// Connections at a time, 1 to 65,536; one more waits in the kernel. At most a quarter of them
+    /// are of callers who have not proved yet who they are. Default 1,024.
+    #[serde(default = "connections")]
+    pub max_connections: u32,
     /// Mode of the Unix socket, as in chmod: `"0600"`. Default 0600.
     pub mode: Option<SocketMode>,
 }
@@ -86,6 +113,10 @@ impl TryFrom<String> for SocketMode {
             .map(Self)
             .ok_or_else(|| format!("{text:?} is no mode; write \"0660\""))
     }
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_mins(5)
 }
 
 fn five_seconds() -> Duration {

@@ -6,6 +6,7 @@ use super::{
     create::{self, NewKey},
     describe::KeyMetadata,
     records::Life,
+    tags::TagPair,
     validate::{self, Asked},
 };
 use crate::{
@@ -26,8 +27,8 @@ pub struct CreateKey {
     pub key_spec: Named<KeySpec>,
     /// AWS_KMS if absent.
     pub origin: Named<Origin>,
-    /// At most 50, as key and value.
-    pub tags: Vec<(String, String)>,
+    /// At most 50.
+    pub tags: Vec<TagPair>,
     /// There are no multi-Region keys.
     pub multi_region: bool,
 }
@@ -76,7 +77,7 @@ impl Kms {
         let usage = validate::key_usage(&request.key_usage, &mut broken);
         let spec = validate::key_spec(&request.key_spec, &mut broken);
         let origin = validate::origin(&request.origin, &mut broken);
-        let tags = validate::tags(request.tags, &mut broken);
+        let tags = validate::tags(Some(request.tags), &mut broken);
         let (Some(description), Some(tags), true) = (description, tags, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };

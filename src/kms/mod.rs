@@ -15,6 +15,7 @@ mod create;
 mod deletion;
 mod describe;
 mod fault_point;
+mod foreign;
 mod intent;
 mod keys;
 mod mac;
@@ -22,6 +23,7 @@ mod marker;
 mod open;
 mod reaper;
 mod records;
+mod rotation;
 mod seed;
 mod serving;
 mod settings;
@@ -38,10 +40,11 @@ pub use describe::{DescribeKey, KeyMetadata, KeyPage, ListKeys, ListedKey, Token
 pub use keys::{CreateKey, DisableKey, EnableKey, UpdateKeyDescription};
 pub use mac::{GenerateMac, GenerateRandom, MacMade, MacVerified, VerifyMac};
 pub use open::OpenFault;
+pub use rotation::{IncludeKeyMaterial, ListKeyRotations};
 pub use seed::Seed;
 pub use serving::Serving;
 pub use settings::{DeclaredKey, Settings};
-pub use tags::{ListResourceTags, TagPage, TagResource, UntagResource};
+pub use tags::{ListResourceTags, TagPage, TagPair, TagResource, UntagResource};
 pub use usage::{GetKeyLastUsage, KeyLastUsage};
 
 use std::{

@@ -93,12 +93,12 @@ impl Kms {
                 let tags = seed.tags.as_slice().iter();
                 let tags: Vec<_> = tags
                     .filter(|tag| !record.body.tags.as_slice().contains(tag))
-                    .map(|tag| (tag.key().to_owned(), tag.value().to_owned()))
+                    .map(|tag| (Some(tag.key().to_owned()), Some(tag.value().to_owned())))
                     .collect();
                 if !tags.is_empty() {
                     let asked = TagResource {
                         key_id: Some(key_id.clone()),
-                        tags,
+                        tags: Some(tags),
                     };
                     self.tag_resource(caller, asked, until).await?;
                 }

@@ -11,9 +11,12 @@ use crate::{
 pub struct TagResource {
     /// Key ID or key ARN.
     pub key_id: Option<String>,
-    /// At most 50, as key and value. A key that is there already gets the new value.
-    pub tags: Vec<(String, String)>,
+    /// At most 50. A key that is there already gets the new value.
+    pub tags: Option<Vec<TagPair>>,
 }
+
+/// A tag as a client wrote it: its key and its value, both of which it may have forgotten.
+pub type TagPair = (Option<String>, Option<String>);
 
 /// KMS: UntagResourceRequest.
 #[derive(Clone, Debug)]
@@ -21,7 +24,7 @@ pub struct UntagResource {
     /// Key ID or key ARN.
     pub key_id: Option<String>,
     /// Keys of tags; those that are not there are passed over.
-    pub tag_keys: Vec<String>,
+    pub tag_keys: Option<Vec<String>>,
 }
 
 /// KMS: ListResourceTagsRequest.
@@ -93,8 +96,8 @@ impl Kms {
     ) -> Result<(), Error> {
         let mut broken = Vec::new();
         let key_id = validate::key_id(request.key_id.as_deref(), &mut broken);
-        validate::tag_keys(&request.tag_keys, &mut broken);
-        let (Some(key_id), true) = (key_id, broken.is_empty()) else {
+        let tag_keys = validate::tag_keys(request.tag_keys.as_deref(), &mut broken);
+        let (Some(key_id), Some(tag_keys), true) = (key_id, tag_keys, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };
         self.change_key(
@@ -103,7 +106,7 @@ impl Kms {
             key_id,
             until,
             |_, body| {
-                body.tags = body.tags.without(&request.tag_keys);
+                body.tags = body.tags.without(tag_keys);
                 Ok(())
             },
         )

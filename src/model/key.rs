@@ -162,9 +162,35 @@ pub enum Origin {
     AwsCloudHsm,
 }
 
+impl Origin {
+    /// In KMS's order.
+    pub const ALL: [Self; 3] = [Self::AwsKms, Self::External, Self::AwsCloudHsm];
+
+    /// KMS's name, `AWS_KMS`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AwsKms => "AWS_KMS",
+            Self::External => "EXTERNAL",
+            Self::AwsCloudHsm => "AWS_CLOUDHSM",
+        }
+    }
+}
+
 /// What a key may be used for (KMS: KeyUsageType): one thing, here.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum KeyUsage {
     /// GenerateMac and VerifyMac.
     GenerateVerifyMac,
+}
+
+impl KeyUsage {
+    /// All of one.
+    pub const ALL: [Self; 1] = [Self::GenerateVerifyMac];
+
+    /// KMS's name, `GENERATE_VERIFY_MAC`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GenerateVerifyMac => "GENERATE_VERIFY_MAC",
+        }
+    }
 }

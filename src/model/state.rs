@@ -29,6 +29,18 @@ impl KeyState {
         Self::PendingImport,
         Self::Unavailable,
     ];
+
+    /// KMS's name, `PendingDeletion`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "Creating",
+            Self::Enabled => "Enabled",
+            Self::Disabled => "Disabled",
+            Self::PendingDeletion => "PendingDeletion",
+            Self::PendingImport => "PendingImport",
+            Self::Unavailable => "Unavailable",
+        }
+    }
 }
 
 /// The operations, as rights and refusals name them.
@@ -41,22 +53,92 @@ pub enum Operation {
     DeleteAlias,
     DescribeKey,
     DisableKey,
+    DisableKeyRotation,
     EnableKey,
+    EnableKeyRotation,
     GenerateMac,
     GenerateRandom,
     GetKeyLastUsage,
+    GetKeyRotationStatus,
     ListAliases,
+    ListKeyRotations,
     ListKeys,
     ListResourceTags,
+    RotateKeyOnDemand,
     ScheduleKeyDeletion,
     TagResource,
     UntagResource,
     UpdateAlias,
     UpdateKeyDescription,
     VerifyMac,
+    /// One that no HMAC key can do.
+    Foreign(Foreign),
+}
+
+/// Operations of keys that are not for MACs. KMS has them, so clients may ask an HMAC key for them.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[expect(missing_docs, reason = "their names are those of KMS's operations")]
+pub enum Foreign {
+    Decrypt,
+    DeriveSharedSecret,
+    Encrypt,
+    GenerateDataKey,
+    GenerateDataKeyPair,
+    GenerateDataKeyPairWithoutPlaintext,
+    GenerateDataKeyWithoutPlaintext,
+    GetPublicKey,
+    ReEncrypt,
+    Sign,
+    Verify,
 }
 
 impl Operation {
+    /// All of them, those first that are called most.
+    pub const ALL: [Self; 35] = [
+        Self::GenerateMac,
+        Self::VerifyMac,
+        Self::DescribeKey,
+        Self::GenerateRandom,
+        Self::CancelKeyDeletion,
+        Self::CreateAlias,
+        Self::CreateKey,
+        Self::DeleteAlias,
+        Self::DisableKey,
+        Self::DisableKeyRotation,
+        Self::EnableKey,
+        Self::EnableKeyRotation,
+        Self::GetKeyLastUsage,
+        Self::GetKeyRotationStatus,
+        Self::ListAliases,
+        Self::ListKeyRotations,
+        Self::ListKeys,
+        Self::ListResourceTags,
+        Self::RotateKeyOnDemand,
+        Self::ScheduleKeyDeletion,
+        Self::TagResource,
+        Self::UntagResource,
+        Self::UpdateAlias,
+        Self::UpdateKeyDescription,
+        Self::Foreign(Foreign::Decrypt),
+        Self::Foreign(Foreign::DeriveSharedSecret),
+        Self::Foreign(Foreign::Encrypt),
+        Self::Foreign(Foreign::GenerateDataKey),
+        Self::Foreign(Foreign::GenerateDataKeyPair),
+        Self::Foreign(Foreign::GenerateDataKeyPairWithoutPlaintext),
+        Self::Foreign(Foreign::GenerateDataKeyWithoutPlaintext),
+        Self::Foreign(Foreign::GetPublicKey),
+        Self::Foreign(Foreign::ReEncrypt),
+        Self::Foreign(Foreign::Sign),
+        Self::Foreign(Foreign::Verify),
+    ];
+
+    /// The operation of this name, spelt exactly so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|operation| operation.name() == name)
+    }
+
     /// KMS's name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,19 +148,25 @@ impl Operation {
             Self::DeleteAlias => "DeleteAlias",
             Self::DescribeKey => "DescribeKey",
             Self::DisableKey => "DisableKey",
+            Self::DisableKeyRotation => "DisableKeyRotation",
             Self::EnableKey => "EnableKey",
+            Self::EnableKeyRotation => "EnableKeyRotation",
             Self::GenerateMac => "GenerateMac",
             Self::GenerateRandom => "GenerateRandom",
             Self::GetKeyLastUsage => "GetKeyLastUsage",
+            Self::GetKeyRotationStatus => "GetKeyRotationStatus",
             Self::ListAliases => "ListAliases",
+            Self::ListKeyRotations => "ListKeyRotations",
             Self::ListKeys => "ListKeys",
             Self::ListResourceTags => "ListResourceTags",
+            Self::RotateKeyOnDemand => "RotateKeyOnDemand",
             Self::ScheduleKeyDeletion => "ScheduleKeyDeletion",
             Self::TagResource => "TagResource",
             Self::UntagResource => "UntagResource",
             Self::UpdateAlias => "UpdateAlias",
             Self::UpdateKeyDescription => "UpdateKeyDescription",
             Self::VerifyMac => "VerifyMac",
+            Self::Foreign(foreign) => foreign.name(),
         }
     }
 
@@ -87,7 +175,7 @@ impl Operation {
     pub const fn takes_alias(self) -> bool {
         matches!(
             self,
-            Self::DescribeKey | Self::GenerateMac | Self::VerifyMac
+            Self::DescribeKey | Self::GenerateMac | Self::VerifyMac | Self::Foreign(_)
         )
     }
 
@@ -108,13 +196,21 @@ impl Operation {
                 | KeyState::Unavailable,
             ) => Refusal::NotPendingDeletion,
 
-            (Self::GenerateMac | Self::VerifyMac, KeyState::Enabled) => return Ok(()),
-            (Self::GenerateMac | Self::VerifyMac, KeyState::Creating) => Refusal::Creating,
-            (Self::GenerateMac | Self::VerifyMac, KeyState::Disabled) => Refusal::Disabled,
-            (Self::GenerateMac | Self::VerifyMac, KeyState::PendingImport) => {
+            (Self::GenerateMac | Self::VerifyMac | Self::Foreign(_), KeyState::Enabled) => {
+                return Ok(());
+            }
+            (Self::GenerateMac | Self::VerifyMac | Self::Foreign(_), KeyState::Creating) => {
+                Refusal::Creating
+            }
+            (Self::GenerateMac | Self::VerifyMac | Self::Foreign(_), KeyState::Disabled) => {
+                Refusal::Disabled
+            }
+            (Self::GenerateMac | Self::VerifyMac | Self::Foreign(_), KeyState::PendingImport) => {
                 Refusal::PendingImport
             }
-            (Self::GenerateMac | Self::VerifyMac, KeyState::Unavailable) => Refusal::Unavailable,
+            (Self::GenerateMac | Self::VerifyMac | Self::Foreign(_), KeyState::Unavailable) => {
+                Refusal::Unavailable
+            }
 
             (
                 Self::DisableKey | Self::EnableKey,
@@ -127,7 +223,13 @@ impl Operation {
                 Self::CreateAlias
                 | Self::DisableKey
                 | Self::EnableKey
+                | Self::DisableKeyRotation
+                | Self::EnableKeyRotation
+                | Self::Foreign(_)
                 | Self::GenerateMac
+                | Self::GetKeyRotationStatus
+                | Self::ListKeyRotations
+                | Self::RotateKeyOnDemand
                 | Self::ScheduleKeyDeletion
                 | Self::TagResource
                 | Self::UntagResource
@@ -136,6 +238,25 @@ impl Operation {
                 | Self::VerifyMac,
                 KeyState::PendingDeletion,
             ) => Refusal::PendingDeletion,
+            (
+                Self::DisableKeyRotation
+                | Self::EnableKeyRotation
+                | Self::GetKeyRotationStatus
+                | Self::ListKeyRotations
+                | Self::RotateKeyOnDemand,
+                KeyState::Creating,
+            ) => Refusal::Creating,
+            (
+                Self::DisableKeyRotation
+                | Self::EnableKeyRotation
+                | Self::GetKeyRotationStatus
+                | Self::ListKeyRotations
+                | Self::RotateKeyOnDemand,
+                KeyState::Enabled
+                | KeyState::Disabled
+                | KeyState::PendingImport
+                | KeyState::Unavailable,
+            ) => return Ok(()),
             (
                 Self::CreateAlias
                 | Self::ScheduleKeyDeletion
@@ -164,6 +285,25 @@ impl Operation {
             ) => return Ok(()),
         };
         Err(refusal)
+    }
+}
+
+impl Foreign {
+    /// KMS's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decrypt => "Decrypt",
+            Self::DeriveSharedSecret => "DeriveSharedSecret",
+            Self::Encrypt => "Encrypt",
+            Self::GenerateDataKey => "GenerateDataKey",
+            Self::GenerateDataKeyPair => "GenerateDataKeyPair",
+            Self::GenerateDataKeyPairWithoutPlaintext => "GenerateDataKeyPairWithoutPlaintext",
+            Self::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
+            Self::GetPublicKey => "GetPublicKey",
+            Self::ReEncrypt => "ReEncrypt",
+            Self::Sign => "Sign",
+            Self::Verify => "Verify",
+        }
     }
 }
 
@@ -205,7 +345,21 @@ mod tests {
     /// `+` allowed; the first letters of a refusal otherwise.
     const TABLE: &[(&[Op], [&str; 6])] = &[
         (
-            &[Op::GenerateMac, Op::VerifyMac],
+            &[
+                Op::GenerateMac,
+                Op::VerifyMac,
+                Op::Foreign(Foreign::Decrypt),
+                Op::Foreign(Foreign::DeriveSharedSecret),
+                Op::Foreign(Foreign::Encrypt),
+                Op::Foreign(Foreign::GenerateDataKey),
+                Op::Foreign(Foreign::GenerateDataKeyPair),
+                Op::Foreign(Foreign::GenerateDataKeyPairWithoutPlaintext),
+                Op::Foreign(Foreign::GenerateDataKeyWithoutPlaintext),
+                Op::Foreign(Foreign::GetPublicKey),
+                Op::Foreign(Foreign::ReEncrypt),
+                Op::Foreign(Foreign::Sign),
+                Op::Foreign(Foreign::Verify),
+            ],
             [
                 "creating",
                 "+",
@@ -218,6 +372,16 @@ mod tests {
         (
             &[Op::EnableKey, Op::DisableKey],
             ["creating", "+", "+", "pending del", "pending imp", "+"],
+        ),
+        (
+            &[
+                Op::DisableKeyRotation,
+                Op::EnableKeyRotation,
+                Op::GetKeyRotationStatus,
+                Op::ListKeyRotations,
+                Op::RotateKeyOnDemand,
+            ],
+            ["creating", "+", "+", "pending del", "+", "+"],
         ),
         (
             &[Op::CancelKeyDeletion],
@@ -269,17 +433,27 @@ mod tests {
                 }
             }
         }
-        assert_eq!(cells, 19 * 6);
+        assert_eq!(cells, Op::ALL.len() * 6);
     }
 
     #[test]
     fn only_what_does_not_change_a_key_takes_its_alias() {
-        let takes: Vec<_> = TABLE
-            .iter()
-            .flat_map(|(operations, _)| *operations)
-            .filter(|operation| operation.takes_alias())
-            .map(|operation| operation.name())
-            .collect();
-        assert_eq!(takes, ["GenerateMac", "VerifyMac", "DescribeKey"]);
+        for operation in Op::ALL {
+            let uses = matches!(
+                operation,
+                Op::GenerateMac | Op::VerifyMac | Op::DescribeKey | Op::Foreign(_)
+            );
+            assert_eq!(operation.takes_alias(), uses, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn every_operation_is_found_by_its_name_alone() {
+        for operation in Op::ALL {
+            assert_eq!(Op::named(operation.name()), Some(operation));
+        }
+        for wrong in ["", "generateMac", "GenerateMac ", "CreateGrant"] {
+            assert_eq!(Op::named(wrong), None, "{wrong}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! gRPC: the services, and what every call gets besides its service.
 
+mod connection;
 mod health;
 mod key;
 mod layer;
@@ -19,7 +20,7 @@ use tracing::Instrument as _;
 
 use layer::{Context, Limit};
 
-use super::{Settings, call::RequestId};
+use super::{GrpcSettings, call::RequestId};
 use crate::{
     kms::{self, Kms},
     model::Caller,
@@ -35,13 +36,15 @@ pub struct Api {
     mac: MacServiceServer<mac::Mac>,
     rest: Routes,
     default_deadline: Duration,
+    /// Who a caller without proof is.
     anonymous: Option<Arc<Caller>>,
+    max_streams: u32,
 }
 
 impl Api {
     /// MacService, KeyService, health and, if the settings say so, reflection. Health is
     /// NOT_SERVING until [`Health::follow`] runs.
-    pub async fn new(kms: Arc<Kms>, settings: &Settings) -> (Arc<Self>, Health) {
+    pub async fn new(kms: Arc<Kms>, settings: &GrpcSettings) -> (Arc<Self>, Health) {
         let (health, health_server) = Health::new(kms.serving()).await;
         let mut rest = Routes::builder();
         rest.add_service(
@@ -69,21 +72,13 @@ impl Api {
                 .anonymous
                 .as_ref()
                 .map(|principal| Arc::new(principal.0.clone())),
+            max_streams: settings.max_streams,
         };
         (Arc::new(api), health)
     }
 
-    /// Who a caller without proof is.
-    pub(super) fn anonymous(&self) -> Option<&Arc<Caller>> {
-        self.anonymous.as_ref()
-    }
-
     /// Answers one call, by its deadline and with its request ID.
-    pub(super) async fn answer<B>(
-        &self,
-        request: Request<B>,
-        caller: Option<Arc<Caller>>,
-    ) -> Response<Body>
+    async fn answer<B>(&self, request: Request<B>, caller: Option<Arc<Caller>>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
@@ -226,7 +221,7 @@ mod tests {
 
     async fn api(anonymous: bool) -> Arc<Api> {
         let caller = Caller::parse("arn:aws:iam::111122223333:user/local").unwrap();
-        let settings = Settings {
+        let settings = GrpcSettings {
             listen: super::super::Listen::Tcp(([127, 0, 0, 1], 0).into()),
             anonymous: anonymous.then_some(super::super::Principal(caller)),
             reflection: true,
@@ -281,7 +276,7 @@ mod tests {
     }
 
     async fn refusal(api: &Api, request: Request<Body>) -> (Code, String, Status) {
-        let response = api.answer(request, api.anonymous().cloned()).await;
+        let response = api.answer(request, api.anonymous.clone()).await;
         assert!(response.headers().contains_key("x-request-id"));
         let status = Status::from_header_map(response.headers()).unwrap();
         let info = status.get_error_details().error_info().cloned().unwrap();

@@ -228,17 +228,18 @@ async fn take(kms: &Kms, step: &Step) -> Result<(), Error> {
         Step::Tag(number, tags) => {
             let request = TagResource {
                 key_id: key(number),
-                tags: tags
-                    .iter()
-                    .map(|(tag, value)| (TAGS[*tag].to_owned(), value.clone()))
-                    .collect(),
+                tags: Some(
+                    tags.iter()
+                        .map(|(tag, value)| (Some(TAGS[*tag].to_owned()), Some(value.clone())))
+                        .collect(),
+                ),
             };
             kms.tag_resource(caller, request, soon()).await
         }
         Step::Untag(number, tags) => {
             let request = UntagResource {
                 key_id: key(number),
-                tag_keys: tags.iter().map(|tag| TAGS[*tag].to_owned()).collect(),
+                tag_keys: Some(tags.iter().map(|tag| TAGS[*tag].to_owned()).collect()),
             };
             kms.untag_resource(caller, &request, soon()).await
         }

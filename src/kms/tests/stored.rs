@@ -60,10 +60,12 @@ async fn alias(kms: &Kms, name: &str, target: &str) -> Result<(), Error> {
 async fn tag(kms: &Kms, key_id: &str, pairs: &[(&str, &str)]) -> Result<(), Error> {
     let request = TagResource {
         key_id: id(key_id),
-        tags: pairs
-            .iter()
-            .map(|(key, value)| ((*key).into(), (*value).into()))
-            .collect(),
+        tags: Some(
+            pairs
+                .iter()
+                .map(|(key, value)| (Some((*key).into()), Some((*value).into())))
+                .collect(),
+        ),
     };
     kms.tag_resource(&caller(ACCOUNT), request, soon()).await
 }
@@ -252,7 +254,7 @@ async fn quotas_are_fifty_aliases_and_fifty_tags_a_key() {
     let first = tags(&kms, 10, None);
     let untag = UntagResource {
         key_id: id(ONE),
-        tag_keys: vec!["9".into(), "is not there".into()],
+        tag_keys: Some(vec!["9".into(), "is not there".into()]),
     };
     kms.untag_resource(&caller(ACCOUNT), &untag, soon())
         .await
@@ -579,7 +581,7 @@ async fn create_key_s_rules_are_told_before_anything_is_made() {
         (
             CreateKey {
                 description: Some("d".repeat(8193)),
-                tags: vec![(String::new(), String::new())],
+                tags: vec![(Some(String::new()), Some(String::new()))],
                 key_spec: Named::Unknown("HMAC_random".into()),
                 ..good.clone()
             },

@@ -20,7 +20,10 @@ async fn fifty_writers_of_one_key_lose_no_update() {
         writers.spawn(async move {
             let request = TagResource {
                 key_id: Some(ONE.into()),
-                tags: vec![(format!("writer {number}"), number.to_string())],
+                tags: Some(vec![(
+                    Some(format!("writer {number}")),
+                    Some(number.to_string()),
+                )]),
             };
             kms.tag_resource(&caller(ACCOUNT), request, soon()).await?;
             // The answer came after the catalogue had it.

@@ -3,10 +3,12 @@
 //! Where KMS has both constraints and rules of another exception, the constraints are pushed and the
 //! rule comes as the inner error: all broken constraints are told before the first rule.
 
-use super::{clause, key_id, length, null, number, outside, refuse, valued};
+use std::ops::RangeInclusive;
+
+use super::{clause, key_id, length, null, null_clause, number, outside, refuse, valued};
 use crate::{
     error::{Error, Kind, Violation},
-    kms::Named,
+    kms::{IncludeKeyMaterial, Named, TagPair},
     model::{
         AliasFault, AliasName, Description, KeySpec, KeyUsage, Origin, Tag, TagFault, Tags,
         TagsFault,
@@ -76,6 +78,20 @@ pub(in crate::kms) fn origin(
         "EXTERNAL, AWS_CLOUDHSM, AWS_KMS, EXTERNAL_KEY_STORE",
         broken,
     )
+}
+
+/// KMS: IncludeKeyMaterial.
+pub(in crate::kms) fn include_key_material(
+    named: &Named<IncludeKeyMaterial>,
+    broken: &mut Vec<Violation>,
+) {
+    one_of(
+        "includeKeyMaterial",
+        named,
+        &[],
+        "ALL_KEY_MATERIAL, ROTATIONS_ONLY",
+        broken,
+    );
 }
 
 fn one_of<T: Copy>(
@@ -151,25 +167,28 @@ pub(in crate::kms) fn alias_name(
 
 /// KMS: TagList.
 pub(in crate::kms) fn tags(
-    pairs: Vec<(String, String)>,
+    pairs: Option<Vec<TagPair>>,
     broken: &mut Vec<Violation>,
 ) -> Option<Result<Tags, Error>> {
+    let Some(pairs) = pairs else {
+        return null("tags", broken);
+    };
     let before = broken.len();
     let mut tags = Vec::with_capacity(pairs.len());
     let mut reserved = false;
     for (index, (key, value)) in pairs.into_iter().enumerate() {
-        let bound = |text: &str, least, most| outside(text.chars().count(), &(least..=most));
         let at = |part: &str| format!("tags.{}.member.{part}", index + 1);
-        let (key_bound, value_bound) = (
-            bound(&key, 1, Tag::LONGEST_KEY),
-            bound(&value, 0, Tag::LONGEST_VALUE),
+        let key = in_list("tags", &at("tagKey"), key, 1..=Tag::LONGEST_KEY, broken);
+        let value = in_list(
+            "tags",
+            &at("tagValue"),
+            value,
+            0..=Tag::LONGEST_VALUE,
+            broken,
         );
-        if let Some(bound) = key_bound {
-            broken.push(in_list("tags", &at("tagKey"), &key, &bound));
-        }
-        if let Some(bound) = value_bound {
-            broken.push(in_list("tags", &at("tagValue"), &value, &bound));
-        }
+        let (Some(key), Some(value)) = (key, value) else {
+            continue;
+        };
         match Tag::new(key, value) {
             Ok(tag) => tags.push(tag),
             Err(TagFault::Reserved) => reserved = true,
@@ -192,13 +211,18 @@ pub(in crate::kms) fn tags(
 }
 
 /// KMS: TagKeyList.
-pub(in crate::kms) fn tag_keys(keys: &[String], broken: &mut Vec<Violation>) {
+pub(in crate::kms) fn tag_keys<'a>(
+    keys: Option<&'a [String]>,
+    broken: &mut Vec<Violation>,
+) -> Option<&'a [String]> {
+    let Some(keys) = keys else {
+        return null("tagKeys", broken);
+    };
     for (index, key) in keys.iter().enumerate() {
-        if let Some(bound) = outside(key.chars().count(), &(1..=Tag::LONGEST_KEY)) {
-            let at = format!("tagKeys.{}.member", index + 1);
-            broken.push(in_list("tagKeys", &at, key, &bound));
-        }
+        let at = format!("tagKeys.{}.member", index + 1);
+        in_list("tagKeys", &at, Some(key), 1..=Tag::LONGEST_KEY, broken);
     }
+    Some(keys)
 }
 
 /// KMS: LimitType, 1 to 1,000. `default` if absent; a page has at most `most`.
@@ -226,24 +250,37 @@ pub(in crate::kms) fn policy(text: &str, broken: &mut Vec<Violation>) {
     }
 }
 
-/// A clause on one member of a list.
-fn in_list(member: &'static str, at: &str, value: &str, bound: &str) -> Violation {
-    let valued = valued(member, value, &format!("Member must have length {bound}"));
-    Violation {
-        member,
-        text: valued
-            .text
-            .replacen(&format!("at '{member}'"), &format!("at '{at}'"), 1),
-    }
+/// A text within a list, at this path: the text if it holds.
+fn in_list<T: AsRef<str>>(
+    member: &'static str,
+    at: &str,
+    text: Option<T>,
+    range: RangeInclusive<usize>,
+    broken: &mut Vec<Violation>,
+) -> Option<T> {
+    let Violation { text: clause, .. } = match text {
+        None => null_clause(member),
+        Some(text) => match outside(text.as_ref().chars().count(), &range) {
+            None => return Some(text),
+            Some(bound) => {
+                let must = format!("Member must have length {bound}");
+                valued(member, text.as_ref(), &must)
+            }
+        },
+    };
+    let text = clause.replacen(&format!("at '{member}'"), &format!("at '{at}'"), 1);
+    broken.push(Violation { member, text });
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-        pairs.iter().map(owned).collect()
+    fn pairs(pairs: &[(&str, &str)]) -> Option<Vec<TagPair>> {
+        let owned =
+            |(key, value): &(&str, &str)| (Some((*key).to_owned()), Some((*value).to_owned()));
+        Some(pairs.iter().map(owned).collect())
     }
 
     #[test]
@@ -262,7 +299,11 @@ mod tests {
                 "Tags beginning with aws: are reserved",
             ),
             (
-                (0..51).map(|n| (n.to_string(), String::new())).collect(),
+                Some(
+                    (0..51)
+                        .map(|n| (Some(n.to_string()), Some(String::new())))
+                        .collect(),
+                ),
                 "Too many tags",
             ),
         ] {
@@ -270,7 +311,20 @@ mod tests {
             assert_eq!((error.kind(), error.say()), (Kind::Tag, say));
         }
         let mut broken = Vec::new();
-        tag_keys(&["a".into(), String::new()], &mut broken);
+        assert!(tags(None, &mut broken).is_none());
+        tags(Some(vec![(Some("a".into()), None)]), &mut broken);
+        assert!(tag_keys(None, &mut broken).is_none());
+        let texts: Vec<_> = broken.iter().map(|v| v.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "Value null at 'tags' failed to satisfy constraint: Member must not be null",
+                "Value null at 'tags.1.member.tagValue' failed to satisfy constraint: Member must not be null",
+                "Value null at 'tagKeys' failed to satisfy constraint: Member must not be null",
+            ]
+        );
+        let mut broken = Vec::new();
+        tag_keys(Some(&["a".into(), String::new()]), &mut broken);
         assert_eq!(
             broken[0].text,
             "Value '' at 'tagKeys.2.member' failed to satisfy constraint: Member must have length greater than or equal to 1"

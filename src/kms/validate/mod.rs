@@ -4,8 +4,8 @@
 mod keys;
 
 pub(super) use keys::{
-    Asked, alias_name, description, key_spec, key_usage, limit, marker, only_key_id, origin,
-    policy, tag_keys, tags,
+    Asked, alias_name, description, include_key_material, key_spec, key_usage, limit, marker,
+    only_key_id, origin, policy, tag_keys, tags,
 };
 
 use std::{fmt::Write as _, ops::RangeInclusive};
@@ -180,13 +180,17 @@ fn valued(member: &'static str, value: &str, must: &str) -> Violation {
 }
 
 fn null<T>(member: &'static str, broken: &mut Vec<Violation>) -> Option<T> {
-    broken.push(Violation {
+    broken.push(null_clause(member));
+    None
+}
+
+fn null_clause(member: &'static str) -> Violation {
+    Violation {
         member,
         text: format!(
             "Value null at '{member}' failed to satisfy constraint: Member must not be null"
         ),
-    });
-    None
+    }
 }
 
 /// The bound that a value breaks, in words.

@@ -4,7 +4,7 @@ use prost_types::Timestamp;
 
 use super::super::mac::wire;
 use crate::{
-    kms::{KeyMetadata, ListedAlias, Named, TokenFacts},
+    kms::{KeyMetadata, ListedAlias, Named, TagPair, TokenFacts},
     model::{Date, KeySpec, KeyState, KeyUsage, Origin, Tag},
     proto::v1,
 };
@@ -81,9 +81,9 @@ impl From<&Tag> for v1::Tag {
     }
 }
 
-pub(super) fn pairs(tags: Vec<v1::Tag>) -> Vec<(String, String)> {
+pub(super) fn pairs(tags: Vec<v1::Tag>) -> Vec<TagPair> {
     tags.into_iter()
-        .map(|tag| (tag.tag_key, tag.tag_value))
+        .map(|tag| (Some(tag.tag_key), Some(tag.tag_value)))
         .collect()
 }
 

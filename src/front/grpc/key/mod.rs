@@ -226,7 +226,7 @@ impl KeyService for Key {
         let (context, caller, request) = Context::take(request)?;
         let request = TagResource {
             key_id: Some(request.key_id),
-            tags: pairs(request.tags),
+            tags: Some(pairs(request.tags)),
         };
         let done = self.kms.tag_resource(&caller, request, context.until).await;
         context.reply(done, |()| v1::TagResourceResponse {})
@@ -239,7 +239,7 @@ impl KeyService for Key {
         let (context, caller, request) = Context::take(request)?;
         let request = UntagResource {
             key_id: Some(request.key_id),
-            tag_keys: request.tag_keys,
+            tag_keys: Some(request.tag_keys),
         };
         let done = self
             .kms
