@@ -59,7 +59,8 @@ class Bench:
 
     def provision(self):
         """A fresh token with a key, made by `hsmac dev`, which is then ended."""
-        with self.process(["dev", "--dir", self.dir, "--grpc", f"127.0.0.1:{free_port()}"]) as dev:
+        addresses = ["--grpc", "127.0.0.1:0", "--aws", "127.0.0.1:0"]
+        with self.process(["dev", "--dir", self.dir, *addresses]) as dev:
             for line in dev.stdout:
                 if line.startswith("Ctrl-C"):
                     return

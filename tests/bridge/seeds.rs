@@ -46,7 +46,7 @@ impl Dev {
         fs::write(token.path("seeds.toml"), seeds).unwrap();
         let words = fs::File::create(token.path("dev.said")).unwrap();
         Command::new(env!("CARGO_BIN_EXE_hsmac"))
-            .args(["dev", "--grpc", address, "--dir"])
+            .args(["dev", "--grpc", address, "--aws", "127.0.0.1:0", "--dir"])
             .arg(token.path("dev"))
             .arg("--seed")
             .arg(token.path("seeds.toml"))

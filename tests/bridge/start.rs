@@ -240,7 +240,7 @@ async fn an_address_in_use_is_named_before_a_pin_is_tried() {
     let (status, said) = refused(&token, &tcp_config).await;
     assert_eq!(status, 78, "{said}");
     let text = format!(
-        "grpc.listen: {address} is in use by another process; stop that one or set another grpc.listen"
+        "grpc.listen: {address} is in use by another process; stop that one or set another address"
     );
     assert!(said.contains(&text), "{said}");
     assert!(!spied.exists(), "the module was loaded all the same");

@@ -39,7 +39,7 @@ def main(hsmac):
         pb = stubs(folder)
         address = f"127.0.0.1:{free_port()}"
         with open(folder / "log", "w+") as log:
-            arguments = [hsmac, "dev", "--dir", folder / "dev", "--grpc", address]
+            arguments = [hsmac, "dev", "--dir", folder / "dev", "--grpc", address, "--aws", "127.0.0.1:0"]
             server = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder
             )
