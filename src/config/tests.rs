@@ -23,6 +23,13 @@ key_spec = "HMAC_256"
 aliases = ["alias/payments"]
 "#;
 
+const BILLING: &str = r#"
+[[principal]]
+arn = "arn:aws:iam::111122223333:user/billing"
+access_key_id = "AKIDEXAMPLE"
+secret_access_key_file = "billing.secret"
+"#;
+
 struct Place {
     folder: TempDir,
     file: PathBuf,
@@ -36,6 +43,9 @@ fn place(text: &str) -> Place {
     let pin = folder.path().join("pin");
     fs::write(&pin, "1234").unwrap();
     fs::set_permissions(&pin, fs::Permissions::from_mode(0o400)).unwrap();
+    let secret = folder.path().join("billing.secret");
+    fs::write(&secret, "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o400)).unwrap();
     Place { folder, file }
 }
 
@@ -369,6 +379,77 @@ fn files_are_looked_at() {
 }
 
 #[test]
+fn an_access_key_is_whole_and_of_one_principal() {
+    let place = place(&format!("{GOOD}{BILLING}"));
+    let (settings, warnings) = place.load(&[], &[]).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(
+        settings.principal[0].secret_access_key_file,
+        Some(place.folder.path().join("billing.secret"))
+    );
+    // Two access keys of one principal, while one takes the place of the other; and none at all.
+    let second = BILLING.replace("AKIDEXAMPLE", "AKIDSECOND");
+    let bare = "[[principal]]\narn = \"arn:aws:iam::111122223333:user/bare\"\n";
+    let text = format!("{GOOD}{BILLING}{second}{bare}");
+    self::place(&text).load(&[], &[]).unwrap();
+    assert_eq!(
+        faults(&format!(
+            "{GOOD}{BILLING}{BILLING}{bare}access_key_id = \"A\"\n\
+             {bare}secret_access_key_file = \"billing.secret\"\n"
+        )),
+        [
+            "hsmac.toml:25: principal[1].access_key_id: AKIDEXAMPLE is the access key of principal[0] already",
+            "hsmac.toml:27: principal[2].secret_access_key_file: required, but not set: access_key_id is of no use without it",
+            "hsmac.toml:30: principal[3].access_key_id: required, but not set: secret_access_key_file is of no use without it",
+        ]
+    );
+    assert_eq!(
+        faults(&format!(
+            "{GOOD}[[principal]]\n[[principal]]\narn = \"billing\"\n{bare}access_key_id = \"A/B\"\n"
+        )),
+        [
+            "hsmac.toml:17: principal[0].arn: required, but not set",
+            "hsmac.toml:19: principal[1].arn: \"billing\" is no principal ARN; write arn:aws:iam::ACCOUNT:user/NAME",
+            "hsmac.toml:22: principal[2].access_key_id: \"A/B\" is no access key ID: it must be 1 to 128 letters, digits and _",
+        ]
+    );
+}
+
+#[test]
+fn secret_access_keys_are_looked_at() {
+    let place = place(&format!("{GOOD}{BILLING}"));
+    let (settings, _) = place.load(&[], &[]).unwrap();
+    let secret = place.folder.path().join("billing.secret");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+    let (faults, warnings) = settings.check_files();
+    assert_eq!(faults, []);
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    let warning = warning.to_string();
+    assert!(
+        warning.contains(":21: principal[0].secret_access_key_file: ")
+            && warning
+                .contains("has mode 0640: others than its owner can read or write the secret"),
+        "{warning}"
+    );
+    fs::write(&secret, "too-short").unwrap();
+    assert_eq!(
+        place.faults(&[], &[]),
+        [
+            "hsmac.toml:21: principal[0].secret_access_key_file: billing.secret holds no secret access key: that is 40 printable characters, and nothing else but a line's end"
+        ]
+    );
+    fs::remove_file(&secret).unwrap();
+    assert_eq!(
+        place.faults(&[], &[]),
+        ["hsmac.toml:21: principal[0].secret_access_key_file: billing.secret: no such file"]
+    );
+    fs::create_dir(&secret).unwrap();
+    assert!(place.faults(&[], &[])[0].ends_with("billing.secret is not a regular file"));
+}
+
+#[test]
 fn risky_settings_are_warned_of() {
     let text = GOOD
         .replace("user/local", "root")
@@ -383,10 +464,11 @@ fn risky_settings_are_warned_of() {
 
 #[test]
 fn secrets_are_never_shown() {
-    let place = place(&GOOD.replace(
+    let text = GOOD.replace(
         "pin_file",
         "pin = \"s3cr3t\"\nuser_password = \"s3cr3t\"\npin_file",
-    ));
+    );
+    let place = place(&format!("{text}{BILLING}secret_access_key = \"s3cr3t\"\n"));
     let found = place.faults(
         &[
             "token.primary.pin=s3cr3t",
@@ -398,7 +480,7 @@ fn secrets_are_never_shown() {
             ("HSMAC_PIN", "s3cr3t"),
         ],
     );
-    assert!(found.len() >= 5, "{found:#?}");
+    assert!(found.len() >= 6, "{found:#?}");
     assert!(!found.concat().contains("s3cr3t"), "{found:#?}");
 }
 
@@ -422,7 +504,7 @@ proptest! {
     #[test]
     fn no_toml_panics(
         lines in prop::collection::vec(
-            r#"(account|region|key|token|grpc|"a\[99999999999\]"|"a.b"|grpc\.listen|token\.a|token\.a\.uri|log\.level) = (1|-1|1\.5|true|\[\]|\[1, "a"\]|\{\}|\{ a = 1 \}|"x"|2020-01-01)|\[(grpc|token|token\.a|log|key|aws)\]|\[\[(key|token|grpc)\]\]|(uri|listen|hosts|key_id|object|aliases|env) = (1|"x"|\[5\]|\{ A = "b" \})"#,
+            r#"(account|region|key|token|grpc|"a\[99999999999\]"|"a.b"|grpc\.listen|token\.a|token\.a\.uri|log\.level) = (1|-1|1\.5|true|\[\]|\[1, "a"\]|\{\}|\{ a = 1 \}|"x"|2020-01-01)|\[(grpc|token|token\.a|log|key|aws)\]|\[\[(key|token|grpc|principal)\]\]|(uri|listen|hosts|key_id|object|aliases|env|arn|access_key_id|secret_access_key_file) = (1|"x"|\[5\]|\{ A = "b" \})"#,
             0..8,
         ),
         set in r"[a-z._=]{0,20}",
