@@ -221,7 +221,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("secret");
         fs::write(&file, SECRET).unwrap();
-        let one = principal("AKIDEXAMPLE", file.clone());
+        let one = principal("AKIDEXAMPLE", file);
         let nobody = DeclaredPrincipal {
             access_key_id: None,
             secret_access_key_file: None,

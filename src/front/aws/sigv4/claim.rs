@@ -19,6 +19,8 @@ pub(super) struct Claim<'a> {
     pub(super) service: &'a str,
     pub(super) terminator: &'a str,
     signature: &'a str,
+    /// The request's date as it says it, and read.
+    pub(super) stamp: &'a str,
     pub(super) time: DateTime<Utc>,
     /// What the signature is over, by name, each once.
     pub(super) signed: Vec<(HeaderName, &'a HeaderValue)>,
@@ -47,7 +49,7 @@ impl<'a> Claim<'a> {
             None => ("Date", one(&head.headers, &DATE)?),
         };
         let (credential, signature, names, date) = authorization.whole(date)?;
-        let time = time(date)?;
+        let (stamp, time) = time(date)?;
         if authorization.algorithm != ALGORITHM {
             return Err(incomplete(format!(
                 "Unsupported AWS 'algorithm': '{}'.",
@@ -74,6 +76,7 @@ impl<'a> Claim<'a> {
             service,
             terminator,
             signature,
+            stamp,
             time,
             signed: signed(names, &required, &head.headers)?,
         })
@@ -106,7 +109,10 @@ impl<'a> Authorization<'a> {
         let text = header.to_str().map_err(|_| {
             incomplete("Authorization header has characters other than printable ASCII.".into())
         })?;
-        let (algorithm, parameters) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        let (algorithm, parameters) = match text.trim().split_once(' ') {
+            Some(both) => both,
+            None => (text.trim(), ""),
+        };
         let mut parsed = Self {
             text,
             algorithm,
@@ -182,10 +188,7 @@ fn signed<'a>(
     names.sort_unstable();
     // Security: what is not under the signature can be changed by whoever sees the request.
     for header in required {
-        if !names
-            .iter()
-            .any(|name| *name == header.to_ascii_lowercase())
-        {
+        if !names.iter().any(|name| name.eq_ignore_ascii_case(header)) {
             return Err(invalid(&format!(
                 "'{header}' must be a 'SignedHeader' in the AWS Authorization."
             )));
@@ -236,8 +239,10 @@ fn in_query(head: &Parts, name: &str) -> bool {
 }
 
 /// ISO 8601's basic format, `20150830T123600Z`, and no other.
-fn time(header: &HeaderValue) -> Result<DateTime<Utc>, Error> {
-    parse_time(header.as_bytes()).ok_or_else(|| {
+fn time(header: &HeaderValue) -> Result<(&str, DateTime<Utc>), Error> {
+    let text = header.to_str().ok();
+    let read = text.and_then(|text| Some((text, parse_time(text.as_bytes())?)));
+    read.ok_or_else(|| {
         incomplete(format!(
             "Date must be in ISO-8601 'basic format'. Got '{}'. See \
              http://en.wikipedia.org/wiki/ISO_8601",

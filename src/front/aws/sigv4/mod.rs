@@ -119,13 +119,13 @@ impl Verifier {
                 echo(claim.terminator)
             );
         }
-        let day = claim.time.format("%Y%m%d").to_string();
+        let day = &claim.stamp[..8];
         if claim.day != day {
             wrong += &format!(
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date \
                  from HTTP: '{}' != '{day}', from '{}'. ",
                 echo(claim.day),
-                claim.time.format(STAMP)
+                claim.stamp
             );
         }
         if wrong.is_empty() {
@@ -159,7 +159,7 @@ impl Verifier {
             Kind::InvalidSignature,
             format!(
                 "Signature {word}: {} is {verb} than {} ({} {sign} {width}.)",
-                claim.time.format(STAMP),
+                claim.stamp,
                 limit.format(STAMP),
                 server.format(STAMP)
             ),
@@ -239,7 +239,7 @@ fn is_signed_with(
     *request.uri_mut() = head.uri.clone();
     let headers = request.headers_mut();
     for (name, value) in &claim.signed {
-        headers.insert((*name).clone(), (*value).clone());
+        headers.insert(name.clone(), (*value).clone());
     }
     headers.insert(AUTHORIZATION, claim.proof());
     let answer = GetSigningKeyResponse::builder()
@@ -267,12 +267,11 @@ fn check_payload(head: &Parts, body: &Bytes) -> Result<(), Error> {
     let Some(said) = one(&head.headers, &CONTENT_SHA256)? else {
         return Ok(());
     };
+    let digits = said.as_bytes();
     let hash = Sha256::digest(body);
-    let is = hash
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
-    if said.as_bytes() == is.as_bytes() {
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    let same = |(byte, pair): (&u8, &[u8])| pair == [digit(byte >> 4), digit(byte & 15)];
+    if digits.len() == 2 * hash.len() && hash.iter().zip(digits.chunks(2)).all(same) {
         Ok(())
     } else {
         Err(Error::new(
