@@ -132,8 +132,8 @@ struct Signed {
 impl Signed {
     /// Who it is from; or the kind of the fault, and its text.
     fn verified(&self, verifier: &Verifier, now: u64) -> Result<String, (Kind, String)> {
-        let verified = verifier.caller(&self.head, &self.body, at(now));
-        verified
+        verifier
+            .caller(&self.head, &self.body, at(now))
             .map(|caller| caller.arn().to_owned())
             .map_err(|error| (error.kind(), error.say().to_owned()))
     }
@@ -724,6 +724,12 @@ fn verifier_in(region: &str) -> Verifier {
     verifier
 }
 
+/// What HTTP lets stand in a header.
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![Just(b'\t'), 32..=126_u8, 128..=255_u8];
+    prop::collection::vec(byte, 0..200)
+}
+
 /// Puts another printable byte in the place of one.
 fn other(text: &str, at: &prop::sample::Index, by: u8) -> Option<String> {
     let mut bytes = text.as_bytes().to_vec();
@@ -779,17 +785,16 @@ proptest! {
     #[test]
     fn no_bytes_panic(
         authorization in prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..200),
+            bytes(),
             "(AWS4-HMAC-SHA256)?[ ,]{0,2}((Credential|Signature|SignedHeaders|X)=?[a-z0-9/;=]{0,30}[, ]{0,2}){0,4}"
                 .prop_map(String::into_bytes),
         ],
-        date in prop_oneof!["[0-9]{8}T[0-9]{6}Z".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..20)],
+        date in prop_oneof!["[0-9]{8}T[0-9]{6}Z".prop_map(String::into_bytes), bytes()],
     ) {
         let mut signed = Draft::new().signed();
         for (name, bytes) in [("authorization", authorization), ("x-amz-date", date)] {
-            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                signed.head.headers.insert(name, value);
-            }
+            let value = HeaderValue::from_bytes(&bytes).unwrap();
+            signed.head.headers.insert(name, value);
         }
         prop_assert!(signed.verified(&verifier(), NOON).is_err());
     }
