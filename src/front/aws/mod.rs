@@ -9,6 +9,9 @@
 mod access_key;
 mod connection;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod operations;
 mod sigv4;
 mod wire;
