@@ -223,7 +223,7 @@ def full_disk(checks, kms, service):
 
 
 def stuck_token(checks, service):
-    service.serve("aws.deadline=1s")
+    service.serve("aws.deadline=3s")
     kms = client(service)
     of = {"KeyId": KEYS[256].alias, "Message": MESSAGE, "MacAlgorithm": "HMAC_SHA_256"}
     checks.equal("hsmac serve serves what hsmac dev has made", kms.generate_mac(**of)["Mac"], KEYS[256].mac(MESSAGE))
