@@ -49,7 +49,8 @@ pub struct AwsSettings {
     #[serde(default = "five_seconds", with = "humantime_serde")]
     pub deadline: Duration,
     /// Connections at a time, 1 to 65,536; one more waits in the kernel. At most a quarter of them
-    /// are of callers who have not proved yet who they are. Default 1,024.
+    /// are of callers who have not proved yet who they are: a newcomer takes the place of the one that
+    /// has been silent for longest. Default 1,024.
     #[serde(default = "connections")]
     pub max_connections: u32,
     /// Mode of the Unix socket, as in chmod: `"0600"`. Default 0600.

@@ -2,10 +2,11 @@
 //! who it is.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     pin::pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -15,8 +16,8 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Notify, OwnedSemaphorePermit, watch},
-    time::{sleep, timeout},
+    sync::{Notify, watch},
+    time::sleep,
 };
 
 use super::{
@@ -37,23 +38,17 @@ impl Protocol for Api {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stranger = tokio::select! {
-            permit = timeout(TO_PROVE, self.strangers.clone().acquire_owned()) => permit??,
-            _ = draining.wait_for(|draining| *draining) => return Ok(()),
-        };
-        let standing = Arc::new(Standing::of(stranger));
-        let service = {
-            let standing = standing.clone();
-            service_fn(move |request: http::Request<Incoming>| {
-                let (api, standing) = (self.clone(), standing.clone());
-                async move {
-                    standing.asking.store(true, Ordering::Release);
-                    let (answer, proof) = api.answer(request).await;
-                    standing.answered(proof);
-                    Ok::<_, Infallible>(answer)
-                }
-            })
-        };
+        let (api, stay) = (&*self, &Stay::begin(&self.strangers));
+        let standing = &*stay.standing;
+        let service = service_fn(move |request: http::Request<Incoming>| async move {
+            standing.asking.store(true, Ordering::Release);
+            let (answer, proof) = api.answer(request).await;
+            if proof == Proof::Signature {
+                stay.prove();
+            }
+            standing.asking.store(false, Ordering::Release);
+            Ok::<_, Infallible>(answer)
+        });
         let mut conversation = pin!(http1().serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = conversation.as_mut() => return Ok(ended?),
@@ -61,7 +56,7 @@ impl Protocol for Api {
             _ = draining.wait_for(|draining| *draining) => {}
         }
         // Who is being answered hears the end of it; whose request has not arrived yet does not.
-        if !standing.asking.load(Ordering::Acquire) && !standing.is_proven() {
+        if !standing.asking.load(Ordering::Acquire) && !standing.proven.load(Ordering::Acquire) {
             return Ok(());
         }
         conversation.as_mut().graceful_shutdown();
@@ -69,41 +64,94 @@ impl Protocol for Api {
     }
 }
 
+/// The connections on which nobody has proved yet who he is, the oldest first.
+pub(super) struct Strangers {
+    most: usize,
+    here: Mutex<VecDeque<Arc<Standing>>>,
+}
+
+impl Strangers {
+    pub(super) fn at_most(most: usize) -> Self {
+        Self {
+            most,
+            here: Mutex::default(),
+        }
+    }
+
+    /// Lets one more in. If there are too many then, the one that has been here longest and asks for
+    /// nothing has to go: a caller asks as soon as it is here, so that those who only sit there
+    /// cannot keep it out.
+    fn admit(&self) -> Arc<Standing> {
+        let newcomer = Arc::<Standing>::default();
+        let mut here = self.lock();
+        if here.len() >= self.most {
+            let idle = |one: &Arc<Standing>| !one.asking.load(Ordering::Acquire);
+            let oldest = here.iter().position(idle).unwrap_or(0);
+            if let Some(oldest) = here.remove(oldest) {
+                oldest.leave.notify_one();
+            }
+        }
+        here.push_back(newcomer.clone());
+        newcomer
+    }
+
+    fn forget(&self, one: &Arc<Standing>) {
+        self.lock().retain(|other| !Arc::ptr_eq(one, other));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Standing>>> {
+        self.here.lock().expect("nobody panics with this lock held")
+    }
+}
+
 /// What is known of a connection's caller.
+#[derive(Default)]
 struct Standing {
-    /// Held until the caller has proved who it is.
-    stranger: Mutex<Option<OwnedSemaphorePermit>>,
-    proven: Notify,
+    proven: AtomicBool,
     /// A request has arrived and is not answered yet.
     asking: AtomicBool,
+    /// There was a proof: from now on it may stay.
+    stay: Notify,
+    /// Another one takes its place.
+    leave: Notify,
 }
 
 impl Standing {
-    fn of(stranger: OwnedSemaphorePermit) -> Self {
-        Self {
-            stranger: Mutex::new(Some(stranger)),
-            proven: Notify::new(),
-            asking: AtomicBool::new(false),
-        }
-    }
-
-    fn answered(&self, proof: Proof) {
-        self.asking.store(false, Ordering::Release);
-        if proof == Proof::Signature && self.stranger.lock().expect(UNPOISONED).take().is_some() {
-            self.proven.notify_one();
-        }
-    }
-
-    fn is_proven(&self) -> bool {
-        self.stranger.lock().expect(UNPOISONED).is_none()
-    }
-
     /// Returns when a stranger has been here for too long; never, if there was a proof in time.
     async fn overstays(&self) {
         tokio::select! {
             () = sleep(TO_PROVE) => {}
-            () = self.proven.notified() => std::future::pending().await,
+            () = self.leave.notified() => {}
+            () = self.stay.notified() => std::future::pending().await,
         }
+    }
+}
+
+/// A connection among the strangers, until a proof or its end.
+struct Stay<'a> {
+    strangers: &'a Strangers,
+    standing: Arc<Standing>,
+}
+
+impl<'a> Stay<'a> {
+    fn begin(strangers: &'a Strangers) -> Self {
+        Self {
+            strangers,
+            standing: strangers.admit(),
+        }
+    }
+
+    fn prove(&self) {
+        if !self.standing.proven.swap(true, Ordering::AcqRel) {
+            self.strangers.forget(&self.standing);
+            self.standing.stay.notify_one();
+        }
+    }
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.strangers.forget(&self.standing);
     }
 }
 
@@ -121,7 +169,6 @@ fn http1() -> http1::Builder {
 const TO_PROVE: Duration = Duration::from_secs(10);
 /// How long a caller's connection may say nothing; AWS's clients keep theirs for a minute at most.
 const IDLE: Duration = Duration::from_secs(75);
-const UNPOISONED: &str = "nobody panics with this lock held";
 
 #[cfg(test)]
 mod tests {
@@ -196,31 +243,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn strangers_wait_for_strangers_and_not_for_ever() {
-        let api = api(4);
-        let mut first = connect(&api);
-        let mut second = connect(&api);
-        let get = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        second.client.write_all(get).await.unwrap();
-        tokio::task::yield_now().await;
-        assert!(!second.ended.is_finished());
-        first.client.write_all(get).await.unwrap();
-        for connected in [&mut first, &mut second] {
-            let answer = rest(&mut connected.client).await;
-            assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-        }
-
-        // The first stays for as long as one may, the second takes its turn.
-        let mut silent = Vec::new();
-        for _ in 0..3 {
+    async fn a_newcomer_takes_the_place_of_who_has_been_silent_for_longest() {
+        let api = api(8);
+        let began = Instant::now();
+        let mut silent: Vec<Connected> = Vec::new();
+        for _ in 0..20 {
             silent.push(connect(&api));
             tokio::task::yield_now().await;
         }
-        let mut turned_away = 0;
+        let mut caller = connect(&api);
+        let get = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        caller.client.write_all(get).await.unwrap();
+        let answer = rest(&mut caller.client).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        // The last of them is left, and has its ten seconds.
+        let last = silent.pop().unwrap();
         for connected in silent {
-            turned_away += usize::from(connected.ended.await.unwrap().is_err());
+            connected.ended.await.unwrap().unwrap();
         }
-        assert_eq!(turned_away, 1);
+        assert!(began.elapsed() < TO_PROVE);
+        assert!(!last.ended.is_finished());
+        last.ended.await.unwrap().unwrap();
+        assert!(api.strangers.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_request_has_arrived_keeps_its_place() {
+        let api = api(8);
+        let mut asking = connect(&api);
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{";
+        asking.client.write_all(head.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+        let silent: Vec<Connected> = (0..20).map(|_| connect(&api)).collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        asking.client.write_all(b"}").await.unwrap();
+        let answer = rest(&mut asking.client).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        drop(silent);
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,10 +30,10 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body as HttpBody;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tracing::Instrument as _;
 
-use self::{operations::Call, sigv4::Verifier, wire::Members};
+use self::{connection::Strangers, operations::Call, sigv4::Verifier, wire::Members};
 use super::{AwsSettings, call::RequestId};
 use crate::{
     error::{Error, Kind},
@@ -47,8 +47,7 @@ pub struct Api {
     verifier: Verifier,
     host_names: Vec<String>,
     deadline: Duration,
-    /// A permit for each connection whose caller has not proved who it is.
-    strangers: Arc<Semaphore>,
+    strangers: Strangers,
 }
 
 impl Api {
@@ -66,9 +65,7 @@ impl Api {
             verifier: Verifier::new(access_keys, region, settings.clock_skew),
             host_names: host_names.map(|name| name.to_ascii_lowercase()).collect(),
             deadline: settings.deadline,
-            strangers: Arc::new(Semaphore::new(
-                (settings.max_connections as usize).div_ceil(4),
-            )),
+            strangers: Strangers::at_most((settings.max_connections as usize).div_ceil(4)),
         })
     }
 
