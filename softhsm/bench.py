@@ -1,4 +1,4 @@
-"""The measuring part of softhsm/bench: `python3 bench.py PATH-OF-HSMAC`.
+"""The measuring part of softhsm/bench: `python3 bench.py PATH-OF-HSMAC PATH-OF-STORE-TOOL`.
 
 Every figure is a ratio to the naive loop, C_SignInit + C_Sign on the token object in one process
 (`hsmac bench token`), which is measured before and after it in the same round: a machine whose speed
@@ -29,18 +29,24 @@ TRIAL_SECONDS = 2 if SHORT else 5
 CONNECTIONS, STREAMS = 16, 8
 MESSAGE = b"m" * 32
 KEY = "alias/demo"
+ACCOUNT = "000000000000"  # of `hsmac dev`
 HOSTS = (1, 2, 3)
+# One call at a time on each, as AWS's clients have it.
+AWS_CONNECTIONS = 32
+MANY_KEYS = 10_000
 # Which object the hosts sign with: setting, name, goal for unary gRPC.
 OBJECTS = ((False, "token object", 0.75), (True, "working copies", 1.0))
 
 
-def main(hsmac):
+def main(hsmac, store_tool):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="hsmac-bench-"))
     try:
         bench = Bench(hsmac, folder)
         bench.provision()
+        bench.fill(store_tool)
         conditions = bench.conditions()
-        print(report(conditions, [bench.measure(*one) for one in OBJECTS]))
+        measured = [bench.measure(*one) for one in OBJECTS]
+        print(report(conditions, measured, bench.many(measured[-1]["hosts"])))
     finally:
         shutil.rmtree(folder)
 
@@ -50,12 +56,14 @@ class Bench:
         self.hsmac = hsmac
         self.dir = folder / "dev"
         self.config = self.dir / "hsmac.toml"
+        self.many_keys = folder / "many.db"
         self.request = folder / "request.bin"
         self.request.write_bytes(frame(generate_mac_request()))
         self.log = open(folder / "log", "w")
         self.load_before = os.getloadavg()[0]
         # Nothing of the caller's own settings may reach the figures.
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("HSMAC")}
+        mine = lambda name: name.startswith(("HSMAC", "AWS_"))
+        self.env = {name: value for name, value in os.environ.items() if not mine(name)}
 
     def provision(self):
         """A fresh token with a key, made by `hsmac dev`, which is then ended."""
@@ -65,6 +73,47 @@ class Bench:
                 if line.startswith("Ctrl-C"):
                     return
         raise SystemExit("softhsm/bench: hsmac dev did not serve")
+
+    def fill(self, store_tool):
+        """A catalogue of many keys, besides the one that the configuration declares."""
+        progress(f"putting {MANY_KEYS} keys into a catalogue")
+        lines = ["open"]
+        for number in range(MANY_KEYS):
+            key_id = f"{number:08x}-0000-4000-8000-00000000cafe"
+            record = {
+                "key_id": key_id, "account": ACCOUNT, "spec": "HMAC_256", "origin": "AWS_KMS",
+                "life": "Enabled", "description": "", "created": 1_700_000_000_123, "tags": [],
+                "policy": "", "check_value": None, "epoch": 1,
+                "locator": {"token": "dev", "cka_id": f"{number:08x}", "label": None},
+            }
+            lines.append(f"put key/{ACCOUNT}/{key_id} {json.dumps(record, separators=(',', ':'))}")
+        lines.append("close")
+        done = subprocess.run(
+            [store_tool, self.many_keys], input="\n".join(lines) + "\n",
+            env=self.env, text=True, capture_output=True,
+        )
+        said = done.stdout.split("\n")[:-1]
+        if done.returncode or len(said) != len(lines) or not all(line.startswith("ok") for line in said):
+            raise SystemExit(f"softhsm/bench: the catalogue could not be filled: {said[-1:]} {done.stderr}")
+
+    def many(self, hosts):
+        """The rate with many keys in the catalogue, to the rate with one before and after it."""
+        ratios = []
+        for _ in range(ROUNDS):
+            one, many, again = (self.rate_over(store, hosts) for store in (None, self.many_keys, None))
+            ratios.append(many / ((one + again) / 2))
+            progress(f"one key {one:.0f}/s, {MANY_KEYS} keys {many:.0f}/s, one key {again:.0f}/s")
+        return sorted(ratios)
+
+    def rate_over(self, store, hosts):
+        more = {"store.sqlite.path": store} if store else {}
+        with self.serve(hosts, True, more) as (_, port, _):
+            if store:
+                self.output(
+                    self.hsmac, "kms", "describe-key", "--endpoint", f"http://127.0.0.1:{port}",
+                    "--key-id", f"{MANY_KEYS - 1:08x}-0000-4000-8000-00000000cafe",
+                )
+            return self.h2load(port, TOKEN_SECONDS)
 
     def measure(self, copies, name, goal):
         trials = {hosts: self.trial(hosts, copies) for hosts in HOSTS}
@@ -81,18 +130,20 @@ class Bench:
             "trials": trials,
             **{figure: median(figure) for figure in rounds[0]},
             "ratios": sorted(one["ratio"] for one in rounds),
+            "aws_ratios": sorted(one["aws_ratio"] for one in rounds),
         }
 
     def trial(self, hosts, copies):
-        with self.serve(hosts, copies) as (_, port):
+        with self.serve(hosts, copies) as (_, port, _):
             return self.h2load(port, TRIAL_SECONDS)
 
     def round(self, hosts, copies):
         before = self.token_rate()
-        with self.serve(hosts, copies) as (front, port):
+        with self.serve(hosts, copies) as (front, port, aws_port):
             rate = self.h2load(port, SECONDS)
             closed = self.grpc(port)
             open_loop = self.grpc(port, rate=int(rate / 2))
+            aws = self.aws(aws_port)
             front_memory, host_memory = memory(front)
         naive = (before + self.token_rate()) / 2
         return {
@@ -105,6 +156,11 @@ class Bench:
             "p50": open_loop["latency_us"]["p50"],
             "p99": open_loop["latency_us"]["p99"],
             "half": open_loop["calls_per_second"],
+            "aws": aws["calls_per_second"],
+            "aws_cpu": aws["own_cpu_percent"],
+            "aws_ratio": aws["calls_per_second"] / naive,
+            "aws_p50": aws["latency_us"]["p50"],
+            "aws_p99": aws["latency_us"]["p99"],
             "front_memory": front_memory,
             "host_memory": host_memory,
         }
@@ -124,6 +180,15 @@ class Bench:
         arguments += ["--duration", f"{TOKEN_SECONDS}s", "--message-bytes", str(len(MESSAGE))]
         if rate:
             arguments += ["--rate", str(rate)]
+        return self.measured(arguments)
+
+    def aws(self, port):
+        """The closed loop over AWS's wire; each request is signed anew with the key pair of `dev`."""
+        arguments = ["bench", "aws", "--endpoint", f"http://127.0.0.1:{port}", "--key-id", KEY, "--json"]
+        arguments += ["--connections", str(AWS_CONNECTIONS), "--message-bytes", str(len(MESSAGE))]
+        return self.measured([*arguments, "--duration", f"{SECONDS}s"])
+
+    def measured(self, arguments):
         measured = json.loads(self.output(self.hsmac, *arguments))
         if measured["errors"]:
             raise SystemExit(f"softhsm/bench: calls failed: {measured['errors']}")
@@ -150,18 +215,20 @@ class Bench:
         return all_["rate"]
 
     @contextlib.contextmanager
-    def serve(self, hosts, copies):
-        port = free_port()
+    def serve(self, hosts, copies, more=()):
+        port, aws_port = free_port(), free_port()
         settings = {
             "grpc.listen": f"127.0.0.1:{port}",
+            "aws.listen": f"127.0.0.1:{aws_port}",
             "token.dev.hosts": hosts,
             "token.dev.sessions": 1,
             "token.dev.working_copies": str(copies).lower(),
+            **dict(more),
         }
         sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         with self.process(["serve", "--config", self.config, *sets]) as front:
             self.wait_until_ready(front, port, hosts)
-            yield front.pid, port
+            yield front.pid, port, aws_port
 
     def wait_until_ready(self, front, port, hosts):
         mac = ["kms", "generate-mac", "--endpoint", f"http://127.0.0.1:{port}", "--key-id", KEY]
@@ -206,12 +273,13 @@ class Bench:
             "system": f"{system()}, Linux {platform.release()}" if sys.platform == "linux" else platform.platform(),
             "token": f"SoftHSM {softhsm_version()}: {module.group(1) if module else 'unknown module'}",
             "load": f"h2load {h2load_version()}, {CONNECTIONS} connections × {STREAMS} streams, "
-            f"{len(MESSAGE)}-byte messages, HMAC-SHA-256, {ROUNDS} × {SECONDS} s, medians",
+            f"{len(MESSAGE)}-byte messages, HMAC-SHA-256, {ROUNDS} × {SECONDS} s, medians; AWS's wire: "
+            f"{AWS_CONNECTIONS} connections, one call at a time on each",
             "load average at the start": "%.2f" % self.load_before,
         }
 
 
-def report(conditions, measured):
+def report(conditions, measured, many):
     plain, copies = measured
     lines = ["| | token object | working copies | goal |", "|---|---|---|---|"]
 
@@ -234,6 +302,21 @@ def report(conditions, measured):
     )
     row("open loop, calls/s", lambda m: f"{m['half']:,.0f}", "half of h2load's")
     row("its p50, p99", lambda m: f"{m['p50'] / 1000:.2f} ms, {m['p99'] / 1000:.2f} ms", "p99 < 2 ms")
+    row(
+        "AWS JSON with SigV4, `hsmac bench aws`, calls/s (client's CPU)",
+        lambda m: f"{m['aws']:,.0f} ({m['aws_cpu']:.0f} %)",
+    )
+    row(
+        "**its ratio to the naive loop** (each round)",
+        lambda m: f"**{m['aws_ratio']:.2f}** ({', '.join('%.2f' % r for r in m['aws_ratios'])})",
+        "≥ 0.50",
+    )
+    row("its p50, p99", lambda m: f"{m['aws_p50'] / 1000:.2f} ms, {m['aws_p99'] / 1000:.2f} ms")
+    shown = ", ".join("%.2f" % ratio for ratio in many)
+    lines.append(
+        f"| unary gRPC with {MANY_KEYS:,} keys in the catalogue, h2load, to the rate with one (each round) "
+        f"| | **{statistics.median(many):.2f}** ({shown}) | ≥ 0.95 |"
+    )
     row("front's memory", lambda m: f"{m['front_memory']:.1f} MB", "< 50 MB")
     row("largest host's memory", lambda m: f"{m['host_memory']:.1f} MB", "< 30 MB")
     for m in measured:
@@ -314,4 +397,4 @@ def progress(text):
 
 
 if __name__ == "__main__":
-    main(os.path.abspath(sys.argv[1]))
+    main(*map(os.path.abspath, sys.argv[1:]))

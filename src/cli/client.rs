@@ -1,4 +1,4 @@
-//! The client's connection to a server: TCP or Unix socket. Shared by `kms` and `bench grpc`.
+//! The client's connection to a server: TCP or Unix socket. Shared by `kms` and `bench`.
 
 use std::{env, error::Error, fmt, str::FromStr, time::Duration};
 

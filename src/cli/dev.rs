@@ -26,8 +26,8 @@ const DEMO_KEY: &str = "00000000-0000-4000-8000-000000000001";
 const CALLER: &str = "arn:aws:iam::000000000000:user/dev";
 const TOKEN: &str = "hsmac-dev";
 /// The access key of AWS's own examples: known to everybody, and to tools that look for secrets.
-const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
-const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+pub(super) const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
+pub(super) const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 /// Where packages put SoftHSM2: Debian and Ubuntu, Fedora, Homebrew, from source.
 const MODULES: [&str; 6] = [
     "/usr/lib/softhsm/libsofthsm2.so",

@@ -3,7 +3,7 @@
 //! Promises: help that teaches, exit codes that scripts can rely on (see [`Stop`]), nothing on
 //! stdout but what was asked for. Each subcommand is a file: its arguments and its `run`.
 
-mod bench_grpc;
+mod bench;
 mod bench_token;
 mod check;
 mod client;
@@ -49,7 +49,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Stop> {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Kms(arguments) => kms::run(arguments),
         Command::Bench(Bench::Token(arguments)) => bench_token::run(&arguments),
-        Command::Bench(Bench::Grpc(arguments)) => bench_grpc::run(&arguments),
+        Command::Bench(Bench::Grpc(arguments)) => bench::grpc::run(&arguments),
+        Command::Bench(Bench::Aws(arguments)) => bench::aws::run(&arguments),
         Command::Token(Token::Unlock(arguments)) => token::unlock(&arguments),
         Command::Store(Store::Check(arguments)) => store::check(&arguments),
         Command::Store(Store::Backup(arguments)) => store::backup(&arguments),
@@ -159,8 +160,11 @@ enum Bench {
     /// Measure the token alone, in this process: what the hardware gives without hsmac.
     Token(bench_token::Arguments),
     /// Measure a server over gRPC: calls per second, latencies, this process's own CPU share.
-    #[command(after_help = bench_grpc::EXAMPLES)]
-    Grpc(bench_grpc::Arguments),
+    #[command(after_help = bench::grpc::EXAMPLES)]
+    Grpc(bench::grpc::Arguments),
+    /// Measure a server as AWS's clients see it: HTTP/1.1, each request signed.
+    #[command(after_help = bench::aws::EXAMPLES)]
+    Aws(bench::aws::Arguments),
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bench;
 mod calls;
 mod catalogue;
 mod changes;

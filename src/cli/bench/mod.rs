@@ -1,79 +1,57 @@
-//! `hsmac bench grpc`: how fast a server is, seen from a client.
+//! `hsmac bench grpc` and `hsmac bench aws`: how fast a server is, seen from a client.
 //!
 //! Closed loop: each lane sends its next call when the last one is answered; it finds the rate that
 //! the server can do. Open loop (`--rate`): calls are sent by the clock, and latency counts from the
 //! moment at which a call should have been sent, so that a stalled server cannot hide the calls that
 //! it kept from being sent.
 
+pub(super) mod aws;
+pub(super) mod grpc;
 mod report;
+mod signer;
 
 use std::{
     io::{IsTerminal as _, stderr},
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, sleep_until, timeout},
 };
-use tonic::{Status, transport::Channel};
 
 use self::report::{Conditions, Record, Report};
-use super::{
-    Stop,
-    client::{Endpoint, Failure, duration},
-};
-use crate::proto::v1::{GenerateMacRequest, MacAlgorithm, mac_service_client::MacServiceClient};
-
-pub(super) const EXAMPLES: &str = "\
-Examples:
-  hsmac bench grpc --key-id alias/demo
-  hsmac bench grpc --key-id alias/demo --connections 16 --streams 8 --duration 30s
-  hsmac bench grpc --key-id alias/demo --rate 5000 --json
-
-Without --rate each of connections × streams lanes waits for its answer before it sends again: what
-the server can do. With --rate calls are sent by the clock, and latency counts from the moment at
-which a call was due: what users would see. Ctrl-C ends early and prints what was measured.
-The client takes CPU time too; on a shared machine look at \"own CPU\".";
+use super::{Stop, client::duration};
 
 /// A call sent so much after it was due counts as late.
 const LATE: Duration = Duration::from_millis(1);
 /// How long the last calls may take.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 
+/// What to ask for, and for how long.
 #[derive(clap::Args, Debug)]
-pub(super) struct Arguments {
-    /// http://HOST:PORT or unix:/PATH. Default: $HSMAC_ENDPOINT, else http://127.0.0.1:50051.
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<Endpoint>,
+struct Load {
     /// Key ID, key ARN, alias name or alias ARN.
     #[arg(long)]
     key_id: String,
     /// The algorithm that the key's spec fits.
     #[arg(long, default_value = "HMAC_SHA_256", value_parser = ["HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"])]
     mac_algorithm: String,
-    /// Connections.
-    #[arg(long, value_name = "C", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    connections: u32,
-    /// Calls at a time on each connection.
-    #[arg(long, value_name = "M", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    streams: u32,
     /// How long to measure.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
     /// How long to call before measuring.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     warmup: Duration,
-    /// Calls per second to send (open loop), at most connections × streams in flight.
+    /// Calls per second to send (open loop), at most as many in flight as there are lanes.
     #[arg(long, value_name = "R")]
     rate: Option<NonZeroU32>,
     /// Length of each message, 1 to 4,096.
@@ -87,17 +65,54 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
-    let endpoint = Endpoint::chosen(arguments.endpoint.as_ref()).map_err(Stop::Usage)?;
+impl Load {
+    fn message(&self) -> Vec<u8> {
+        vec![b'm'; self.message_bytes as usize]
+    }
+}
+
+/// A connection that calls can be made on.
+trait Connection: Send + Sync + 'static {
+    fn call(&self) -> impl Future<Output = Result<(), Failed>> + Send;
+}
+
+/// A call without a MAC.
+#[derive(Debug)]
+struct Failed {
+    /// What the report counts it as.
+    reason: String,
+    /// For people.
+    said: String,
+    /// Nothing answered: a closed loop would spin.
+    away: bool,
+}
+
+/// Connects so often, calls, and prints what was measured.
+fn run<C: Connection>(
+    load: &Load,
+    endpoint: &str,
+    connections: u32,
+    streams: Option<u32>,
+    connect: impl AsyncFn() -> Result<C, String>,
+) -> Result<(), Stop> {
     // One thread: it makes more calls than a server on the same machine answers, and takes less of
     // the server's time than several threads that wake each other.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Stop::Bug(error.to_string()))?;
-    let report = runtime.block_on(measure(&endpoint, arguments))?;
+    let report = runtime.block_on(async {
+        let mut lanes = Vec::new();
+        for _ in 0..connections {
+            lanes.push(Arc::new(Lane {
+                connection: connect().await.map_err(Stop::Away)?,
+                record: Mutex::new(Record::default()),
+            }));
+        }
+        measure(load, endpoint, &lanes, streams).await
+    })?;
     super::print(
-        if arguments.json {
+        if load.json {
             report.json()
         } else {
             report.table()
@@ -106,53 +121,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     )
 }
 
-async fn measure(endpoint: &Endpoint, arguments: &Arguments) -> Result<Report, Stop> {
-    let request = GenerateMacRequest {
-        key_id: arguments.key_id.clone(),
-        message: Bytes::from(vec![b'm'; arguments.message_bytes as usize]),
-        // clap lets only names of the contract pass.
-        mac_algorithm: MacAlgorithm::from_str_name(&arguments.mac_algorithm)
-            .unwrap_or_default()
-            .into(),
-        ..Default::default()
-    };
-    let (stop, stopped) = watch::channel(false);
-    let start = Instant::now();
-    let run = Arc::new(Run {
-        request,
-        measured_from: start + arguments.warmup,
-        until: start + arguments.warmup + arguments.duration,
-        stopped,
-        answered: AtomicU64::new(0),
-    });
-    let mut lanes = Vec::new();
-    for _ in 0..arguments.connections {
-        let channel = endpoint
-            .connect(Duration::from_secs(5))
-            .await
-            .map_err(Stop::Away)?;
-        lanes.push(Arc::new(Lane {
-            client: MacServiceClient::new(channel),
-            record: Mutex::new(Record::default()),
-        }));
-    }
+async fn measure<C: Connection>(
+    load: &Load,
+    endpoint: &str,
+    lanes: &[Arc<Lane<C>>],
+    streams: Option<u32>,
+) -> Result<Report, Stop> {
     // One call first: a wrong key ID should be a sentence, not a table of errors.
     if let Some(lane) = lanes.first()
-        && let Err(status) = lane.client.clone().generate_mac(run.request.clone()).await
+        && let Err(failed) = lane.connection.call().await
     {
         return Err(Stop::Away(format!(
             "{endpoint}: {}: {}",
-            reason(&status),
-            status.message()
+            failed.reason, failed.said
         )));
     }
-
-    let progress = tokio::spawn(show_progress(Arc::clone(&run), arguments.duration));
+    let (stop, stopped) = watch::channel(false);
+    let start = Instant::now();
+    let run = Arc::new(Run {
+        measured_from: start + load.warmup,
+        until: start + load.warmup + load.duration,
+        stopped,
+        answered: AtomicU64::new(0),
+    });
+    let progress = tokio::spawn(show_progress(Arc::clone(&run), load.duration));
     let watched = tokio::spawn(watch_clock(Arc::clone(&run), stop));
-    let in_flight = arguments.connections * arguments.streams;
-    match arguments.rate {
-        None => closed_loop(&run, &lanes, arguments.streams).await,
-        Some(rate) => open_loop(&run, &lanes, in_flight, rate).await,
+    // Each connection as often as it takes calls at a time, in turn.
+    let places: Vec<_> = (0..streams.unwrap_or(1))
+        .flat_map(|_| lanes.iter().map(Arc::clone))
+        .collect();
+    match load.rate {
+        None => closed_loop(&run, places).await,
+        Some(rate) => open_loop(&run, places, rate).await,
     }
     progress.abort();
     let measured = watched
@@ -160,20 +160,20 @@ async fn measure(endpoint: &Endpoint, arguments: &Arguments) -> Result<Report, S
         .map_err(|error| Stop::Bug(error.to_string()))?;
 
     let mut total = Record::default();
-    for lane in &lanes {
-        total.add(&lane.record.lock().unwrap_or_else(PoisonError::into_inner));
+    for lane in lanes {
+        total.add(&lane.record());
     }
     Ok(Report::new(
         &total,
         measured,
-        arguments.token_rate,
+        load.token_rate,
         Conditions {
-            endpoint: endpoint.to_string(),
-            mac_algorithm: arguments.mac_algorithm.clone(),
-            connections: arguments.connections,
-            streams: arguments.streams,
-            message_bytes: arguments.message_bytes,
-            rate: arguments.rate.map(NonZeroU32::get),
+            endpoint: endpoint.to_owned(),
+            mac_algorithm: load.mac_algorithm.clone(),
+            connections: lanes.len(),
+            streams,
+            message_bytes: load.message_bytes,
+            rate: load.rate.map(NonZeroU32::get),
             seconds: measured.elapsed.as_secs_f64(),
         },
     ))
@@ -181,7 +181,6 @@ async fn measure(endpoint: &Endpoint, arguments: &Arguments) -> Result<Report, S
 
 /// What all lanes share.
 struct Run {
-    request: GenerateMacRequest,
     measured_from: Instant,
     until: Instant,
     stopped: watch::Receiver<bool>,
@@ -195,85 +194,85 @@ impl Run {
 }
 
 /// One connection and what was measured on it.
-struct Lane {
-    client: MacServiceClient<Channel>,
+struct Lane<C> {
+    connection: C,
     record: Mutex<Record>,
 }
 
-impl Lane {
+impl<C: Connection> Lane<C> {
     /// Makes one call that was due at `due`.
     async fn call(&self, run: &Run, due: Instant) {
         let sent = Instant::now();
-        let reply = self.client.clone().generate_mac(run.request.clone()).await;
+        let failed = self.connection.call().await.err();
         let done = Instant::now();
         run.answered.fetch_add(1, Ordering::Relaxed);
-        let failed = reply.err().map(|status| reason(&status));
-        let off_line = failed.as_ref().is_some_and(|reason| !reason.contains('_'));
+        let away = failed.as_ref().is_some_and(|failed| failed.away);
         // Counted by its end: in an overloaded open loop all calls of the measured time may have
         // been due in the warm-up.
         if done >= run.measured_from {
-            let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut record = self.record();
             record.late += u64::from(sent - due > LATE);
             match failed {
                 None => record.answer(done - due),
-                Some(reason) => record.error(reason),
+                Some(failed) => record.error(failed.reason),
             }
         }
-        if off_line {
-            // The server is gone: a closed loop would spin.
+        if away {
             sleep(Duration::from_millis(10)).await;
         }
     }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-async fn closed_loop(run: &Arc<Run>, lanes: &[Arc<Lane>], streams: u32) {
+async fn closed_loop<C: Connection>(run: &Arc<Run>, places: Vec<Arc<Lane<C>>>) {
     let mut loops = JoinSet::new();
-    for lane in lanes {
-        for _ in 0..streams {
-            let (run, lane) = (Arc::clone(run), Arc::clone(lane));
-            loops.spawn(async move {
-                while !run.is_over() {
-                    lane.call(&run, Instant::now()).await;
-                }
-            });
-        }
+    for lane in places {
+        let run = Arc::clone(run);
+        loops.spawn(async move {
+            while !run.is_over() {
+                lane.call(&run, Instant::now()).await;
+            }
+        });
     }
     finish(run, loops).await;
 }
 
-async fn open_loop(run: &Arc<Run>, lanes: &[Arc<Lane>], in_flight: u32, rate: NonZeroU32) {
+async fn open_loop<C: Connection>(run: &Arc<Run>, places: Vec<Arc<Lane<C>>>, rate: NonZeroU32) {
     let (send, mut due_times) = mpsc::unbounded_channel();
     let pacer = {
         let run = Arc::clone(run);
         thread::spawn(move || pace(&run, rate, &send))
     };
-    let room = Arc::new(Semaphore::new(in_flight as usize));
+    let first = places.first().cloned();
+    let (give_back, mut free) = mpsc::unbounded_channel();
+    for lane in places {
+        // The other end is here.
+        let _ = give_back.send(lane);
+    }
     let mut calls = JoinSet::new();
     let mut not_sent = 0;
-    for lane in lanes.iter().cycle() {
-        let Some(due) = due_times.recv().await else {
+    while let Some(due) = due_times.recv().await {
+        let mut stopped = run.stopped.clone();
+        let lane = tokio::select! {
+            lane = free.recv() => lane,
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+        };
+        let Some(lane) = lane else {
+            not_sent += 1 + due_times.len() as u64;
             break;
         };
-        let mut stopped = run.stopped.clone();
-        let permit = tokio::select! {
-            permit = Arc::clone(&room).acquire_owned() => permit,
-            _ = stopped.wait_for(|stopped| *stopped) => {
-                not_sent += 1 + due_times.len() as u64;
-                break;
-            }
-        };
-        let (run, lane) = (Arc::clone(run), Arc::clone(lane));
+        let (run, give_back) = (Arc::clone(run), give_back.clone());
         calls.spawn(async move {
             lane.call(&run, due).await;
-            drop(permit);
+            let _ = give_back.send(lane);
         });
         while calls.try_join_next().is_some() {}
     }
-    if let Some(lane) = lanes.first() {
-        lane.record
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .not_sent += not_sent;
+    if let Some(lane) = first {
+        lane.record().not_sent += not_sent;
     }
     finish(run, calls).await;
     // It ends within one period of the clock; a panic there would have ended the loop above.
@@ -367,12 +366,4 @@ async fn show_progress(run: Arc<Run>, duration: Duration) {
         before = now;
     }
     eprintln!();
-}
-
-/// `THROTTLING`, or gRPC's own name of what went wrong.
-fn reason(status: &Status) -> String {
-    match Failure::of(status) {
-        Failure::Service { reason, .. } => reason,
-        Failure::TimedOut | Failure::Transport => format!("gRPC {:?}", status.code()),
-    }
 }

@@ -53,8 +53,10 @@ impl Record {
 pub(super) struct Conditions {
     pub(super) endpoint: String,
     pub(super) mac_algorithm: String,
-    pub(super) connections: u32,
-    pub(super) streams: u32,
+    pub(super) connections: usize,
+    /// Absent: one call at a time on a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) streams: Option<u32>,
     pub(super) message_bytes: u32,
     /// Absent: closed loop.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,10 +176,11 @@ impl Report {
         let kind = rate.map_or("closed loop".into(), |rate| {
             format!("open loop at {rate} calls/s")
         });
+        let streams = streams.map_or_else(String::new, |streams| format!(" × {streams} streams"));
         rows.push((
             "conditions",
             format!(
-                "{kind}, {connections} connections × {streams} streams, {message_bytes}-byte messages, \
+                "{kind}, {connections} connections{streams}, {message_bytes}-byte messages, \
                  {mac_algorithm}, {seconds:.1} s, {endpoint}"
             ),
         ));
@@ -206,7 +209,7 @@ mod tests {
             endpoint: "unix:/x".into(),
             mac_algorithm: "HMAC_SHA_256".into(),
             connections: 1,
-            streams: 2,
+            streams: Some(2),
             message_bytes: 32,
             rate,
             seconds: 2.0,

@@ -1,0 +1,227 @@
+//! Calls on AWS's wire: HTTP/1.1, one at a time on a connection, each signed when it is sent.
+
+use std::{env, fs, path::PathBuf, sync::Arc, time::SystemTime};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    sync::Mutex,
+};
+use zeroize::Zeroizing;
+
+use super::{
+    super::{Stop, client::Endpoint, dev},
+    Connection, Failed, Load,
+    signer::Signer,
+};
+
+pub(in crate::cli) const EXAMPLES: &str = "\
+Examples:
+  hsmac bench aws --key-id alias/demo
+  hsmac bench aws --key-id alias/demo --connections 64 --duration 30s
+  hsmac bench aws --key-id alias/demo --access-key-id AKIDEXAMPLE --secret-access-key-file billing.secret
+
+Signs with the access key that is given, else with $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, else
+with the one of `hsmac dev`. Each request is signed anew, by a signer that does this and no more.
+Without --rate each connection waits for its answer before it sends again: what the server can do. With
+--rate calls are sent by the clock, and latency counts from the moment at which a call was due. The
+client takes CPU time too; on a shared machine look at \"own CPU\".";
+
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// http://HOST:PORT or unix:/PATH.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8460")]
+    endpoint: Endpoint,
+    /// Connections, each with one call at a time.
+    #[arg(long, value_name = "C", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// The region to sign for.
+    #[arg(long, default_value = "us-east-1")]
+    region: String,
+    /// The access key to sign with.
+    #[arg(long, value_name = "ID", requires = "secret_access_key_file")]
+    access_key_id: Option<String>,
+    /// A file with its secret.
+    #[arg(long, value_name = "FILE", requires = "access_key_id")]
+    secret_access_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    load: Load,
+}
+
+pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
+    let load = &arguments.load;
+    let body = json!({
+        "KeyId": load.key_id,
+        "Message": BASE64_STANDARD.encode(load.message()),
+        "MacAlgorithm": load.mac_algorithm,
+    });
+    let endpoint = arguments.endpoint.to_string();
+    let server = Arc::new(Server {
+        address: address(&endpoint)?,
+        signer: arguments.signer()?,
+        body: body.to_string().into(),
+    });
+    let connect = async || {
+        let sender = Mutex::new(Some(server.connect().await?));
+        let server = Arc::clone(&server);
+        Ok(Aws { server, sender })
+    };
+    super::run(load, &endpoint, arguments.connections, None, connect)
+}
+
+impl Arguments {
+    fn signer(&self) -> Result<Signer, Stop> {
+        let (id, secret) = match (&self.access_key_id, &self.secret_access_key_file) {
+            (Some(id), Some(file)) => {
+                let secret = fs::read_to_string(file)
+                    .map(Zeroizing::new)
+                    .map_err(|error| Stop::Usage(format!("{}: {error}", file.display())))?;
+                (id.clone(), Zeroizing::new(secret.trim_end().to_owned()))
+            }
+            _ => match (
+                env::var("AWS_ACCESS_KEY_ID"),
+                env::var("AWS_SECRET_ACCESS_KEY"),
+            ) {
+                (Ok(id), Ok(secret)) => (id, Zeroizing::new(secret)),
+                _ => (
+                    dev::ACCESS_KEY_ID.to_owned(),
+                    Zeroizing::new(dev::SECRET_ACCESS_KEY.to_owned()),
+                ),
+            },
+        };
+        for (what, text) in [("an access key ID", &id), ("a region", &self.region)] {
+            if HeaderValue::from_str(text).is_err() {
+                return Err(Stop::Usage(format!("{text:?} is not {what}")));
+            }
+        }
+        Ok(Signer::new(id, secret, self.region.clone()))
+    }
+}
+
+/// What all connections share.
+struct Server {
+    address: Address,
+    signer: Signer,
+    body: Bytes,
+}
+
+enum Address {
+    /// HOST:PORT
+    Tcp(String),
+    /// A path.
+    Unix(String),
+}
+
+fn address(endpoint: &str) -> Result<Address, Stop> {
+    if let Some(path) = endpoint.strip_prefix("unix:") {
+        return Ok(Address::Unix(path.to_owned()));
+    }
+    let authority = endpoint
+        .parse::<Uri>()
+        .ok()
+        .and_then(|uri| uri.into_parts().authority)
+        .ok_or_else(|| Stop::Usage(format!("{endpoint:?} names no host")))?;
+    Ok(Address::Tcp(match authority.port() {
+        Some(_) => authority.to_string(),
+        None => format!("{authority}:80"),
+    }))
+}
+
+impl Server {
+    fn host(&self) -> &str {
+        match &self.address {
+            Address::Tcp(host) => host,
+            Address::Unix(_) => "localhost",
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let said = |to: &str, error| format!("Could not connect to {to} ({error})");
+        match &self.address {
+            Address::Tcp(host) => {
+                let stream = TcpStream::connect(host).await;
+                let stream = stream.map_err(|error| said(host, error))?;
+                stream
+                    .set_nodelay(true)
+                    .map_err(|error| said(host, error))?;
+                converse(stream).await
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                converse(stream.map_err(|error| said(path, error))?).await
+            }
+        }
+    }
+}
+
+async fn converse<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, conversation) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    // Its end shows in the sender.
+    tokio::spawn(conversation);
+    Ok(sender)
+}
+
+struct Aws {
+    server: Arc<Server>,
+    /// Nobody else waits for it: a connection has one lane. None: the last call broke it.
+    sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+impl Connection for Aws {
+    async fn call(&self) -> Result<(), Failed> {
+        let mut sender = self.sender.lock().await;
+        let mut open = match sender.take().filter(|open| !open.is_closed()) {
+            Some(open) => open,
+            None => self.server.connect().await.map_err(away)?,
+        };
+        let answer = self.ask(&mut open).await;
+        let (status, body) = answer.map_err(|error| away(error.to_string()))?;
+        *sender = Some(open);
+        if status == StatusCode::OK {
+            return Ok(());
+        }
+        let told = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        let member = |name: &str| told[name].as_str().map(str::to_owned);
+        Err(Failed {
+            reason: member("__type").unwrap_or_else(|| format!("HTTP {status}")),
+            said: member("message")
+                .or_else(|| member("Message"))
+                .unwrap_or_default(),
+            away: false,
+        })
+    }
+}
+
+impl Aws {
+    async fn ask(
+        &self,
+        open: &mut SendRequest<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), hyper::Error> {
+        let Server { signer, body, .. } = &*self.server;
+        let request = signer.request(self.server.host(), body.clone(), SystemTime::now());
+        open.ready().await?;
+        let answer = open.send_request(request.map(Full::new)).await?;
+        let status = answer.status();
+        Ok((status, answer.into_body().collect().await?.to_bytes()))
+    }
+}
+
+fn away(said: String) -> Failed {
+    Failed {
+        reason: "no answer".into(),
+        said,
+        away: true,
+    }
+}

@@ -1,0 +1,96 @@
+//! Calls over gRPC, many at a time on a connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::{Status, transport::Channel};
+
+use super::{
+    super::{
+        Stop,
+        client::{Endpoint, Failure},
+    },
+    Connection, Failed, Load,
+};
+use crate::proto::v1::{GenerateMacRequest, MacAlgorithm, mac_service_client::MacServiceClient};
+
+pub(in crate::cli) const EXAMPLES: &str = "\
+Examples:
+  hsmac bench grpc --key-id alias/demo
+  hsmac bench grpc --key-id alias/demo --connections 16 --streams 8 --duration 30s
+  hsmac bench grpc --key-id alias/demo --rate 5000 --json
+
+Without --rate each of connections × streams lanes waits for its answer before it sends again: what
+the server can do. With --rate calls are sent by the clock, and latency counts from the moment at
+which a call was due: what users would see. Ctrl-C ends early and prints what was measured.
+The client takes CPU time too; on a shared machine look at \"own CPU\".";
+
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Arguments {
+    /// http://HOST:PORT or unix:/PATH. Default: $HSMAC_ENDPOINT, else http://127.0.0.1:50051.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<Endpoint>,
+    /// Connections.
+    #[arg(long, value_name = "C", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Calls at a time on each connection.
+    #[arg(long, value_name = "M", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    streams: u32,
+    #[command(flatten)]
+    load: Load,
+}
+
+pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
+    let endpoint = Endpoint::chosen(arguments.endpoint.as_ref()).map_err(Stop::Usage)?;
+    let load = &arguments.load;
+    let request = GenerateMacRequest {
+        key_id: load.key_id.clone(),
+        message: Bytes::from(load.message()),
+        // clap lets only names of the contract pass.
+        mac_algorithm: MacAlgorithm::from_str_name(&load.mac_algorithm)
+            .unwrap_or_default()
+            .into(),
+        ..Default::default()
+    };
+    let connect = async || {
+        let channel = endpoint.connect(Duration::from_secs(5)).await?;
+        Ok(Grpc {
+            client: MacServiceClient::new(channel),
+            request: request.clone(),
+        })
+    };
+    super::run(
+        load,
+        &endpoint.to_string(),
+        arguments.connections,
+        Some(arguments.streams),
+        connect,
+    )
+}
+
+struct Grpc {
+    client: MacServiceClient<Channel>,
+    request: GenerateMacRequest,
+}
+
+impl Connection for Grpc {
+    async fn call(&self) -> Result<(), Failed> {
+        let request = self.request.clone();
+        match self.client.clone().generate_mac(request).await {
+            Ok(_) => Ok(()),
+            Err(status) => Err(failed(&status)),
+        }
+    }
+}
+
+fn failed(status: &Status) -> Failed {
+    let (reason, away) = match Failure::of(status) {
+        Failure::Service { reason, .. } => (reason, false),
+        Failure::TimedOut | Failure::Transport => (format!("gRPC {:?}", status.code()), true),
+    };
+    Failed {
+        reason,
+        said: status.message().to_owned(),
+        away,
+    }
+}
