@@ -68,9 +68,11 @@ impl Members {
     }
 
     pub(super) fn structures(&mut self, member: &str) -> Result<Option<Vec<Self>>, Error> {
-        self.list(member, |value| match value {
-            Value::Object(members) => Ok(Self(members)),
-            other => Err(mistaken(&other, "a structure")),
+        self.list(member, |value| {
+            let Value::Object(members) = value else {
+                return Err(mistaken(&value, "a structure"));
+            };
+            Ok(Self(members))
         })
     }
 
@@ -89,12 +91,7 @@ impl Members {
     }
 
     pub(super) fn number(&mut self, member: &str) -> Result<Option<i64>, Error> {
-        let number = |value| match value {
-            Value::Number(number) => number
-                .as_i64()
-                .ok_or_else(|| cannot("class java.math.BigDecimal", "Integer")),
-            other => Err(mistaken(&other, "Integer")),
-        };
+        let number = |value: Value| value.as_i64().ok_or_else(|| mistaken(&value, "Integer"));
         self.take(member).map(number).transpose()
     }
 
@@ -148,10 +145,10 @@ impl Members {
 }
 
 fn text(value: Value) -> Result<String, Error> {
-    match value {
-        Value::String(text) => Ok(text),
-        other => Err(mistaken(&other, "String")),
-    }
+    let Value::String(text) = value else {
+        return Err(mistaken(&value, "String"));
+    };
+    Ok(text)
 }
 
 /// Standard base64, padded. The character that is none is shown, nothing else of a blob.
@@ -161,7 +158,7 @@ fn decoded(text: &str) -> Result<Bytes, Error> {
             .chars()
             .find(|char| !(char.is_ascii_alphanumeric() || matches!(char, '+' | '/' | '=')));
         let why = match foreign {
-            _ if text.len() % 4 != 0 => format!(
+            _ if !text.len().is_multiple_of(4) => format!(
                 "Base64 encoded length is expected a multiple of 4 bytes but found: {}",
                 text.len()
             ),
