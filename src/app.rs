@@ -386,6 +386,12 @@ async fn build_kms(
         region: settings.region.clone(),
         new_keys: settings.new_keys.clone(),
         keys: settings.key.clone(),
+        principals: settings
+            .principal
+            .iter()
+            .map(|declared| kms::Principal::read(&declared.arn.0, declared.policy_file.as_deref()))
+            .collect::<Result<_, _>>()
+            .map_err(Fault::Configuration)?,
     };
     match store {
         None => Kms::new(settings, groups.clone()).map_err(Fault::Configuration),

@@ -47,6 +47,8 @@ pub enum Kind {
     KeyUnavailable,
     /// A quota is used up.
     LimitExceeded,
+    /// The policy is none, or would lock everybody out.
+    MalformedPolicyDocument,
     /// Nothing proves who the caller is.
     MissingAuthenticationToken,
     /// Nobody may do this, whatever his rights: the name is AWS's.
@@ -71,7 +73,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind: both fronts' tests walk it.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::AccessDenied,
         Self::AlreadyExists,
         Self::DependencyTimeout,
@@ -91,6 +93,7 @@ impl Kind {
         Self::InvalidState,
         Self::KeyUnavailable,
         Self::LimitExceeded,
+        Self::MalformedPolicyDocument,
         Self::MissingAuthenticationToken,
         Self::NotAuthorized,
         Self::NotFound,
@@ -125,6 +128,7 @@ impl Kind {
             Self::InvalidState => "KMSInvalidStateException",
             Self::KeyUnavailable => "KeyUnavailableException",
             Self::LimitExceeded => "LimitExceededException",
+            Self::MalformedPolicyDocument => "MalformedPolicyDocumentException",
             Self::MissingAuthenticationToken => "MissingAuthenticationTokenException",
             Self::NotAuthorized => "NotAuthorizedException",
             Self::NotFound => "NotFoundException",

@@ -28,6 +28,11 @@ const TOKEN: &str = "hsmac-dev";
 /// The access key of AWS's own examples: known to everybody, and to tools that look for secrets.
 pub(super) const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 pub(super) const SECRET_ACCESS_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+const POLICY: &str = r#"{
+  "Version": "2012-10-17",
+  "Statement": { "Effect": "Allow", "Action": "kms:*", "Resource": "*" }
+}
+"#;
 /// Where packages put SoftHSM2: Debian and Ubuntu, Fedora, Homebrew, from source.
 const MODULES: [&str; 6] = [
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -79,6 +84,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     ];
     // A folder of an earlier version, or one whose owner wants no such listener.
     let text = fs::read_to_string(&config).map_err(|error| unwritable(&dir, &error))?;
+    if !text.contains("[[principal]]") {
+        return Err(Stop::Config(format!(
+            "hsmac: {} has no [[principal]], so that nobody may do anything: it was made by an earlier version; remove {} or name another --dir",
+            config.display(),
+            dir.display()
+        )));
+    }
     if text.lines().any(|line| line.trim() == "[aws]") {
         sets.push(format!("aws.listen={}", arguments.aws));
     }
@@ -128,6 +140,7 @@ fn provision(dir: &Path, module: Option<&Path>) -> Result<(), Stop> {
     write_private(&dir.join("pin"), &format!("{pin}\n")).map_err(io)?;
     let secret = format!("{SECRET_ACCESS_KEY}\n");
     write_private(&dir.join("dev.secret"), &secret).map_err(io)?;
+    write_private(&dir.join("dev.policy.json"), POLICY).map_err(io)?;
     let wanted = Provision {
         module_path: module.clone(),
         label: TOKEN.into(),
@@ -190,6 +203,7 @@ listen = "127.0.0.1:8460"             # `hsmac dev --aws` goes before it
 arn = "{CALLER}"
 access_key_id = "{ACCESS_KEY_ID}"     # of AWS's examples: never outside of a test
 secret_access_key_file = "dev.secret"
+policy_file = "dev.policy.json"       # what this principal may do: everything
 
 [token.dev]
 uri = "pkcs11:token={TOKEN}?module-path={module}"

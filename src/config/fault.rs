@@ -237,7 +237,6 @@ fn not_yet(setting: &str) -> bool {
     match steps[..] {
         [section] => section == "admin",
         ["grpc" | "aws", "tls"] | ["store", "etcd"] | ["token", _, "run_as"] => true,
-        [key, "policy_file"] => key.starts_with("key[") || key.starts_with("principal["),
         [
             principal,
             "certificate_uri" | "certificate_dns" | "unix_uid",

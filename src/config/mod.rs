@@ -124,8 +124,17 @@ impl Settings {
             store.sqlite.path = beside.join(&store.sqlite.path);
         }
         for principal in &mut self.principal {
-            if let Some(secret) = &mut principal.secret_access_key_file {
-                *secret = beside.join(&*secret);
+            let files = [
+                &mut principal.secret_access_key_file,
+                &mut principal.policy_file,
+            ];
+            for file in files.into_iter().flatten() {
+                *file = beside.join(&*file);
+            }
+        }
+        for key in &mut self.key {
+            if let Some(file) = &mut key.policy_file {
+                *file = beside.join(&*file);
             }
         }
         for (name, token) in &mut self.token {

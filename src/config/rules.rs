@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     front::{Listen, aws::SecretAccessKey},
+    kms::Principal,
     model::KeyReference,
     token,
 };
@@ -57,6 +58,19 @@ impl Settings {
                 }
             }
             if let Err(text) = SecretAccessKey::read(file) {
+                faults.push(self.origins.fault(&setting, text));
+            }
+        }
+        for (index, principal) in self.principal.iter().enumerate() {
+            let policy = principal.policy_file.as_deref();
+            if let Err(text) = Principal::read(&principal.arn.0, policy) {
+                let setting = format!("principal[{index}].policy_file");
+                faults.push(self.origins.fault(&setting, text));
+            }
+        }
+        for (index, key) in self.key.iter().enumerate() {
+            if let Err(text) = key.policy() {
+                let setting = format!("key[{index}].policy_file");
                 faults.push(self.origins.fault(&setting, text));
             }
         }
@@ -131,6 +145,18 @@ impl Settings {
             warnings.push(Warning(self.origins.fault(
                 "grpc.anonymous",
                 "callers without proof are the account's root, which has all rights; name a user instead",
+            )));
+        }
+        if let Some(anonymous) = &self.grpc.anonymous
+            && !anonymous.0.is_root()
+            && !self
+                .principal
+                .iter()
+                .any(|principal| principal.arn.0 == anonymous.0 && principal.policy_file.is_some())
+        {
+            warnings.push(Warning(self.origins.fault(
+                "grpc.anonymous",
+                "no [[principal]] with this arn has a policy_file: these callers may do what key policies allow them, and nothing else",
             )));
         }
         for (name, token) in &self.token {

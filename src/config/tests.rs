@@ -79,6 +79,11 @@ impl Place {
     }
 }
 
+/// GOOD gives nobody a policy, and says so.
+fn only_of_rights(warnings: &[Warning]) -> bool {
+    matches!(warnings, [one] if one.to_string().contains(":6: grpc.anonymous: no [[principal]] with this arn has a policy_file"))
+}
+
 fn faults(text: &str) -> Vec<String> {
     place(text).faults(&[], &[])
 }
@@ -87,7 +92,7 @@ fn faults(text: &str) -> Vec<String> {
 fn a_good_file_is_read_whole() {
     let place = place(GOOD);
     let (settings, warnings) = place.load(&[], &[]).unwrap();
-    assert_eq!(warnings, []);
+    assert!(only_of_rights(&warnings), "{warnings:?}");
     let token = &settings.token["primary"];
     assert_eq!(token.name, "primary");
     assert_eq!(token.uri.module_path, place.folder.path().join("module.so"));
@@ -170,12 +175,10 @@ fn what_is_missing_is_said_once() {
 
 #[test]
 fn what_comes_later_is_said_so() {
-    let text = GOOD
-        .replace("pin_file", "run_as = \"u\"\npin_file")
-        .replace("key_spec", "policy_file = \"p\"\nkey_spec")
+    let text = GOOD.replace("pin_file", "run_as = \"u\"\npin_file")
         + "[admin]\n[grpc.tls]\n[aws]\nlisten = \"127.0.0.1:1\"\n[aws.tls]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n[[principal]]\narn = \"arn:aws:iam::111122223333:user/a\"\nunix_uid = 7\n";
     let found = faults(&text);
-    assert_eq!(found.len(), 8, "{found:#?}");
+    assert_eq!(found.len(), 7, "{found:#?}");
     let found = found
         .iter()
         .filter(|fault| !fault.contains(": aws: nobody"));
@@ -185,6 +188,41 @@ fn what_comes_later_is_said_so() {
             "{fault}"
         );
     }
+}
+
+#[test]
+fn policies_are_read_beside_the_file_and_wrong_ones_are_told() {
+    let text = GOOD.replace("key_spec", "policy_file = \"key.json\"\nkey_spec")
+        + "[[principal]]\narn = \"arn:aws:iam::111122223333:user/local\"\npolicy_file = \"own.json\"\n";
+    let place = place(&text);
+    let found = place.faults(&[], &[]);
+    assert_eq!(
+        found,
+        [
+            "hsmac.toml:15: key[0].policy_file: key.json: No such file or directory (os error 2)",
+            "hsmac.toml:20: principal[0].policy_file: own.json: No such file or directory (os error 2)",
+        ]
+    );
+    let write = |name: &str, statement: &str| {
+        let text = format!(r#"{{"Statement":{{"Effect":"Allow",{statement}}}}}"#);
+        fs::write(place.folder.path().join(name), text).unwrap();
+    };
+    write("key.json", r#""Action":"kms:*","Resource":"*""#);
+    write(
+        "own.json",
+        r#""Principal":"*","Action":"kms:*","Resource":"*""#,
+    );
+    let found = place.faults(&[], &[]);
+    assert!(found[0].ends_with("key.json: Policy contains a statement with no principal."));
+    assert!(found[1].contains("own.json: An identity policy must not say Principal"));
+
+    write(
+        "key.json",
+        r#""Principal":"*","Action":"kms:*","Resource":"*""#,
+    );
+    write("own.json", r#""Action":"kms:*","Resource":"*""#);
+    let (_, warnings) = place.load(&[], &[]).unwrap();
+    assert_eq!(warnings, []);
 }
 
 #[test]
@@ -382,7 +420,7 @@ fn files_are_looked_at() {
 fn an_access_key_is_whole_and_of_one_principal() {
     let place = place(&format!("{GOOD}{BILLING}"));
     let (settings, warnings) = place.load(&[], &[]).unwrap();
-    assert_eq!(warnings, []);
+    assert!(only_of_rights(&warnings), "{warnings:?}");
     assert_eq!(
         settings.principal[0].secret_access_key_file,
         Some(place.folder.path().join("billing.secret"))

@@ -4,7 +4,9 @@ use super::{
     Kms,
     catalogue::{self, Record, names_alias},
     change::{Decision, check_state, declared, may_change},
-    marker, now, records, validate,
+    marker, now, records,
+    rights::{Asks, On},
+    validate,
 };
 use crate::{
     error::{Error, Kind},
@@ -89,11 +91,17 @@ impl Kms {
         )?;
         self.store()?;
         self.change(until, || {
+            let arn = self.catalogue.alias_arn(caller.account(), &name);
+            self.may(
+                caller,
+                Operation::CreateAlias,
+                &On::Alias(&arn),
+                &Asks::default(),
+            )?;
             let record = self.target(caller, Operation::CreateAlias, target)?;
             let expect = may_change(&record)?;
             check_state(Operation::CreateAlias, &record)?;
             if self.catalogue.alias(caller, &name).is_some() {
-                let arn = self.catalogue.alias_arn(caller.account(), &name);
                 return Err(Error::new(
                     Kind::AlreadyExists,
                     format!("An alias with the name {arn} already exists"),
@@ -187,9 +195,16 @@ impl Kms {
             return Err(validate::refuse(broken));
         };
         let of = match key_id.flatten() {
-            Some(key_id) => Some(self.admit(caller, Operation::ListAliases, key_id, &[])?),
+            Some(key_id) => {
+                Some(self.admit(caller, Operation::ListAliases, key_id, &Asks::default())?)
+            }
             None => {
-                self.allow(caller, Operation::ListAliases, None, &[])?;
+                self.may(
+                    caller,
+                    Operation::ListAliases,
+                    &On::Nothing,
+                    &Asks::default(),
+                )?;
                 None
             }
         };
@@ -234,7 +249,7 @@ impl Kms {
                 "Aliases must refer to keys. Not aliases",
             ));
         }
-        self.admit(caller, operation, key_id, &[])
+        self.admit(caller, operation, key_id, &Asks::default())
     }
 
     /// An alias of the store that the caller may change, and what must hold of it then.
@@ -253,10 +268,14 @@ impl Kms {
             .target
             .as_ref()
             .and_then(|id| self.catalogue.record(caller.account(), id));
-        self.allow(caller, operation, key.as_deref(), &[])?;
+        let arn = self.catalogue.alias_arn(caller.account(), name);
+        self.may(caller, operation, &On::Alias(&arn), &Asks::default())?;
+        if let Some(key) = &key {
+            self.may(caller, operation, &On::Key(key), &Asks::default())?;
+        }
         match alias.source.revision() {
             Some(revision) => Ok((alias, Expect::At(revision))),
-            None => Err(declared(&self.catalogue.alias_arn(caller.account(), name))),
+            None => Err(declared(&arn)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::time::timeout_at;
 
-use super::{Kms, catalogue::Record, internal, records, timed_out};
+use super::{Kms, catalogue::Record, internal, records, rights::Asks, timed_out};
 use crate::{
     error::{Error, Kind},
     model::{Caller, Operation, Refusal},
@@ -62,12 +62,13 @@ impl Kms {
         caller: &Caller,
         operation: Operation,
         key_id: &str,
+        asks: &Asks<'_>,
         until: Instant,
         mut edit: impl FnMut(&Record, &mut records::Key) -> Result<(), Error>,
     ) -> Result<Arc<Record>, Error> {
         self.store()?;
         self.change(until, || {
-            let record = self.admit(caller, operation, key_id, &[])?;
+            let record = self.admit(caller, operation, key_id, asks)?;
             let expect = may_change(&record)?;
             check_state(operation, &record)?;
             let mut body = record.body.clone();

@@ -45,6 +45,8 @@ pub(super) struct NewKey {
     pub(super) spec: KeySpec,
     pub(super) description: Description,
     pub(super) tags: Tags,
+    /// Empty: the default policy.
+    pub(super) policy: String,
 }
 
 /// Makes the object and commits the record; gives it as the catalogue has it.
@@ -228,7 +230,7 @@ impl Creation {
             description: std::mem::take(&mut self.new.description),
             created: Some(now()),
             tags: std::mem::take(&mut self.new.tags),
-            policy: String::new(),
+            policy: std::mem::take(&mut self.new.policy),
             check_value: Some(facts.check_value),
             locator: self.intent.locator.clone(),
             epoch: 0,

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Instant};
 
-use super::{Kms, now, records::Life, validate};
+use super::{Kms, now, records::Life, rights::Asks, validate};
 use crate::{
     error::{Error, Kind},
     model::{Caller, Date, KeyState, Operation},
@@ -65,12 +65,17 @@ impl Kms {
             ));
         }
 
+        let asks = Asks {
+            pending_window_in_days: Some(days),
+            ..Asks::default()
+        };
         let mut deletion_date = Date::default();
         let record = self
             .change_key(
                 caller,
                 Operation::ScheduleKeyDeletion,
                 key_id,
+                &asks,
                 until,
                 |_, body| {
                     deletion_date = now().plus_days(days);
@@ -106,6 +111,7 @@ impl Kms {
             caller,
             Operation::CancelKeyDeletion,
             key_id,
+            &Asks::default(),
             until,
             |_, body| {
                 body.life = Life::Disabled;

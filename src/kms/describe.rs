@@ -3,7 +3,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Kms, Record, catalogue::Source, marker, records::Life, validate};
+use super::{
+    Kms, Record,
+    catalogue::Source,
+    marker,
+    records::Life,
+    rights::{Asks, On},
+    validate,
+};
 use crate::{
     error::Error,
     model::{AccountId, Caller, Date, Description, KeyId, KeySpec, KeyState, Operation, Origin},
@@ -114,12 +121,11 @@ impl Kms {
         let (Some(key_id), true) = (key_id, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };
-        let record = self.admit(
-            caller,
-            Operation::DescribeKey,
-            key_id,
-            &request.grant_tokens,
-        )?;
+        let asks = Asks {
+            grant_tokens: &request.grant_tokens,
+            ..Asks::default()
+        };
+        let record = self.admit(caller, Operation::DescribeKey, key_id, &asks)?;
 
         Ok(self.metadata(&record, until).await)
     }
@@ -160,7 +166,7 @@ impl Kms {
         let (Some(limit), true) = (limit, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };
-        self.allow(caller, Operation::ListKeys, None, &[])?;
+        self.may(caller, Operation::ListKeys, &On::Nothing, &Asks::default())?;
         let after: Option<KeyId> = marker.map(|text| marker::read(MARKER, text)).transpose()?;
 
         let (page, more) = self.catalogue.page(caller.account(), after.as_ref(), limit);

@@ -1,6 +1,6 @@
 //! Operations that no HMAC key can do: KMS's refusals, so that whoever mixes up two keys is told so.
 
-use super::{Kms, change::check_state, validate};
+use super::{Kms, change::check_state, rights::Asks, validate};
 use crate::{
     error::{Error, Kind},
     model::{Caller, Foreign, KeyUsage, Operation},
@@ -33,7 +33,12 @@ impl Kms {
             return Ok(Error::new(Kind::InvalidCiphertext, ""));
         }
         let asked = Operation::Foreign(operation);
-        let record = self.admit(caller, asked, validate::only_key_id(key_id)?, &[])?;
+        let record = self.admit(
+            caller,
+            asked,
+            validate::only_key_id(key_id)?,
+            &Asks::default(),
+        )?;
         check_state(asked, &record)?;
         Ok(match operation {
             Foreign::Decrypt | Foreign::ReEncrypt => Error::new(

@@ -6,6 +6,7 @@ use super::{
     create::{self, NewKey},
     describe::KeyMetadata,
     records::Life,
+    rights::{Asks, On},
     tags::TagPair,
     validate::{self, Asked},
 };
@@ -17,8 +18,10 @@ use crate::{
 /// KMS: CreateKeyRequest.
 #[derive(Clone, Debug)]
 pub struct CreateKey {
-    /// A key policy; there are none yet.
+    /// An IAM document; KMS's default key policy if absent.
     pub policy: Option<String>,
+    /// Whether a policy may take from its writer the right to write another one.
+    pub bypass_policy_lockout_safety_check: bool,
     /// At most 8,192 characters.
     pub description: Option<String>,
     /// Must be given: GENERATE_VERIFY_MAC.
@@ -72,24 +75,32 @@ impl Kms {
         if let Some(policy) = &request.policy {
             validate::policy(policy, &mut broken);
         }
-        let description =
-            validate::description(Some(request.description.unwrap_or_default()), &mut broken);
+        let description = validate::description(
+            Some(request.description.clone().unwrap_or_default()),
+            &mut broken,
+        );
         let usage = validate::key_usage(&request.key_usage, &mut broken);
         let spec = validate::key_spec(&request.key_spec, &mut broken);
         let origin = validate::origin(&request.origin, &mut broken);
-        let tags = validate::tags(Some(request.tags), &mut broken);
+        let tags = validate::tags(Some(request.tags.clone()), &mut broken);
         let (Some(description), Some(tags), true) = (description, tags, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };
         let tags = tags?;
         let spec = makes(spec, usage)?;
-        self.allow(caller, Operation::CreateKey, None, &[])?;
+        let asks = Asks {
+            tags: Some(&tags),
+            new_key: Some(spec),
+            bypass_lockout_check: Some(request.bypass_policy_lockout_safety_check),
+            ..Asks::default()
+        };
+        self.may(caller, Operation::CreateKey, &On::Nothing, &asks)?;
+        if !tags.as_slice().is_empty() {
+            self.may(caller, Operation::TagResource, &On::Nothing, &asks)?;
+        }
         self.store()?;
-        supported(
-            request.policy.as_deref(),
-            origin.as_ref(),
-            request.multi_region,
-        )?;
+        supported(origin.as_ref(), request.multi_region)?;
+        let policy = self.new_policy(caller, &request, spec)?;
         if self.catalogue.is_held() {
             return Err(Error::new(
                 Kind::UnsupportedOperation,
@@ -108,6 +119,7 @@ impl Kms {
             spec,
             description,
             tags,
+            policy,
         };
         let record = create::create_key(self, new, until).await?;
         Ok(self.metadata(&record, until).await)
@@ -133,6 +145,7 @@ impl Kms {
             caller,
             Operation::UpdateKeyDescription,
             key_id,
+            &Asks::default(),
             until,
             |_, body| {
                 body.description = description.clone();
@@ -158,6 +171,7 @@ impl Kms {
             caller,
             Operation::EnableKey,
             key_id,
+            &Asks::default(),
             until,
             |record, body| {
                 if record.held {
@@ -188,10 +202,17 @@ impl Kms {
     ) -> Result<(), Error> {
         let key_id = validate::only_key_id(request.key_id.as_deref())?;
         let record = self
-            .change_key(caller, Operation::DisableKey, key_id, until, |_, body| {
-                body.life = Life::Disabled;
-                Ok(())
-            })
+            .change_key(
+                caller,
+                Operation::DisableKey,
+                key_id,
+                &Asks::default(),
+                until,
+                |_, body| {
+                    body.life = Life::Disabled;
+                    Ok(())
+                },
+            )
             .await?;
         // Security: also for a key that was disabled already. Whoever disabled it may still wait
         // here, and this caller is promised the same.
@@ -229,14 +250,9 @@ fn makes(spec: Option<Asked<KeySpec>>, usage: Option<Asked<KeyUsage>>) -> Result
     ))
 }
 
-/// What KMS has and hsmac does not. To take a policy and not to obey it would be worse.
-fn supported(
-    policy: Option<&str>,
-    origin: Option<&Asked<Origin>>,
-    multi_region: bool,
-) -> Result<(), Error> {
+/// What KMS has and hsmac does not.
+fn supported(origin: Option<&Asked<Origin>>, multi_region: bool) -> Result<(), Error> {
     let say = match origin {
-        _ if policy.is_some() => "This version of hsmac has no key policies; leave Policy out.",
         _ if multi_region => "hsmac has no multi-Region keys.",
         None | Some(Asked::Ours(Origin::AwsKms)) => return Ok(()),
         Some(Asked::Ours(Origin::External)) => "This version of hsmac cannot import key material.",

@@ -4,8 +4,12 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    Kms, Named, Record, change::refused, from_key, from_token, records::UsedBy, unavailable,
-    validate,
+    Kms, Named, Record,
+    change::refused,
+    from_key, from_token,
+    records::UsedBy,
+    rights::{Asks, On},
+    unavailable, validate,
 };
 use crate::{
     error::{Error, Kind, Violation},
@@ -131,7 +135,7 @@ impl Kms {
     /// Those of KMS's GenerateRandom; by `until` at the latest.
     pub async fn generate_random(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         request: GenerateRandom,
         until: Instant,
     ) -> Result<Bytes, Error> {
@@ -142,6 +146,12 @@ impl Kms {
         let Some(number) = validate::number("numberOfBytes", number, 1..=1024, &mut broken) else {
             return Err(validate::refuse(broken));
         };
+        self.may(
+            caller,
+            Operation::GenerateRandom,
+            &On::Nothing,
+            &Asks::default(),
+        )?;
         let Some(token) = self.random else {
             return Err(Error::new(
                 Kind::UnsupportedOperation,
@@ -185,13 +195,13 @@ impl Kms {
         asked: &Asked<'_>,
         until: Instant,
     ) -> Result<(Arc<Record>, Bytes), Error> {
-        let record = self.admit(caller, operation, asked.key_id, asked.grant_tokens)?;
+        let record = self.admit(caller, operation, asked.key_id, &asked.asks())?;
         match self.mac_with(&record, operation, asked, until).await? {
             Ok(mac) => Ok((record, mac)),
             // The key was closed while this call was under way. What the record says now is the
             // answer; if the key was enabled again meanwhile, that is another token::Key.
             Err(_) => {
-                let record = self.admit(caller, operation, asked.key_id, asked.grant_tokens)?;
+                let record = self.admit(caller, operation, asked.key_id, &asked.asks())?;
                 match self.mac_with(&record, operation, asked, until).await? {
                     Ok(mac) => Ok((record, mac)),
                     Err(fault) => Err(refused(Refusal::Disabled, &record.arn).because(fault)),
@@ -258,6 +268,16 @@ struct Asked<'a> {
     message: &'a Bytes,
     algorithm: MacAlgorithm,
     grant_tokens: &'a [String],
+}
+
+impl Asked<'_> {
+    fn asks(&self) -> Asks<'_> {
+        Asks {
+            grant_tokens: self.grant_tokens,
+            mac_algorithm: Some(self.algorithm),
+            ..Asks::default()
+        }
+    }
 }
 
 /// Security: the comparison takes as long for the first wrong byte as for the last, so that nobody

@@ -21,8 +21,10 @@ mod keys;
 mod mac;
 mod marker;
 mod open;
+mod policies;
 mod reaper;
 mod records;
+mod rights;
 mod rotation;
 mod seed;
 mod serving;
@@ -40,6 +42,8 @@ pub use describe::{DescribeKey, KeyMetadata, KeyPage, ListKeys, ListedKey, Token
 pub use keys::{CreateKey, DisableKey, EnableKey, UpdateKeyDescription};
 pub use mac::{GenerateMac, GenerateRandom, MacMade, MacVerified, VerifyMac};
 pub use open::OpenFault;
+pub use policies::{GetKeyPolicy, KeyPolicy, ListKeyPolicies, PutKeyPolicy};
+pub use rights::Principal;
 pub use rotation::{IncludeKeyMaterial, ListKeyRotations};
 pub use seed::Seed;
 pub use serving::Serving;
@@ -59,6 +63,7 @@ use std::{
 
 use catalogue::{Catalogue, Record};
 use intent::Journal;
+use rights::{Asks, On, Principals};
 
 use crate::{
     error::{Error, Kind, Violation},
@@ -84,6 +89,7 @@ pub struct Kms {
     /// None: declared keys only, which nothing changes.
     store: Option<Store>,
     tracking_start: Date,
+    principals: Principals,
     journal: Arc<Journal>,
     groups: Vec<Arc<Group>>,
     random: Option<usize>,
@@ -118,7 +124,11 @@ impl Kms {
             .collect()
     }
 
-    fn with(settings: Settings, names: &[String], groups: Vec<Arc<Group>>) -> Result<Self, String> {
+    fn with(
+        mut settings: Settings,
+        names: &[String],
+        groups: Vec<Arc<Group>>,
+    ) -> Result<Self, String> {
         let random =
             match &settings.new_keys {
                 Some(name) => Some(names.iter().position(|known| known == name).ok_or_else(
@@ -131,8 +141,10 @@ impl Kms {
                 None if names.len() == 1 => Some(0),
                 None => None,
             };
+        let principals = Principals::new(std::mem::take(&mut settings.principals));
         Ok(Self {
             catalogue: Catalogue::new(settings, names)?,
+            principals,
             store: None,
             tracking_start: now(),
             journal: Journal::new(),
@@ -148,29 +160,19 @@ impl Kms {
         caller: &Caller,
         operation: Operation,
         key_id: &str,
-        grant_tokens: &[String],
+        asks: &Asks<'_>,
     ) -> Result<Arc<Record>, Error> {
         let record = self.catalogue.resolve(caller, operation, key_id)?;
-        self.allow(caller, operation, Some(&record), grant_tokens)?;
-        Ok(record)
-    }
-
-    /// Whether the caller may do this, to this key if there is one.
-    #[expect(clippy::unused_self, reason = "policies will be looked up here")]
-    fn allow(
-        &self,
-        _caller: &Caller,
-        _operation: Operation,
-        _record: Option<&Record>,
-        grant_tokens: &[String],
-    ) -> Result<(), Error> {
-        // Security: the place where rights are decided, after the key is known and before its state
-        // shows. There are no policies yet: whom a front lets in may do everything in its account.
-        // There are no grants either, so no grant token can be one of ours.
-        if !grant_tokens.is_empty() {
+        // There are no grants yet, so no grant token can be one of ours.
+        if !asks.grant_tokens.is_empty() {
             return Err(Error::new(Kind::InvalidGrantToken, ""));
         }
-        Ok(())
+        let asks = Asks {
+            key_id: Some(key_id),
+            ..*asks
+        };
+        self.may(caller, operation, &On::Key(&record), &asks)?;
+        Ok(record)
     }
 
     /// The tokens of a key; none if the configuration no longer has them.

@@ -24,7 +24,7 @@ pub(super) struct Key {
     /// Absent for declared keys, which are in no store.
     pub(super) created: Option<Date>,
     pub(super) tags: Tags,
-    /// Nobody reads it yet.
+    /// An IAM document; empty: the default policy.
     pub(super) policy: String,
     #[serde(serialize_with = "displayed")]
     pub(super) check_value: Option<CheckValue>,

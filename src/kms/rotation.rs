@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Kms, Named, Record, change::check_state, validate};
+use super::{Kms, Named, Record, change::check_state, rights::Asks, validate};
 use crate::{
     error::{Error, Kind},
     model::{Caller, Operation, Origin},
@@ -126,7 +126,12 @@ impl Kms {
         operation: Operation,
         key_id: Option<&str>,
     ) -> Result<Arc<Record>, Error> {
-        let record = self.admit(caller, operation, validate::only_key_id(key_id)?, &[])?;
+        let record = self.admit(
+            caller,
+            operation,
+            validate::only_key_id(key_id)?,
+            &Asks::default(),
+        )?;
         check_state(operation, &record)?;
         Ok(record)
     }

@@ -54,6 +54,7 @@ impl Kms {
             spec: seed.spec,
             description: seed.description.clone(),
             tags: seed.tags.clone(),
+            policy: String::new(),
         };
         let there = self.catalogue.record(caller.account(), &seed.key_id);
         let made = there.is_none();

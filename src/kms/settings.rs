@@ -1,7 +1,10 @@
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
+use super::rights::{self, Principal};
 use crate::{
-    model::{AccountId, KeyId, KeySpec},
+    model::{AccountId, KeyId, KeySpec, policy::PolicyKind},
     token::{CheckValue, Key, ObjectUri},
 };
 
@@ -16,6 +19,8 @@ pub struct Settings {
     pub new_keys: Option<String>,
     /// The keys that the configuration declares.
     pub keys: Vec<DeclaredKey>,
+    /// Who may call, and what each may do.
+    pub principals: Vec<Principal>,
 }
 
 /// `[[key]]`: maps a key ID to an object that is in a token already.
@@ -39,12 +44,26 @@ pub struct DeclaredKey {
     /// The key check value that the object must have, as `hsmac check` prints it. Without it the
     /// first value is trusted until hsmac ends.
     pub check_value: Option<CheckValue>,
+    /// A file with the key's policy, an IAM JSON document of at most 32 KiB. Default: KMS's default
+    /// policy, which leaves it to the account.
+    pub policy_file: Option<PathBuf>,
     /// False: the key answers Disabled. Default true.
     #[serde(default = "yes")]
     pub enabled: bool,
 }
 
 impl DeclaredKey {
+    /// The text of the key's policy; empty for the default policy.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong with it.
+    pub fn policy(&self) -> Result<String, String> {
+        match &self.policy_file {
+            Some(file) => rights::read(file, PolicyKind::Key).map(|(text, _)| text),
+            None => Ok(String::new()),
+        }
+    }
+
     /// The key as its token knows it.
     pub fn token_key(&self) -> Key {
         Key::new(

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use super::{Kms, marker, validate};
+use super::{Kms, marker, rights::Asks, validate};
 use crate::{
     error::{Error, Kind},
     model::{Caller, Operation, Tag, Tags},
@@ -65,10 +65,15 @@ impl Kms {
             return Err(validate::refuse(broken));
         };
         let tags = tags?;
+        let asks = Asks {
+            tags: Some(&tags),
+            ..Asks::default()
+        };
         self.change_key(
             caller,
             Operation::TagResource,
             key_id,
+            &asks,
             until,
             |record, body| {
                 body.tags = body.tags.with(&tags).map_err(|_| {
@@ -100,10 +105,15 @@ impl Kms {
         let (Some(key_id), Some(tag_keys), true) = (key_id, tag_keys, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };
+        let asks = Asks {
+            tag_keys: Some(tag_keys),
+            ..Asks::default()
+        };
         self.change_key(
             caller,
             Operation::UntagResource,
             key_id,
+            &asks,
             until,
             |_, body| {
                 body.tags = body.tags.without(tag_keys);
@@ -131,7 +141,12 @@ impl Kms {
         let (Some(key_id), Some(limit), true) = (key_id, limit, broken.is_empty()) else {
             return Err(validate::refuse(broken));
         };
-        let record = self.admit(caller, Operation::ListResourceTags, key_id, &[])?;
+        let record = self.admit(
+            caller,
+            Operation::ListResourceTags,
+            key_id,
+            &Asks::default(),
+        )?;
         let after = marker
             .map(|text| marker::read::<Place>(MARKER, text))
             .transpose()?;

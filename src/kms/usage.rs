@@ -14,6 +14,7 @@ use std::{
 use super::{
     Kms, now,
     records::{self, UsedBy},
+    rights::Asks,
     validate,
 };
 use crate::{
@@ -86,7 +87,7 @@ impl Kms {
         let Some(key_id) = validate::key_id(request.key_id.as_deref(), &mut broken) else {
             return Err(validate::refuse(broken));
         };
-        let record = self.admit(caller, Operation::GetKeyLastUsage, key_id, &[])?;
+        let record = self.admit(caller, Operation::GetKeyLastUsage, key_id, &Asks::default())?;
         let key_creation = record.body.created;
         Ok(KeyLastUsage {
             key_id: record.arn.clone(),

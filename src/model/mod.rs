@@ -8,6 +8,7 @@ mod alias;
 mod arn;
 mod caller;
 mod key;
+pub mod policy;
 mod reserved;
 mod state;
 mod tag;

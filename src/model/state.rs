@@ -59,11 +59,14 @@ pub enum Operation {
     GenerateMac,
     GenerateRandom,
     GetKeyLastUsage,
+    GetKeyPolicy,
     GetKeyRotationStatus,
     ListAliases,
+    ListKeyPolicies,
     ListKeyRotations,
     ListKeys,
     ListResourceTags,
+    PutKeyPolicy,
     RotateKeyOnDemand,
     ScheduleKeyDeletion,
     TagResource,
@@ -94,7 +97,7 @@ pub enum Foreign {
 
 impl Operation {
     /// All of them, those first that are called most.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::GenerateMac,
         Self::VerifyMac,
         Self::DescribeKey,
@@ -108,11 +111,14 @@ impl Operation {
         Self::EnableKey,
         Self::EnableKeyRotation,
         Self::GetKeyLastUsage,
+        Self::GetKeyPolicy,
         Self::GetKeyRotationStatus,
         Self::ListAliases,
+        Self::ListKeyPolicies,
         Self::ListKeyRotations,
         Self::ListKeys,
         Self::ListResourceTags,
+        Self::PutKeyPolicy,
         Self::RotateKeyOnDemand,
         Self::ScheduleKeyDeletion,
         Self::TagResource,
@@ -139,35 +145,43 @@ impl Operation {
             .find(|operation| operation.name() == name)
     }
 
-    /// KMS's name.
-    pub const fn name(self) -> &'static str {
+    /// What policies call it: `kms:GenerateMac`.
+    pub const fn action(self) -> &'static str {
         match self {
-            Self::CancelKeyDeletion => "CancelKeyDeletion",
-            Self::CreateAlias => "CreateAlias",
-            Self::CreateKey => "CreateKey",
-            Self::DeleteAlias => "DeleteAlias",
-            Self::DescribeKey => "DescribeKey",
-            Self::DisableKey => "DisableKey",
-            Self::DisableKeyRotation => "DisableKeyRotation",
-            Self::EnableKey => "EnableKey",
-            Self::EnableKeyRotation => "EnableKeyRotation",
-            Self::GenerateMac => "GenerateMac",
-            Self::GenerateRandom => "GenerateRandom",
-            Self::GetKeyLastUsage => "GetKeyLastUsage",
-            Self::GetKeyRotationStatus => "GetKeyRotationStatus",
-            Self::ListAliases => "ListAliases",
-            Self::ListKeyRotations => "ListKeyRotations",
-            Self::ListKeys => "ListKeys",
-            Self::ListResourceTags => "ListResourceTags",
-            Self::RotateKeyOnDemand => "RotateKeyOnDemand",
-            Self::ScheduleKeyDeletion => "ScheduleKeyDeletion",
-            Self::TagResource => "TagResource",
-            Self::UntagResource => "UntagResource",
-            Self::UpdateAlias => "UpdateAlias",
-            Self::UpdateKeyDescription => "UpdateKeyDescription",
-            Self::VerifyMac => "VerifyMac",
-            Self::Foreign(foreign) => foreign.name(),
+            Self::CancelKeyDeletion => "kms:CancelKeyDeletion",
+            Self::CreateAlias => "kms:CreateAlias",
+            Self::CreateKey => "kms:CreateKey",
+            Self::DeleteAlias => "kms:DeleteAlias",
+            Self::DescribeKey => "kms:DescribeKey",
+            Self::DisableKey => "kms:DisableKey",
+            Self::DisableKeyRotation => "kms:DisableKeyRotation",
+            Self::EnableKey => "kms:EnableKey",
+            Self::EnableKeyRotation => "kms:EnableKeyRotation",
+            Self::GenerateMac => "kms:GenerateMac",
+            Self::GenerateRandom => "kms:GenerateRandom",
+            Self::GetKeyLastUsage => "kms:GetKeyLastUsage",
+            Self::GetKeyPolicy => "kms:GetKeyPolicy",
+            Self::GetKeyRotationStatus => "kms:GetKeyRotationStatus",
+            Self::ListAliases => "kms:ListAliases",
+            Self::ListKeyPolicies => "kms:ListKeyPolicies",
+            Self::ListKeyRotations => "kms:ListKeyRotations",
+            Self::ListKeys => "kms:ListKeys",
+            Self::ListResourceTags => "kms:ListResourceTags",
+            Self::PutKeyPolicy => "kms:PutKeyPolicy",
+            Self::RotateKeyOnDemand => "kms:RotateKeyOnDemand",
+            Self::ScheduleKeyDeletion => "kms:ScheduleKeyDeletion",
+            Self::TagResource => "kms:TagResource",
+            Self::UntagResource => "kms:UntagResource",
+            Self::UpdateAlias => "kms:UpdateAlias",
+            Self::UpdateKeyDescription => "kms:UpdateKeyDescription",
+            Self::VerifyMac => "kms:VerifyMac",
+            Self::Foreign(foreign) => foreign.action(),
         }
+    }
+
+    /// KMS's name, `GenerateMac`.
+    pub fn name(self) -> &'static str {
+        &self.action()[PREFIX.len()..]
     }
 
     /// Whether an alias may stand for the key. The others want a key ID or a key ARN, so that what
@@ -176,6 +190,14 @@ impl Operation {
         matches!(
             self,
             Self::DescribeKey | Self::GenerateMac | Self::VerifyMac | Self::Foreign(_)
+        )
+    }
+
+    /// Whether a key of another account may be asked for this.
+    pub const fn crosses_accounts(self) -> bool {
+        matches!(
+            self,
+            Self::DescribeKey | Self::GenerateMac | Self::GetKeyRotationStatus | Self::VerifyMac
         )
     }
 
@@ -271,16 +293,19 @@ impl Operation {
                 | KeyState::Unavailable,
             ) => return Ok(()),
 
-            // These tell, or have no key.
+            // These tell, have no key, or are about rights, which a key has in every state.
             (
                 Self::CreateKey
                 | Self::DeleteAlias
                 | Self::DescribeKey
                 | Self::GenerateRandom
                 | Self::GetKeyLastUsage
+                | Self::GetKeyPolicy
                 | Self::ListAliases
+                | Self::ListKeyPolicies
                 | Self::ListKeys
-                | Self::ListResourceTags,
+                | Self::ListResourceTags
+                | Self::PutKeyPolicy,
                 _,
             ) => return Ok(()),
         };
@@ -289,23 +314,29 @@ impl Operation {
 }
 
 impl Foreign {
-    /// KMS's name.
-    pub const fn name(self) -> &'static str {
+    /// KMS's name, `Encrypt`.
+    pub fn name(self) -> &'static str {
+        &self.action()[PREFIX.len()..]
+    }
+
+    const fn action(self) -> &'static str {
         match self {
-            Self::Decrypt => "Decrypt",
-            Self::DeriveSharedSecret => "DeriveSharedSecret",
-            Self::Encrypt => "Encrypt",
-            Self::GenerateDataKey => "GenerateDataKey",
-            Self::GenerateDataKeyPair => "GenerateDataKeyPair",
-            Self::GenerateDataKeyPairWithoutPlaintext => "GenerateDataKeyPairWithoutPlaintext",
-            Self::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
-            Self::GetPublicKey => "GetPublicKey",
-            Self::ReEncrypt => "ReEncrypt",
-            Self::Sign => "Sign",
-            Self::Verify => "Verify",
+            Self::Decrypt => "kms:Decrypt",
+            Self::DeriveSharedSecret => "kms:DeriveSharedSecret",
+            Self::Encrypt => "kms:Encrypt",
+            Self::GenerateDataKey => "kms:GenerateDataKey",
+            Self::GenerateDataKeyPair => "kms:GenerateDataKeyPair",
+            Self::GenerateDataKeyPairWithoutPlaintext => "kms:GenerateDataKeyPairWithoutPlaintext",
+            Self::GenerateDataKeyWithoutPlaintext => "kms:GenerateDataKeyWithoutPlaintext",
+            Self::GetPublicKey => "kms:GetPublicKey",
+            Self::ReEncrypt => "kms:ReEncrypt",
+            Self::Sign => "kms:Sign",
+            Self::Verify => "kms:Verify",
         }
     }
 }
+
+const PREFIX: &str = "kms:";
 
 /// Why a key's state does not allow an operation; its text begins with the key's ARN.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -405,9 +436,12 @@ mod tests {
                 Op::DescribeKey,
                 Op::GenerateRandom,
                 Op::GetKeyLastUsage,
+                Op::GetKeyPolicy,
                 Op::ListAliases,
+                Op::ListKeyPolicies,
                 Op::ListKeys,
                 Op::ListResourceTags,
+                Op::PutKeyPolicy,
             ],
             ["+", "+", "+", "+", "+", "+"],
         ),

@@ -19,6 +19,7 @@ mod drills;
 mod keys;
 mod many;
 mod objects;
+mod policies;
 mod processes;
 mod requests;
 mod seeds;

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import re
 
 from boto3_kms import MESSAGE, UUID, constraint, refused, void
@@ -115,7 +116,12 @@ def refused_keys(checks, kms, unchecked):
         ("imported material", {"Origin": "EXTERNAL"}, "UnsupportedOperationException", re.compile("")),
         ("a custom key store", {"Origin": "AWS_CLOUDHSM"}, "UnsupportedOperationException", re.compile("")),
         ("several Regions", {"MultiRegion": True}, "UnsupportedOperationException", re.compile("")),
-        ("a key policy", {"Policy": "{}"}, "UnsupportedOperationException", re.compile("")),
+        (
+            "a key policy that is none",
+            {"Policy": "{}"},
+            "MalformedPolicyDocumentException",
+            "Policy has no Statement.",
+        ),
         ("51 tags", {"Tags": [tag(str(n)) for n in range(51)]}, "TagException", "Too many tags"),
         ("a tag twice", {"Tags": [tag("a"), tag("a", "b")]}, "TagException", "Duplicate tag keys"),
         ("a tag of AWS's", {"Tags": [tag("aws:a")]}, "TagException", "Tags beginning with aws: are reserved"),
@@ -475,3 +481,45 @@ def last_usage(checks, kms):
     with contextlib.suppress(kms.exceptions.DryRunOperationException):
         kms.generate_mac(DryRun=True, **of)
     checks.equal("a dry run is none", kms.get_key_last_usage(KeyId=key_id)["KeyLastUsage"], used)
+
+
+def policies(checks, kms, key):
+    default = kms.get_key_policy(KeyId=key)
+    checks.equal("the default policy's name", default["PolicyName"], "default")
+    statement = json.loads(default["Policy"])["Statement"][0]
+    checks.equal("whom it leaves it to", statement["Principal"], {"AWS": "arn:aws:iam::000000000000:root"})
+    names = kms.list_key_policies(KeyId=key)
+    checks.equal("policy names", (names["PolicyNames"], names["Truncated"]), (["default"], False))
+
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "kms:GenerateMac", "Resource": "*"}
+    written = json.dumps({"Version": "2012-10-17", "Statement": [statement, deny]})
+    void(checks, "PutKeyPolicy", kms.put_key_policy(KeyId=key, PolicyName="default", Policy=written))
+    checks.equal("what was written", json.loads(kms.get_key_policy(KeyId=key)["Policy"]), json.loads(written))
+    arn = kms.describe_key(KeyId=key)["KeyMetadata"]["Arn"]
+    mac = {"KeyId": key, "Message": MESSAGE, "MacAlgorithm": "HMAC_SHA_256"}
+    refused(
+        checks,
+        "GenerateMac that the key's policy denies",
+        lambda: kms.generate_mac(**mac),
+        "AccessDeniedException",
+        f"User: arn:aws:iam::000000000000:user/dev is not authorized to perform: kms:GenerateMac on resource: {arn} "
+        "with an explicit deny in a resource-based policy",
+    )
+    others = json.dumps({"Statement": {**statement, "Principal": {"AWS": "444455556666"}}})
+    refused(
+        checks,
+        "a policy that locks its writer out",
+        lambda: kms.put_key_policy(KeyId=key, Policy=others),
+        "MalformedPolicyDocumentException",
+        "The new key policy will not allow you to update the key policy in the future.",
+    )
+    kms.put_key_policy(KeyId=key, Policy=default["Policy"])
+    checks.equal("a MAC after it is allowed again", len(kms.generate_mac(**mac)["Mac"]), 32)
+    kms.put_key_policy(KeyId=key, Policy=others, BypassPolicyLockoutSafetyCheck=True)
+    refused(
+        checks,
+        "DescribeKey once it is somebody else's",
+        lambda: kms.describe_key(KeyId=key),
+        "AccessDeniedException",
+        re.compile("User: .* because no resource-based policy allows the kms:DescribeKey action$"),
+    )

@@ -17,8 +17,8 @@ from boto3_kms import MESSAGE, accepted, client, refused, void
 from service import KEYS, NOBODY, NOBODY_ARN, REGION, SECRET, Service, until
 
 SERVED = set("""CancelKeyDeletion CreateAlias CreateKey DeleteAlias DescribeKey DisableKey DisableKeyRotation EnableKey
-    EnableKeyRotation GenerateMac GenerateRandom GetKeyLastUsage GetKeyRotationStatus ListAliases ListKeyRotations
-    ListKeys ListResourceTags RotateKeyOnDemand ScheduleKeyDeletion TagResource UntagResource UpdateAlias
+    EnableKeyRotation GenerateMac GenerateRandom GetKeyLastUsage GetKeyPolicy GetKeyRotationStatus ListAliases
+    ListKeyPolicies ListKeyRotations PutKeyPolicy ListKeys ListResourceTags RotateKeyOnDemand ScheduleKeyDeletion TagResource UntagResource UpdateAlias
     UpdateKeyDescription VerifyMac""".split())
 # An HMAC key cannot do these, and KMS says so for each.
 OTHER_KEYS = set(

@@ -21,7 +21,7 @@ impl Place {
         if !config.exists() {
             fs::write(self.path("module.so"), "").unwrap();
             let text = "account = \"111122223333\"\nregion = \"us-west-2\"\n\
-                [grpc]\nlisten = \"127.0.0.1:0\"\nanonymous = \"arn:aws:iam::111122223333:user/a\"\n\
+                [grpc]\nlisten = \"127.0.0.1:0\"\nanonymous = \"arn:aws:iam::111122223333:root\"\n\
                 [token.a]\nuri = \"pkcs11:token=a?module-path=module.so\"\n\
                 [store.sqlite]\npath = \"catalogue.db\"\n";
             fs::write(&config, text).unwrap();

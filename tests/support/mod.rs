@@ -29,6 +29,8 @@ use tonic_types::StatusExt as _;
 pub const PIN: &str = "73219846";
 pub const TOKEN: &str = "hsmac-test";
 pub const CALLER: &str = "arn:aws:iam::111122223333:user/local";
+/// An identity policy that allows everything.
+const MAY_ALL: &str = r#"{"Statement": {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}}"#;
 pub const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 pub const KEY_ARN: &str =
     "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -83,6 +85,7 @@ impl Token {
             module: module(),
         };
         token.write_pin(PIN);
+        fs::write(token.path("caller.json"), MAY_ALL).unwrap();
         token
     }
 
@@ -194,6 +197,10 @@ region = "us-west-2"
 listen = "unix:{dir}/grpc.sock"
 anonymous = "{CALLER}"
 reflection = true
+
+[[principal]]
+arn = "{CALLER}"
+policy_file = "caller.json"
 
 [token.primary]
 uri = "pkcs11:token={TOKEN}?module-path={module}"

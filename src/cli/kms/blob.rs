@@ -21,6 +21,15 @@ pub(super) fn mac(text: &str) -> Result<Bytes, String> {
     }
 }
 
+/// A document: the text, or what a file has.
+pub(super) fn document(text: &str) -> Result<String, String> {
+    match file(text)? {
+        None => Ok(text.to_owned()),
+        Some(bytes) => String::from_utf8(bytes.to_vec())
+            .map_err(|_| format!("{text}: the document is not UTF-8")),
+    }
+}
+
 fn file(text: &str) -> Result<Option<Bytes>, String> {
     text.strip_prefix("fileb://")
         .or_else(|| text.strip_prefix("file://"))

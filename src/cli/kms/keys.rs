@@ -3,7 +3,7 @@
 use clap::{ArgAction, Args, Subcommand};
 
 use super::{
-    Call, output,
+    Call, blob, output,
     pages::{Page, Pages},
     tags::{self, Tags},
 };
@@ -55,8 +55,9 @@ pub(super) struct CreateKey {
     /// Tags: TagKey=KEY,TagValue=VALUE for each, or a JSON list.
     #[arg(long, num_args = 1.., value_name = "TAG", value_parser = tags::parse)]
     tags: Vec<Tags>,
-    /// A key policy. This version has none, and refuses it.
-    #[arg(long)]
+    /// The key's policy, an IAM JSON document: the text, or file://PATH. Without it the account's
+    /// principals use the key as their own policies say.
+    #[arg(long, value_parser = blob::document)]
     policy: Option<String>,
     /// Not supported.
     #[arg(long, overrides_with = "no_multi_region")]
@@ -64,7 +65,7 @@ pub(super) struct CreateKey {
     /// The default.
     #[arg(long, action = ArgAction::SetTrue)]
     no_multi_region: bool,
-    /// Says nothing while there are no key policies.
+    /// Let the policy take from you the right to write another one.
     #[arg(long, overrides_with = "no_bypass_policy_lockout_safety_check")]
     bypass_policy_lockout_safety_check: bool,
     /// The default.

@@ -9,6 +9,7 @@ mod keys;
 mod mac;
 mod output;
 mod pages;
+mod policies;
 mod tags;
 
 use std::time::Duration;
@@ -81,6 +82,8 @@ enum Verb {
     Alias(aliases::Verb),
     #[command(flatten)]
     Tag(tags::Verb),
+    #[command(flatten)]
+    Policy(policies::Verb),
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
@@ -106,6 +109,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
             Verb::Key(verb) => call.key_verb(verb).await,
             Verb::Alias(verb) => call.alias_verb(verb).await,
             Verb::Tag(verb) => call.tag_verb(verb).await,
+            Verb::Policy(verb) => call.policy_verb(verb).await,
         }?;
         super::print(
             match arguments.output {

@@ -31,6 +31,9 @@ pub struct DeclaredPrincipal {
     pub access_key_id: Option<AccessKeyId>,
     /// A file with the secret access key: 40 characters and nothing else, but for a line's end.
     pub secret_access_key_file: Option<PathBuf>,
+    /// A file with what this principal may do, an IAM JSON document of at most 32 KiB. Without it
+    /// only key policies give it rights; an account's root needs none.
+    pub policy_file: Option<PathBuf>,
 }
 
 /// The public half of an access key.
@@ -165,6 +168,7 @@ mod tests {
             arn: Principal(Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap()),
             access_key_id: Some(AccessKeyId::try_from(id.to_owned()).unwrap()),
             secret_access_key_file: Some(file),
+            policy_file: None,
         }
     }
 
@@ -225,6 +229,7 @@ mod tests {
         let nobody = DeclaredPrincipal {
             access_key_id: None,
             secret_access_key_file: None,
+            policy_file: None,
             ..one.clone()
         };
         assert_eq!(AccessKeys::load(&[one.clone(), nobody]).unwrap().0.len(), 1);

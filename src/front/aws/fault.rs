@@ -46,6 +46,7 @@ const fn status(kind: Kind) -> StatusCode {
         | Kind::InvalidSignature
         | Kind::InvalidState
         | Kind::LimitExceeded
+        | Kind::MalformedPolicyDocument
         | Kind::MissingAuthenticationToken
         | Kind::NotAuthorized
         | Kind::NotFound

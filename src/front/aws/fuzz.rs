@@ -77,6 +77,7 @@ pub fn body(data: &[u8]) -> bool {
             region: "us-west-2".into(),
             new_keys: None,
             keys: Vec::new(),
+            principals: Vec::new(),
         };
         Kms::new(settings, [].into()).expect("no keys contradict nothing")
     });
@@ -153,7 +154,7 @@ fn line(data: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn caller() -> Caller {
-    Caller::parse(&format!("arn:aws:iam::{ACCOUNT}:user/fuzz")).expect("it is a user's ARN")
+    Caller::parse(&format!("arn:aws:iam::{ACCOUNT}:root")).expect("it is a root's ARN")
 }
 
 const ACCOUNT: &str = "111122223333";

@@ -278,6 +278,7 @@ mod tests {
             arn: Principal(Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap()),
             access_key_id: Some("AKIDEXAMPLE".to_owned().try_into().unwrap()),
             secret_access_key_file: Some(secret),
+            policy_file: None,
         };
         let settings = AwsSettings {
             listen: super::super::Listen::Tcp(([127, 0, 0, 1], 0).into()),

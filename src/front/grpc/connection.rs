@@ -180,7 +180,7 @@ mod tests {
     };
 
     fn settings(listen: Listen) -> GrpcSettings {
-        let caller = Caller::parse("arn:aws:iam::111122223333:user/local").unwrap();
+        let caller = Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap();
         GrpcSettings {
             listen,
             anonymous: Some(Principal(caller)),

@@ -220,7 +220,7 @@ mod tests {
     use crate::{kms::tests::without_tokens, proto::v1};
 
     async fn api(anonymous: bool) -> Arc<Api> {
-        let caller = Caller::parse("arn:aws:iam::111122223333:user/local").unwrap();
+        let caller = Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap();
         let settings = GrpcSettings {
             listen: super::super::Listen::Tcp(([127, 0, 0, 1], 0).into()),
             anonymous: anonymous.then_some(super::super::Principal(caller)),

@@ -52,6 +52,7 @@ const fn row(kind: Kind) -> (&'static str, Code) {
         Kind::InvalidState => ("KMS_INVALID_STATE", Code::FailedPrecondition),
         Kind::KeyUnavailable => ("KEY_UNAVAILABLE", Code::Unavailable),
         Kind::LimitExceeded => ("LIMIT_EXCEEDED", Code::ResourceExhausted),
+        Kind::MalformedPolicyDocument => ("MALFORMED_POLICY_DOCUMENT", Code::InvalidArgument),
         Kind::MissingAuthenticationToken => ("MISSING_AUTHENTICATION_TOKEN", Code::Unauthenticated),
         Kind::NotAuthorized => ("NOT_AUTHORIZED", Code::PermissionDenied),
         Kind::NotFound => ("NOT_FOUND", Code::NotFound),

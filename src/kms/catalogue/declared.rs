@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{Alias, Catalogue, Keys, Record, Source, account::Entry};
 use crate::{
-    kms::{Settings, records, settings::DeclaredKey, usage::Usage},
+    kms::{Settings, records, rights, settings::DeclaredKey, usage::Usage},
     model::{AliasName, Description, Origin, Tags, key_arn},
     store::Revision,
 };
@@ -22,6 +22,7 @@ impl Catalogue {
             region,
             new_keys: _,
             keys: declared,
+            principals: _,
         } = settings;
         let mut keys = Keys::default();
         let own = keys.accounts.entry(account.clone()).or_default();
@@ -32,6 +33,10 @@ impl Catalogue {
                 return Err(format!("two keys are declared with the key_id {key_id}"));
             }
             let key = Arc::new(declared.token_key());
+            let policy = declared
+                .policy()
+                .map_err(|fault| format!("key {key_id}: {fault}"))?;
+            let compiled = rights::compiled(&policy, &account)?;
             let description = Description::try_from(declared.description)
                 .map_err(|fault| format!("key {key_id}: {fault}"))?;
             let record = Record {
@@ -48,7 +53,7 @@ impl Catalogue {
                     description,
                     created: None,
                     tags: Tags::default(),
-                    policy: String::new(),
+                    policy,
                     check_value: declared.check_value,
                     locator: records::Locator {
                         token: groups[group].clone(),
@@ -59,6 +64,7 @@ impl Catalogue {
                 },
                 source: Source::Declared,
                 arn: key_arn(&region, &account, &key_id).into(),
+                policy: compiled,
                 group: Some(group),
                 key,
                 usage: Arc::new(Usage::default()),

@@ -11,6 +11,7 @@ use super::{Account, Alias, Catalogue, Entry, Keys, Record, Source};
 use crate::{
     kms::{
         records::{self, Life, Named},
+        rights,
         usage::Usage,
     },
     model::{AliasName, key_arn},
@@ -152,13 +153,14 @@ impl Catalogue {
                     return;
                 }
                 let before = own.record(&key_id).cloned();
-                match records::read_key(record, &account, &key_id) {
-                    Ok(body) if body.life == Life::Deleting => {
-                        let record = self.record_of(body, record.revision, before.as_deref(), held);
+                let read = records::read_key(record, &account, &key_id).and_then(|body| {
+                    self.record_of(body, record.revision, before.as_deref(), held)
+                });
+                match read {
+                    Ok(record) if record.body.life == Life::Deleting => {
                         own.put_deleting(&self.region, &key_id, Arc::new(record));
                     }
-                    Ok(body) => {
-                        let record = self.record_of(body, record.revision, before.as_deref(), held);
+                    Ok(record) => {
                         own.put_key(&self.region, &key_id, Entry::Key(Arc::new(record)));
                     }
                     Err(fault) => {
@@ -249,6 +251,7 @@ impl Catalogue {
                     body: record.body.clone(),
                     source: record.source,
                     arn: record.arn.clone(),
+                    policy: record.policy.clone(),
                     group: record.group,
                     key: record.key.clone(),
                     usage: record.usage.clone(),
@@ -269,7 +272,12 @@ impl Catalogue {
         revision: Revision,
         before: Option<&Record>,
         held: bool,
-    ) -> Record {
+    ) -> Result<Record, String> {
+        let unchanged = before.filter(|before| before.body.policy == body.policy);
+        let policy = match unchanged {
+            Some(before) => before.policy.clone(),
+            None => rights::compiled(&body.policy, &body.account)?,
+        };
         let name = &body.locator.token;
         let group = self.groups.iter().position(|known| known == name);
         if group.is_none() {
@@ -279,8 +287,9 @@ impl Catalogue {
             );
         }
         let same = before.filter(|before| before.body.is_same_object(&body));
-        Record {
+        Ok(Record {
             source: Source::Stored(revision),
+            policy,
             arn: before.map_or_else(
                 || key_arn(&self.region, &body.account, &body.key_id).into(),
                 |before| before.arn.clone(),
@@ -290,7 +299,7 @@ impl Catalogue {
             usage: before.map_or_else(Arc::<Usage>::default, |before| before.usage.clone()),
             held,
             body,
-        }
+        })
     }
 }
 

@@ -22,12 +22,12 @@ use std::{
 use tokio::sync::watch;
 
 use self::account::{Account, Entry};
-use super::{records, usage::Usage, validate::echo};
+use super::{records, rights::no_such_resource, usage::Usage, validate::echo};
 use crate::{
     error::{Error, Kind},
     model::{
         AccountId, AliasName, Caller, Date, KeyId, KeyReference, KeyState, Operation,
-        ReferenceFault, alias_arn, key_arn,
+        ReferenceFault, alias_arn, key_arn, policy::Policy,
     },
     store::{Name, Revision},
     token,
@@ -39,6 +39,8 @@ pub(super) struct Record {
     pub(super) source: Source,
     /// Ready for answers: the hot path does not format it.
     pub(super) arn: Arc<str>,
+    /// The key's policy, compiled.
+    pub(super) policy: Arc<Policy>,
     /// Which of the groups of tokens has it; none if the configuration no longer has that one.
     pub(super) group: Option<usize>,
     /// Shared by all records of one epoch.
@@ -135,15 +137,30 @@ impl Catalogue {
                 "Key Aliases are not supported for this operation.",
             ));
         }
-        // Security: only the names of the caller's own account are looked at, so that neither a key
-        // ID nor an ARN reaches another account's key.
-        let found = self
-            .read()
-            .accounts
-            .get(caller.account())
-            .and_then(|account| account.find(key_id))
-            .cloned();
-        found.ok_or_else(|| self.explain(caller, operation, key_id))
+        // Security: key IDs and alias names mean those of the caller's own account.
+        let own = self.find(caller.account(), key_id);
+        own.or_else(|| self.foreign(caller, operation, key_id))
+            .ok_or_else(|| self.explain(caller, operation, key_id))
+    }
+
+    /// A key of another account, which only its ARN or an alias's ARN names, and only for operations
+    /// that cross accounts. Whether its policy lets the caller in is not decided here.
+    fn foreign(&self, caller: &Caller, operation: Operation, key_id: &str) -> Option<Arc<Record>> {
+        if !operation.crosses_accounts() {
+            return None;
+        }
+        match key_id.parse() {
+            Ok(KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _))
+                if place.account != *caller.account() =>
+            {
+                self.find(&place.account, key_id)
+            }
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn find(&self, account: &AccountId, key_id: &str) -> Option<Arc<Record>> {
+        self.read().accounts.get(account)?.find(key_id).cloned()
     }
 
     /// An alias of the caller's account.
@@ -267,14 +284,7 @@ impl Catalogue {
             KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _)
                 if place.account != *caller.account() =>
             {
-                // Security: the same words whether the key exists or not.
-                Error::new(
-                    Kind::AccessDenied,
-                    format!(
-                        "User: {caller} is not authorized to perform: kms:{} on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access",
-                        operation.name()
-                    ),
-                )
+                no_such_resource(caller, operation)
             }
             KeyReference::Id(id) | KeyReference::Arn(_, id) => self.no_key(caller, id),
             KeyReference::Alias(name) | KeyReference::AliasArn(_, name) => {

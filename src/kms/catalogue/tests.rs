@@ -1,8 +1,8 @@
 use super::{
-    super::{Settings, settings::DeclaredKey},
+    super::{Principal, Settings, settings::DeclaredKey},
     *,
 };
-use crate::model::KeySpec;
+use crate::model::{KeySpec, policy::PolicyKind};
 
 pub(in crate::kms) const ACCOUNT: &str = "111122223333";
 pub(in crate::kms) const FIRST: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -25,8 +25,20 @@ pub(in crate::kms) fn settings() -> Settings {
                 true,
             ),
         ],
+        principals: vec![Principal {
+            caller: caller(ACCOUNT),
+            policies: vec![policy(ALL)],
+        }],
     }
 }
+
+/// An identity policy of one statement.
+pub(in crate::kms) fn policy(statement: &str) -> Policy {
+    let text = format!(r#"{{"Version":"2012-10-17","Statement":{statement}}}"#);
+    Policy::parse(&text, PolicyKind::Identity).unwrap()
+}
+
+pub(in crate::kms) const ALL: &str = r#"{"Effect":"Allow","Action":"*","Resource":"*"}"#;
 
 pub(in crate::kms) fn caller(account: &str) -> Caller {
     Caller::parse(&format!("arn:aws:iam::{account}:user/billing")).unwrap()
@@ -47,6 +59,7 @@ fn declared(
         aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
         description: String::new(),
         check_value: None,
+        policy_file: None,
         enabled,
     }
 }
@@ -124,28 +137,34 @@ fn what_finds_nothing_is_told_as_kms_tells_it() {
 }
 
 #[test]
-fn another_account_s_key_cannot_be_reached_nor_probed() {
+fn another_account_s_key_is_found_by_its_arn_alone_and_only_to_be_judged() {
     let catalogue = catalogue(settings()).unwrap();
     let stranger = caller("444455556666");
-    for id in [FIRST, MISSING] {
-        let arn = format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{id}");
-        let error = catalogue
-            .resolve(&stranger, Operation::GenerateMac, &arn)
-            .err()
-            .unwrap();
+    let resolve = |operation, key_id: &str| catalogue.resolve(&stranger, operation, key_id);
+    let arn = |id| format!("arn:aws:kms:us-west-2:{ACCOUNT}:key/{id}");
+    let alias = format!("arn:aws:kms:us-west-2:{ACCOUNT}:alias/pay");
+    for name in [arn(FIRST), alias] {
+        let found = resolve(Operation::GenerateMac, &name).ok().unwrap();
+        assert_eq!(found.body.key_id.as_str(), FIRST);
+    }
+    for (operation, id) in [
+        (Operation::GenerateMac, MISSING),
+        (Operation::DisableKey, FIRST),
+        (Operation::DisableKey, MISSING),
+    ] {
+        let error = resolve(operation, &arn(id)).err().unwrap();
         assert_eq!(error.kind(), Kind::AccessDenied);
         assert_eq!(
             error.say(),
-            "User: arn:aws:iam::444455556666:user/billing is not authorized to perform: kms:GenerateMac on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"
+            format!(
+                "User: arn:aws:iam::444455556666:user/billing is not authorized to perform: {} on this resource because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access",
+                operation.action()
+            )
         );
-        let error = catalogue
-            .resolve(&stranger, Operation::GenerateMac, id)
-            .err()
-            .unwrap();
-        assert_eq!(
-            error.say(),
-            format!("Key 'arn:aws:kms:us-west-2:444455556666:key/{id}' does not exist")
-        );
+    }
+    for name in [FIRST, "alias/pay"] {
+        let error = resolve(Operation::GenerateMac, name).err().unwrap();
+        assert_eq!(error.kind(), Kind::NotFound, "{name}");
     }
     assert!(catalogue.page(stranger.account(), None, 10).0.is_empty());
 }

@@ -1,6 +1,7 @@
 //! The operations without a token: what the catalogue and the store decide.
 
 mod life;
+pub(crate) mod rights;
 mod stored;
 mod writers;
 

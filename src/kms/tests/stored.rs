@@ -448,6 +448,7 @@ async fn after_a_restore_every_stored_key_is_disabled_until_it_is_confirmed() {
         origin: Named::Absent,
         tags: Vec::new(),
         multi_region: false,
+        bypass_policy_lockout_safety_check: false,
     };
     let error = kms
         .create_key(&caller(ACCOUNT), create, soon())
@@ -528,6 +529,7 @@ async fn create_key_s_rules_are_told_before_anything_is_made() {
         origin: Named::Absent,
         tags: Vec::new(),
         multi_region: false,
+        bypass_policy_lockout_safety_check: false,
     };
     for (request, kind, say) in [
         (
@@ -567,8 +569,24 @@ async fn create_key_s_rules_are_told_before_anything_is_made() {
                 policy: Some("{}".into()),
                 ..good.clone()
             },
-            Kind::UnsupportedOperation,
-            "This version of hsmac has no key policies",
+            Kind::MalformedPolicyDocument,
+            "Policy has no Statement.",
+        ),
+        (
+            CreateKey {
+                policy: Some(POLICY_FOR_OTHERS.into()),
+                ..good.clone()
+            },
+            Kind::MalformedPolicyDocument,
+            "The new key policy will not allow you to update the key policy in the future.",
+        ),
+        (
+            CreateKey {
+                policy: Some(" ".repeat((32 << 10) + 1)),
+                ..good.clone()
+            },
+            Kind::LimitExceeded,
+            "A key policy has at most 32768 bytes; this one has 32769.",
         ),
         (
             CreateKey {
@@ -609,3 +627,6 @@ async fn a_store_that_fails_is_an_internal_error_with_its_cause_in_the_log() {
     // What is in memory is still told.
     assert_eq!(state(&kms, ONE).await, KeyState::Enabled);
 }
+
+/// Nobody of the account may write another one.
+const POLICY_FOR_OTHERS: &str = r#"{"Statement":{"Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"kms:*","Resource":"*"}}"#;

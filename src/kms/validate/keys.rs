@@ -250,6 +250,28 @@ pub(in crate::kms) fn policy(text: &str, broken: &mut Vec<Violation>) {
     }
 }
 
+/// KMS: PolicyType where it must be there.
+pub(in crate::kms) fn required_policy<'a>(
+    text: Option<&'a str>,
+    broken: &mut Vec<Violation>,
+) -> Option<&'a str> {
+    let Some(text) = text else {
+        return null("policy", broken);
+    };
+    policy(text, broken);
+    Some(text)
+}
+
+/// KMS: PolicyNameType.
+pub(in crate::kms) fn policy_name(name: Option<&str>, broken: &mut Vec<Violation>) {
+    let Some(name) = name else { return };
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if length("policyName", name, 1..=128, broken) && !name.bytes().all(word) {
+        let must = "Member must satisfy regular expression pattern: [\\w]+";
+        broken.push(valued("policyName", name, must));
+    }
+}
+
 /// A text within a list, at this path: the text if it holds.
 fn in_list<T: AsRef<str>>(
     member: &'static str,

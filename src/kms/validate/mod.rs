@@ -5,7 +5,7 @@ mod keys;
 
 pub(super) use keys::{
     Asked, alias_name, description, include_key_material, key_spec, key_usage, limit, marker,
-    only_key_id, origin, policy, tag_keys, tags,
+    only_key_id, origin, policy, policy_name, required_policy, tag_keys, tags,
 };
 
 use std::{fmt::Write as _, ops::RangeInclusive};

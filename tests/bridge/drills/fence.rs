@@ -1,9 +1,12 @@
-//! Disabled means disabled: after DisableKey has returned, the token makes no MAC with the key.
+//! Disabled means disabled: after DisableKey has returned, the token makes no MAC with the key; after
+//! PutKeyPolicy, none for those whom the policy denies it.
 
 use std::sync::atomic::AtomicU32;
 
-use hsmac::proto::v1::{DisableKeyRequest, EnableKeyRequest, key_service_client::KeyServiceClient};
-use tonic::{Code, transport::Channel};
+use hsmac::proto::v1::{
+    DisableKeyRequest, EnableKeyRequest, PutKeyPolicyRequest, key_service_client::KeyServiceClient,
+};
+use tonic::{Code, Status, transport::Channel};
 
 use super::*;
 use crate::support::assert_status;
@@ -12,7 +15,73 @@ use crate::support::assert_status;
 /// returned makes a MAC, and those that began before have ended by then.
 #[tokio::test]
 async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
-    let rounds = if long() { 1000 } else { 50 };
+    let refused = Refused {
+        by: "DisableKey",
+        code: Code::FailedPrecondition,
+        reason: "DISABLED",
+        says: "is disabled.",
+    };
+    let enable = async |keys: &mut Keys, key_id: &str| {
+        let key_id = key_id.to_owned();
+        keys.enable_key(EnableKeyRequest { key_id }).await.unwrap();
+    };
+    fenced(refused, if long() { 1000 } else { 50 }, disable, enable).await;
+}
+
+/// Security: the same for a policy that denies the callers what the one before allowed.
+#[tokio::test]
+async fn after_put_key_policy_has_returned_no_call_that_it_denies_makes_a_mac() {
+    let refused = Refused {
+        by: "PutKeyPolicy",
+        code: Code::PermissionDenied,
+        reason: "ACCESS_DENIED",
+        says: "with an explicit deny in a resource-based policy",
+    };
+    let put = async |keys: &mut Keys, key_id: &str, effect: &str| {
+        let put = PutKeyPolicyRequest {
+            key_id: key_id.to_owned(),
+            policy: Some(format!(
+                r#"{{"Statement":[
+                    {{"Effect":"Allow","Principal":{{"AWS":"111122223333"}},"Action":"kms:*","Resource":"*"}},
+                    {{"Effect":"{effect}","Principal":"*","Action":"kms:GenerateMac","Resource":"*"}}]}}"#
+            )),
+            ..Default::default()
+        };
+        keys.put_key_policy(put).await.unwrap();
+    };
+    fenced(
+        refused,
+        if long() { 1000 } else { 50 },
+        async |keys: &mut Keys, key_id: &str| put(keys, key_id, "Deny").await,
+        async |keys: &mut Keys, key_id: &str| put(keys, key_id, "Allow").await,
+    )
+    .await;
+}
+
+type Keys = KeyServiceClient<Channel>;
+
+/// What callers are told once the fence stands.
+#[derive(Clone, Copy)]
+struct Refused {
+    by: &'static str,
+    code: Code,
+    reason: &'static str,
+    says: &'static str,
+}
+
+impl Refused {
+    fn assert(&self, status: &Status) {
+        assert_status(status, self.code, self.reason, self.says);
+    }
+}
+
+/// Stops a key and lets it go on, again and again, beside 64 callers.
+async fn fenced(
+    refused: Refused,
+    rounds: u32,
+    stop: impl AsyncFn(&mut Keys, &str),
+    go_on: impl AsyncFn(&mut Keys, &str),
+) {
     let member = Member::new("primary");
     member.rules("delay C_Sign 3ms");
     let store = member.token.store();
@@ -22,7 +91,7 @@ async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
     let key_id = drill.server.create().await.unwrap();
     let mut keys = KeyServiceClient::new(drill.server.channel().await);
 
-    // Odd while the key is disabled and nobody has asked to enable it.
+    // Odd while the key is stopped and nobody has asked to let it go on.
     let phase = Arc::new(AtomicU32::new(0));
     let made = Arc::new(AtomicU64::new(0));
     let ended = Arc::new(AtomicBool::new(false));
@@ -45,17 +114,13 @@ async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
                         let after = phase.load(Ordering::SeqCst);
                         assert!(
                             before % 2 == 0 || after != before,
-                            "a MAC of a call that began after DisableKey had returned"
+                            "a MAC of a call that began after {} had returned",
+                            refused.by
                         );
                         made.fetch_add(1, Ordering::SeqCst);
                     }
                     Err(status) => {
-                        assert_status(
-                            &status,
-                            Code::FailedPrecondition,
-                            "DISABLED",
-                            "is disabled.",
-                        );
+                        refused.assert(&status);
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                 }
@@ -71,7 +136,7 @@ async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
         })
         .await;
         let began = Instant::now();
-        disable(&mut keys, &key_id).await;
+        stop(&mut keys, &key_id).await;
         waited.push(began.elapsed());
         let signed = drill.token().asked("C_Sign");
         phase.fetch_add(1, Ordering::SeqCst);
@@ -79,20 +144,11 @@ async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
         for _ in 0..4 {
             let mut request = request(b"y");
             request.key_id.clone_from(&key_id);
-            let status = client.generate_mac(request).await.unwrap_err();
-            assert_status(
-                &status,
-                Code::FailedPrecondition,
-                "DISABLED",
-                "is disabled.",
-            );
+            refused.assert(&client.generate_mac(request).await.unwrap_err());
         }
         assert_eq!(drill.token().asked("C_Sign"), signed, "the token was asked");
         phase.fetch_add(1, Ordering::SeqCst);
-        let enable = EnableKeyRequest {
-            key_id: key_id.clone(),
-        };
-        keys.enable_key(enable).await.unwrap();
+        go_on(&mut keys, &key_id).await;
     }
     ended.store(true, Ordering::SeqCst);
     while let Some(caller) = callers.join_next().await {
@@ -100,7 +156,8 @@ async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
     }
     let made = made.load(Ordering::SeqCst);
     println!(
-        "{rounds} times DisableKey beside 64 callers, {made} MACs, none after it; it took {}",
+        "{rounds} times {} beside 64 callers, {made} MACs, none after it; it took {}",
+        refused.by,
         heal_times(&waited).replace("healed", "")
     );
     assert_eq!(
@@ -110,11 +167,11 @@ async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
     );
 }
 
-async fn disable(keys: &mut KeyServiceClient<Channel>, key_id: &str) {
-    let disable = DisableKeyRequest {
-        key_id: key_id.to_owned(),
-    };
-    keys.disable_key(disable).await.unwrap();
+async fn disable(keys: &mut Keys, key_id: &str) {
+    let key_id = key_id.to_owned();
+    keys.disable_key(DisableKeyRequest { key_id })
+        .await
+        .unwrap();
 }
 
 /// Security: a call that hangs in the library cannot hold the fence for ever: its host is ended.

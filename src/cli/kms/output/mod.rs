@@ -1,6 +1,7 @@
 //! Answers as the AWS CLI prints them: JSON with AWS's member names, or text with tabs.
 
 pub(super) mod keys;
+pub(super) mod policies;
 
 use std::collections::BTreeSet;
 

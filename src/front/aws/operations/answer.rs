@@ -170,6 +170,31 @@ impl From<TagPage> for Tags {
     }
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Policy<'a> {
+    pub(super) policy: &'a str,
+    pub(super) policy_name: &'a str,
+}
+
+/// ListKeyPolicies.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct PolicyNames {
+    policy_names: [&'static str; 1],
+    #[serde(flatten)]
+    page: Page,
+}
+
+impl PolicyNames {
+    pub(super) fn of(policy_names: [&'static str; 1]) -> Self {
+        Self {
+            policy_names,
+            page: Page::default(),
+        }
+    }
+}
+
 /// ListKeyRotations.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]

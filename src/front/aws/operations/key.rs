@@ -6,9 +6,9 @@ use crate::{
     error::{Error, Kind},
     kms::{
         CancelKeyDeletion, CreateAlias, CreateKey, DeleteAlias, DescribeKey, DisableKey, EnableKey,
-        GetKeyLastUsage, IncludeKeyMaterial, Kms, ListAliases, ListKeyRotations, ListKeys,
-        ListResourceTags, Named, ScheduleKeyDeletion, TagPair, TagResource, UntagResource,
-        UpdateAlias, UpdateKeyDescription,
+        GetKeyLastUsage, GetKeyPolicy, IncludeKeyMaterial, Kms, ListAliases, ListKeyPolicies,
+        ListKeyRotations, ListKeys, ListResourceTags, Named, PutKeyPolicy, ScheduleKeyDeletion,
+        TagPair, TagResource, UntagResource, UpdateAlias, UpdateKeyDescription,
     },
     model::{Caller, KeySpec, KeyUsage, Origin},
 };
@@ -24,6 +24,7 @@ impl Call<'_> {
             origin: asked.named("Origin", &Origin::ALL, Origin::name)?,
             tags: tags(asked)?.unwrap_or_default(),
             multi_region: asked.flag("MultiRegion")?,
+            bypass_policy_lockout_safety_check: asked.flag(BYPASS)?,
         };
         asked.refuse("CustomKeyStoreId")?;
         asked.refuse("XksKeyId")?;
@@ -160,6 +161,39 @@ impl Call<'_> {
         Ok(bytes(&answer::Tags::from(page)))
     }
 
+    pub(super) fn get_key_policy(mut self) -> Answered {
+        let request = GetKeyPolicy {
+            key_id: self.asked.text("KeyId")?,
+            policy_name: self.asked.text("PolicyName")?,
+        };
+        let found = self.kms.get_key_policy(self.caller, &request)?;
+        Ok(bytes(&answer::Policy {
+            policy: &found.policy,
+            policy_name: found.policy_name,
+        }))
+    }
+
+    pub(super) async fn put_key_policy(mut self) -> Answered {
+        let request = PutKeyPolicy {
+            key_id: self.asked.text("KeyId")?,
+            policy_name: self.asked.text("PolicyName")?,
+            policy: self.asked.text("Policy")?,
+            bypass_policy_lockout_safety_check: self.asked.flag(BYPASS)?,
+        };
+        let done = self.kms.put_key_policy(self.caller, request, self.until);
+        succeeded(done.await)
+    }
+
+    pub(super) fn list_key_policies(mut self) -> Answered {
+        let request = ListKeyPolicies {
+            key_id: self.asked.text("KeyId")?,
+            limit: self.asked.number("Limit")?,
+            marker: self.asked.text("Marker")?,
+        };
+        let names = self.kms.list_key_policies(self.caller, &request)?;
+        Ok(bytes(&answer::PolicyNames::of(names)))
+    }
+
     pub(super) fn get_key_last_usage(mut self) -> Answered {
         let key_id = self.asked.text("KeyId")?;
         let request = GetKeyLastUsage { key_id };
@@ -231,3 +265,5 @@ fn tags(asked: &mut Members) -> Result<Option<Vec<TagPair>>, Error> {
         .map(|tags| tags.into_iter().map(pair).collect())
         .transpose()
 }
+
+const BYPASS: &str = "BypassPolicyLockoutSafetyCheck";

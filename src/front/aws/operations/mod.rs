@@ -47,6 +47,9 @@ impl Call<'_> {
             Operation::TagResource => self.tag_resource().await,
             Operation::UntagResource => self.untag_resource().await,
             Operation::ListResourceTags => self.list_resource_tags(),
+            Operation::GetKeyPolicy => self.get_key_policy(),
+            Operation::PutKeyPolicy => self.put_key_policy().await,
+            Operation::ListKeyPolicies => self.list_key_policies(),
             Operation::GetKeyLastUsage => self.get_key_last_usage(),
             Operation::GetKeyRotationStatus => self.get_key_rotation_status(),
             Operation::ListKeyRotations => self.list_key_rotations(),
@@ -77,3 +80,6 @@ impl Call<'_> {
             .refuse_foreign(self.caller, foreign, key_id.as_deref()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,9 @@ use super::layer::Context;
 use crate::{
     kms::{
         CancelKeyDeletion, CreateAlias, CreateKey, DeleteAlias, DescribeKey, DisableKey, EnableKey,
-        GetKeyLastUsage, Kms, ListAliases, ListKeys, ListResourceTags, ScheduleKeyDeletion,
-        TagResource, UntagResource, UpdateAlias, UpdateKeyDescription,
+        GetKeyLastUsage, GetKeyPolicy, Kms, ListAliases, ListKeyPolicies, ListKeys,
+        ListResourceTags, PutKeyPolicy, ScheduleKeyDeletion, TagResource, UntagResource,
+        UpdateAlias, UpdateKeyDescription,
     },
     proto::v1::{self, key_service_server::KeyService},
 };
@@ -35,6 +36,7 @@ impl KeyService for Key {
             origin: origin(request.origin),
             tags: pairs(request.tags),
             multi_region: request.multi_region,
+            bypass_policy_lockout_safety_check: request.bypass_policy_lockout_safety_check,
         };
         let made = self.kms.create_key(&caller, request, context.until).await;
         context.reply(made, |key| v1::CreateKeyResponse {
@@ -263,6 +265,55 @@ impl KeyService for Key {
             tags: page.tags.iter().map(Into::into).collect(),
             truncated: page.next_marker.is_some(),
             next_marker: page.next_marker,
+        })
+    }
+
+    async fn get_key_policy(
+        self: Arc<Self>,
+        request: Request<v1::GetKeyPolicyRequest>,
+    ) -> Result<Response<v1::GetKeyPolicyResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = GetKeyPolicy {
+            key_id: Some(request.key_id),
+            policy_name: request.policy_name,
+        };
+        let found = self.kms.get_key_policy(&caller, &request);
+        context.reply(found, |found| v1::GetKeyPolicyResponse {
+            policy: found.policy,
+            policy_name: found.policy_name.to_owned(),
+        })
+    }
+
+    async fn put_key_policy(
+        self: Arc<Self>,
+        request: Request<v1::PutKeyPolicyRequest>,
+    ) -> Result<Response<v1::PutKeyPolicyResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = PutKeyPolicy {
+            key_id: Some(request.key_id),
+            policy_name: request.policy_name,
+            policy: request.policy,
+            bypass_policy_lockout_safety_check: request.bypass_policy_lockout_safety_check,
+        };
+        let done = self.kms.put_key_policy(&caller, request, context.until);
+        context.reply(done.await, |()| v1::PutKeyPolicyResponse {})
+    }
+
+    async fn list_key_policies(
+        self: Arc<Self>,
+        request: Request<v1::ListKeyPoliciesRequest>,
+    ) -> Result<Response<v1::ListKeyPoliciesResponse>, Status> {
+        let (context, caller, request) = Context::take(request)?;
+        let request = ListKeyPolicies {
+            key_id: Some(request.key_id),
+            limit: request.limit.map(i64::from),
+            marker: request.marker,
+        };
+        let listed = self.kms.list_key_policies(&caller, &request);
+        context.reply(listed, |names| v1::ListKeyPoliciesResponse {
+            policy_names: names.map(str::to_owned).to_vec(),
+            next_marker: None,
+            truncated: false,
         })
     }
 

@@ -1,0 +1,290 @@
+//! A document's text, read into statements. Whatever is not known is refused by name.
+
+use super::{
+    Among, Effect, Policy, Statement,
+    condition::Condition,
+    json::Json,
+    principal::{Principal, Principals},
+};
+use crate::model::Caller;
+
+/// Where a document stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PolicyKind {
+    /// On a key: each statement says whom it is about.
+    Key,
+    /// On a principal: each statement is about it.
+    Identity,
+}
+
+/// Why a document is no policy.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PolicyFault {
+    /// KMS: MalformedPolicyDocumentException.
+    #[error("{0}")]
+    Malformed(String),
+    /// KMS: InvalidArnException.
+    #[error("An ARN in the specified key policy is invalid.")]
+    Arn,
+}
+
+impl Policy {
+    /// Reads an IAM policy document.
+    ///
+    /// # Errors
+    /// The first element that is missing, unknown or wrong.
+    pub fn parse(text: &str, kind: PolicyKind) -> Result<Self, PolicyFault> {
+        let json = serde_json::from_str(text)
+            .map_err(|fault| malformed(format!("Policy is no JSON document: {fault}.")))?;
+        let mut statements = None;
+        for (name, value) in object("Policy", json)? {
+            match name.as_str() {
+                "Version" => match &*string("Version", value)? {
+                    "2012-10-17" | "2008-10-17" => {}
+                    other => {
+                        return Err(malformed(format!(
+                            "Policy has the unknown version {other:?}."
+                        )));
+                    }
+                },
+                "Id" => drop(string("Id", value)?),
+                "Statement" => statements = Some(one_or_several(value)),
+                _ => return Err(unknown("Policy", &name)),
+            }
+        }
+        let statements = statements.ok_or_else(|| malformed("Policy has no Statement."))?;
+        let read = |statement| Statement::read(statement, kind);
+        Ok(Self {
+            statements: statements.into_iter().map(read).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Statement {
+    fn read(json: Json, kind: PolicyKind) -> Result<Self, PolicyFault> {
+        let mut sid = None;
+        let mut effect = None;
+        let (mut principals, mut actions, mut resources) = (None, None, None);
+        let mut conditions = Vec::new();
+        for (name, value) in object("Statement", json)? {
+            match name.as_str() {
+                "Sid" => sid = Some(string("Sid", value)?),
+                "Effect" => {
+                    effect = Some(match &*string("Effect", value)? {
+                        "Allow" => Effect::Allow,
+                        "Deny" => Effect::Deny,
+                        other => {
+                            return Err(malformed(format!(
+                                "Effect must be Allow or Deny, not {other:?}."
+                            )));
+                        }
+                    });
+                }
+                "Principal" => {
+                    let read = Principals::These(named_principals(value)?);
+                    once(&mut principals, read, "Principal and NotPrincipal")?;
+                }
+                "NotPrincipal" => {
+                    let read = Principals::AllBut(named_principals(value)?);
+                    once(&mut principals, read, "Principal and NotPrincipal")?;
+                }
+                "Action" => {
+                    let read = Among::These(action_patterns(value)?);
+                    once(&mut actions, read, "Action and NotAction")?;
+                }
+                "NotAction" => {
+                    let read = Among::AllBut(action_patterns(value)?);
+                    once(&mut actions, read, "Action and NotAction")?;
+                }
+                "Resource" => {
+                    let read = Among::These(resource_patterns(value)?);
+                    once(&mut resources, read, "Resource and NotResource")?;
+                }
+                "NotResource" => {
+                    let read = Among::AllBut(resource_patterns(value)?);
+                    once(&mut resources, read, "Resource and NotResource")?;
+                }
+                "Condition" => conditions = conditions_in(value)?,
+                _ => return Err(unknown("Statement", &name)),
+            }
+        }
+        let effect =
+            effect.ok_or_else(|| malformed("Policy contains a statement with no effect."))?;
+        let principals = match (kind, principals) {
+            (PolicyKind::Key, Some(principals)) => principals,
+            (PolicyKind::Key, None) => {
+                return Err(malformed("Policy contains a statement with no principal."));
+            }
+            (PolicyKind::Identity, None) => Principals::Bearer,
+            (PolicyKind::Identity, Some(_)) => {
+                return Err(malformed(
+                    "An identity policy must not say Principal: it is about whom it is attached to.",
+                ));
+            }
+        };
+        // KMS takes a key policy's statement that lacks one of these, and it has no effect.
+        let missing = |what: &str| match kind {
+            PolicyKind::Key => Ok(Among::These(Vec::new())),
+            PolicyKind::Identity => Err(malformed(format!(
+                "Policy contains a statement with no {what}."
+            ))),
+        };
+        Ok(Self {
+            sid,
+            effect,
+            principals,
+            actions: actions.map_or_else(|| missing("action"), Ok)?,
+            resources: resources.map_or_else(|| missing("resource"), Ok)?,
+            conditions,
+        })
+    }
+}
+
+fn named_principals(json: Json) -> Result<Vec<Principal>, PolicyFault> {
+    let invalid = || malformed("Policy contains a statement with one or more invalid principals.");
+    let kinds = match json {
+        Json::Text(text) if text == "*" => return Ok(vec![Principal::Anyone]),
+        Json::Object(kinds) => kinds,
+        Json::Text(_) | Json::List(_) => return Err(invalid()),
+    };
+    let mut principals = Vec::new();
+    for (kind, names) in kinds {
+        for name in strings("Principal", names)? {
+            principals.push(match kind.as_str() {
+                "AWS" => aws_principal(&name)?,
+                "Service" => Principal::Service,
+                _ => return Err(invalid()),
+            });
+        }
+    }
+    if principals.is_empty() {
+        return Err(malformed("Policy contains a statement with no principal."));
+    }
+    Ok(principals)
+}
+
+fn aws_principal(name: &str) -> Result<Principal, PolicyFault> {
+    if name == "*" {
+        return Ok(Principal::Anyone);
+    }
+    if let Ok(account) = name.parse() {
+        return Ok(Principal::Account(account));
+    }
+    let group = name
+        .splitn(6, ':')
+        .nth(5)
+        .is_some_and(|resource| resource.starts_with("group/"));
+    if group {
+        return Err(PolicyFault::Arn);
+    }
+    match Caller::parse(name) {
+        Ok(root) if root.is_root() => Ok(Principal::Account(root.account().clone())),
+        // A star in the middle of a principal means nothing to IAM.
+        Ok(caller) if !name.contains(['*', '?']) => Ok(Principal::Arn(caller.arn().to_owned())),
+        Ok(_) | Err(_) => Err(malformed(
+            "Policy contains a statement with one or more invalid principals.",
+        )),
+    }
+}
+
+fn action_patterns(json: Json) -> Result<Vec<String>, PolicyFault> {
+    let patterns = strings("Action", json)?;
+    for pattern in &patterns {
+        let named = pattern.split_once(':').is_some_and(|(service, action)| {
+            let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'*' | b'?');
+            let (service, action) = (service.as_bytes(), action.as_bytes());
+            !service.is_empty()
+                && !action.is_empty()
+                && service.iter().chain(action).all(|b| letters(*b))
+        });
+        if pattern != "*" && !named {
+            return Err(malformed(format!(
+                "Action {pattern:?} is none: write \"kms:GenerateMac\", with * and ? if you like."
+            )));
+        }
+    }
+    Ok(patterns)
+}
+
+fn resource_patterns(json: Json) -> Result<Vec<String>, PolicyFault> {
+    let patterns = strings("Resource", json)?;
+    for pattern in &patterns {
+        refuse_variables(pattern)?;
+        let is_arn = pattern.starts_with("arn:") && pattern.splitn(6, ':').count() == 6;
+        if pattern != "*" && !is_arn {
+            return Err(malformed(format!(
+                "Resource {pattern:?} is neither * nor an ARN of six parts."
+            )));
+        }
+    }
+    Ok(patterns)
+}
+
+fn conditions_in(json: Json) -> Result<Vec<Condition>, PolicyFault> {
+    let mut conditions = Vec::new();
+    for (operator, keys) in object("Condition", json)? {
+        for (key, values) in object(&operator, keys)? {
+            let values = strings(&key, values)?;
+            for value in &values {
+                refuse_variables(value)?;
+            }
+            conditions.push(Condition::new(&operator, &key, values).map_err(malformed)?);
+        }
+    }
+    Ok(conditions)
+}
+
+/// Security: a variable that stood for itself would allow or deny something else than its author meant.
+fn refuse_variables(text: &str) -> Result<(), PolicyFault> {
+    if text.contains("${") {
+        return Err(malformed(format!(
+            "{text:?} has a policy variable, which hsmac does not know."
+        )));
+    }
+    Ok(())
+}
+
+fn object(what: &str, json: Json) -> Result<Vec<(String, Json)>, PolicyFault> {
+    match json {
+        Json::Object(members) => Ok(members),
+        Json::Text(_) | Json::List(_) => Err(malformed(format!("{what} must be an object."))),
+    }
+}
+
+fn string(what: &str, json: Json) -> Result<String, PolicyFault> {
+    match json {
+        Json::Text(text) => Ok(text),
+        Json::List(_) | Json::Object(_) => Err(malformed(format!("{what} must be a text."))),
+    }
+}
+
+/// A text, or a list of texts.
+fn strings(what: &str, json: Json) -> Result<Vec<String>, PolicyFault> {
+    one_or_several(json)
+        .into_iter()
+        .map(|item| string(what, item))
+        .collect()
+}
+
+fn one_or_several(json: Json) -> Vec<Json> {
+    match json {
+        Json::List(items) => items,
+        one @ (Json::Text(_) | Json::Object(_)) => vec![one],
+    }
+}
+
+/// Sets what may stand once.
+fn once<T>(place: &mut Option<T>, value: T, what: &str) -> Result<(), PolicyFault> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(malformed(format!("A statement cannot have both {what}."))),
+    }
+}
+
+fn unknown(what: &str, name: &str) -> PolicyFault {
+    malformed(format!("{what} has the unknown element {name:?}."))
+}
+
+fn malformed(say: impl Into<String>) -> PolicyFault {
+    PolicyFault::Malformed(say.into())
+}
