@@ -7,6 +7,9 @@
 mod alias;
 mod arn;
 mod caller;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 pub mod policy;
 mod reserved;

@@ -164,29 +164,8 @@ const SECRET: &[u8] = b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
-
     use super::*;
-
-    /// Everything that was worth keeping; files that begin with `good` get through.
-    fn replay(target: &str, knock: fn(&[u8]) -> bool) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fuzz/corpus")
-            .join(target);
-        let (mut good, mut others) = (0, 0);
-        for file in fs::read_dir(corpus).unwrap() {
-            let path = file.unwrap().path();
-            let through = knock(&fs::read(&path).unwrap());
-            let name = path.file_name().unwrap().to_str().unwrap();
-            if name.starts_with("good") {
-                assert!(through, "{name}");
-                good += 1;
-            } else {
-                others += 1;
-            }
-        }
-        assert!(good > 0 && others > 10, "{good} and {others} files");
-    }
+    use crate::model::fuzz::tests::replay;
 
     #[test]
     fn the_corpus_of_signatures() {
