@@ -95,7 +95,7 @@ impl Kms {
             self.may(
                 caller,
                 Operation::CreateAlias,
-                &On::Alias(&arn),
+                &On::Arn(&arn),
                 &Asks::default(),
             )?;
             let record = self.target(caller, Operation::CreateAlias, target)?;
@@ -269,7 +269,7 @@ impl Kms {
             .as_ref()
             .and_then(|id| self.catalogue.record(caller.account(), id));
         let arn = self.catalogue.alias_arn(caller.account(), name);
-        self.may(caller, operation, &On::Alias(&arn), &Asks::default())?;
+        self.may(caller, operation, &On::Arn(&arn), &Asks::default())?;
         if let Some(key) = &key {
             self.may(caller, operation, &On::Key(key), &Asks::default())?;
         }

@@ -18,7 +18,6 @@ use std::{
 
 use tokio::{task::JoinHandle, time::timeout_at};
 use tracing::{info, warn};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
@@ -49,18 +48,8 @@ pub(super) struct NewKey {
     pub(super) policy: String,
 }
 
-/// Makes the object and commits the record; gives it as the catalogue has it.
-pub(super) async fn create_key(
-    kms: &Kms,
-    new: NewKey,
-    until: Instant,
-) -> Result<Arc<Record>, Error> {
-    let key_id = Uuid::new_v4().to_string();
-    let key_id = key_id.parse().expect("a UUID is a key ID");
-    create_with(kms, new, key_id, None, until).await
-}
-
-/// The same for a given key ID, and from given material if there is any.
+/// Makes the object, from given material if there is any, and commits the record; gives it as the
+/// catalogue has it.
 pub(super) async fn create_with(
     kms: &Kms,
     new: NewKey,

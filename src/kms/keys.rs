@@ -1,5 +1,7 @@
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use super::{
     Kms, Named,
     catalogue::Record,
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    model::{Caller, KeySpec, KeyUsage, Operation, Origin},
+    model::{Caller, KeyId, KeySpec, KeyUsage, Operation, Origin},
 };
 
 /// KMS: CreateKeyRequest.
@@ -94,13 +96,18 @@ impl Kms {
             bypass_lockout_check: Some(request.bypass_policy_lockout_safety_check),
             ..Asks::default()
         };
+        let key_id: KeyId = Uuid::new_v4()
+            .to_string()
+            .parse()
+            .expect("a UUID is a key ID");
+        let arn = self.catalogue.key_arn(caller.account(), &key_id);
         self.may(caller, Operation::CreateKey, &On::Nothing, &asks)?;
         if !tags.as_slice().is_empty() {
-            self.may(caller, Operation::TagResource, &On::Nothing, &asks)?;
+            self.may(caller, Operation::TagResource, &On::Arn(&arn), &asks)?;
         }
         self.store()?;
         supported(origin.as_ref(), request.multi_region)?;
-        let policy = self.new_policy(caller, &request, spec)?;
+        let policy = self.new_policy(caller, &request, &arn, spec)?;
         if self.catalogue.is_held() {
             return Err(Error::new(
                 Kind::UnsupportedOperation,
@@ -121,7 +128,7 @@ impl Kms {
             tags,
             policy,
         };
-        let record = create::create_key(self, new, until).await?;
+        let record = create::create_with(self, new, key_id, None, until).await?;
         Ok(self.metadata(&record, until).await)
     }
 

@@ -163,15 +163,16 @@ impl Kms {
         asks: &Asks<'_>,
     ) -> Result<Arc<Record>, Error> {
         let record = self.catalogue.resolve(caller, operation, key_id)?;
-        // There are no grants yet, so no grant token can be one of ours.
-        if !asks.grant_tokens.is_empty() {
-            return Err(Error::new(Kind::InvalidGrantToken, ""));
-        }
         let asks = Asks {
             key_id: Some(key_id),
             ..*asks
         };
+        // Security: before anything that would tell a stranger that the key is there.
         self.may(caller, operation, &On::Key(&record), &asks)?;
+        // There are no grants yet, so no grant token can be one of ours.
+        if !asks.grant_tokens.is_empty() {
+            return Err(Error::new(Kind::InvalidGrantToken, ""));
+        }
         Ok(record)
     }
 

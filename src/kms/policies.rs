@@ -132,7 +132,13 @@ impl Kms {
                     }
                     let policy = parse(text)?;
                     if !bypass
-                        && !self.could_put(caller, &body.account, Some(record), &policy, &asks)
+                        && !self.could_put(
+                            caller,
+                            (&record.arn, &body.account),
+                            Some(record),
+                            &policy,
+                            &asks,
+                        )
                     {
                         return Err(locks_out());
                     }
@@ -177,6 +183,7 @@ impl Kms {
         &self,
         caller: &Caller,
         request: &CreateKey,
+        arn: &str,
         spec: KeySpec,
     ) -> Result<String, Error> {
         let Some(text) = &request.policy else {
@@ -188,7 +195,7 @@ impl Kms {
             ..Asks::default()
         };
         if !request.bypass_policy_lockout_safety_check
-            && !self.could_put(caller, caller.account(), None, &policy, &asks)
+            && !self.could_put(caller, (arn, caller.account()), None, &policy, &asks)
         {
             return Err(locks_out());
         }

@@ -132,8 +132,8 @@ pub(super) struct Asks<'a> {
 /// What a right is asked for.
 pub(super) enum On<'a> {
     Key(&'a Record),
-    /// By its ARN; aliases have no policy of their own.
-    Alias(&'a str),
+    /// By its ARN what has no policy of its own: an alias, or a key that is still to be made.
+    Arn(&'a str),
     Nothing,
 }
 
@@ -152,7 +152,7 @@ impl Kms {
     ) -> Result<(), Error> {
         let (record, resource) = match on {
             On::Key(record) => (Some(*record), Some(&*record.arn)),
-            On::Alias(arn) => (None, Some(*arn)),
+            On::Arn(arn) => (None, Some(*arn)),
             On::Nothing => (None, None),
         };
         let rights = Rights {
@@ -191,11 +191,11 @@ impl Kms {
     }
 
     /// Whether somebody who writes this policy could write another one later (KMS: the lockout check).
-    /// A key that is still to be made has no record.
+    /// A key that is still to be made has an ARN, and no record.
     pub(super) fn could_put(
         &self,
         caller: &Caller,
-        account: &AccountId,
+        (arn, account): (&str, &AccountId),
         record: Option<&Record>,
         policy: &Policy,
         asks: &Asks<'_>,
@@ -207,7 +207,7 @@ impl Kms {
         let question = Question {
             caller,
             action: Operation::PutKeyPolicy.action(),
-            resource: record.map(|record| &*record.arn),
+            resource: Some(arn),
             context: &Circumstances {
                 kms: self,
                 caller,

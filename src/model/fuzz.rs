@@ -1,6 +1,8 @@
 //! The doors of this room that fuzzers knock at, and what must hold behind each whatever comes in.
 //! Their corpora are replayed by the tests; `tests/fuzz` has the fuzzers themselves.
 
+use std::slice;
+
 use super::{
     AliasName, Caller, KeyReference,
     policy::{Context, ContextKey, Decision, Policy, PolicyKind, Question, Rights, Values, decide},
@@ -35,13 +37,13 @@ pub fn policy(data: &[u8]) -> bool {
     if let Ok(policy) = &of_key {
         decided(Some(policy), &[]);
         assert!(
-            !decided(Some(policy), &[deny.clone()]),
+            !decided(Some(policy), slice::from_ref(&deny)),
             "a deny that does not win"
         );
     }
     let identity = Policy::parse(text, PolicyKind::Identity);
     if let Ok(policy) = &identity {
-        decided(None, &[policy.clone()]);
+        decided(None, slice::from_ref(policy));
         assert!(
             !decided(None, &[policy.clone(), deny]),
             "a deny that does not win"

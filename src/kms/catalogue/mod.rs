@@ -250,6 +250,10 @@ impl Catalogue {
         self.read().held
     }
 
+    pub(super) fn key_arn(&self, account: &AccountId, key_id: &KeyId) -> String {
+        key_arn(&self.region, account, key_id)
+    }
+
     pub(super) fn alias_arn(&self, account: &AccountId, name: &AliasName) -> String {
         alias_arn(&self.region, account, name.as_str())
     }

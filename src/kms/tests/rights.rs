@@ -113,7 +113,20 @@ async fn a_denial_is_told_in_kms_s_words() {
             .say()
             .contains("the resource does not exist in this Region")
     );
-    // One that does, and it is its own account that does not.
+    // Not even by what the stranger's own policy says, or by a grant token.
+    let deny = r#"{"Effect":"Deny","Action":"kms:*","Resource":"*"}"#;
+    let kms = judged("", &[(STRANGER, deny)]).await;
+    let there = describe(&kms, STRANGER, &arn(ONE)).await.unwrap_err();
+    assert_eq!(there.say(), not_there.say());
+    let with_token = DescribeKey {
+        key_id: Some(arn(ONE)),
+        grant_tokens: vec!["token".into()],
+    };
+    let error = kms
+        .describe_key(&caller(STRANGER), with_token, soon())
+        .await;
+    assert_eq!(error.unwrap_err().say(), not_there.say());
+    // One that does let it in, and it is its own account that does not.
     let kms = judged(&key_policy(&to_stranger), &[]).await;
     let error = describe(&kms, STRANGER, &arn(ONE)).await.unwrap_err();
     assert!(

@@ -68,6 +68,12 @@ pub fn decide(rights: &Rights<'_>, question: &Question<'_>) -> Decision {
     if let Some(statement) = key.and_then(|(word, _)| word.deny) {
         return Decision::Denied(Denial::KeyPolicy(statement));
     }
+    // Security: of another account's key that does not let the caller in, nothing that the caller's own
+    // policies say may sound different.
+    let strange = |account: &AccountId| account != question.caller.account();
+    if key.is_some_and(|(word, account)| strange(account) && !word.lets_in()) {
+        return Decision::Denied(Denial::NoKeyPolicy);
+    }
     let denies = |(policy, word): (usize, &Word)| word.deny.map(|at| (policy, at));
     if let Some((policy, statement)) = identity.iter().enumerate().find_map(denies) {
         return Decision::Denied(Denial::IdentityPolicy(policy, statement));

@@ -90,6 +90,12 @@ pub(super) struct Word {
     delegate: Option<usize>,
 }
 
+impl Word {
+    fn lets_in(&self) -> bool {
+        self.allow.is_some() || self.delegate.is_some()
+    }
+}
+
 impl Policy {
     /// How a statement is called in explanations: its Sid, or its number from 1.
     pub fn statement_name(&self, statement: usize) -> String {
