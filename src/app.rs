@@ -147,7 +147,12 @@ impl App {
         };
         ignore_hangups()?;
 
-        let (api, health) = front::grpc::Api::new(Arc::clone(&self.kms), &self.settings.grpc).await;
+        let (api, health) = front::grpc::Api::new(
+            Arc::clone(&self.kms),
+            &self.settings.grpc,
+            &self.settings.principal,
+        )
+        .await;
         info!(address = %self.grpc.address(), "listening");
         // Hosts get the end of the time.
         let drain = self.settings.drain_timeout;
@@ -183,7 +188,7 @@ impl App {
 impl Aws {
     fn bind(
         settings: &front::AwsSettings,
-        principals: &[front::aws::DeclaredPrincipal],
+        principals: &[front::DeclaredPrincipal],
     ) -> Result<Self, Fault> {
         let access_keys = front::aws::AccessKeys::load(principals)
             .map_err(|text| Fault::Configuration(format!("principal: {text}")))?;

@@ -237,10 +237,7 @@ fn not_yet(setting: &str) -> bool {
     match steps[..] {
         [section] => section == "admin",
         ["grpc" | "aws", "tls"] | ["store", "etcd"] | ["token", _, "run_as"] => true,
-        [
-            principal,
-            "certificate_uri" | "certificate_dns" | "unix_uid",
-        ] => principal.starts_with("principal["),
+        [principal, "certificate_uri" | "certificate_dns"] => principal.starts_with("principal["),
         _ => false,
     }
 }

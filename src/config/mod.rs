@@ -50,7 +50,7 @@ pub struct Settings {
     pub aws: Option<front::AwsSettings>,
     /// `[[principal]]`
     #[serde(default)]
-    pub principal: Vec<front::aws::DeclaredPrincipal>,
+    pub principal: Vec<front::DeclaredPrincipal>,
     /// `[token.NAME]`, by name.
     #[serde(default)]
     pub token: BTreeMap<String, token::Settings>,

@@ -182,12 +182,16 @@ impl Settings {
                     .into(),
             );
         }
+        let proven = matches!(self.grpc.listen, Listen::Unix(_))
+            && self.principal.iter().any(|one| one.unix_uid.is_some());
         match &self.grpc.anonymous {
+            None if proven => {}
             None => fault(
                 "grpc.anonymous",
                 format!(
-                    "required, but not set: without it nobody could call: callers prove who they \
-                     are in a later version; set anonymous = \"arn:aws:iam::{}:user/local\"",
+                    "required, but not set: without it nobody could call; set anonymous = \
+                     \"arn:aws:iam::{}:user/local\", or listen on a Unix socket and give a \
+                     [[principal]] a unix_uid",
                     self.account
                 ),
             ),
@@ -368,7 +372,7 @@ impl Settings {
     }
 
     fn principal_faults(&self, fault: &mut impl FnMut(&str, String), spoiled: &Spoiled) {
-        let mut first = BTreeMap::new();
+        let (mut first, mut first_uid) = (BTreeMap::new(), BTreeMap::new());
         for (index, principal) in self.principal.iter().enumerate() {
             let setting = |name: &str| format!("principal[{index}].{name}");
             let (id, secret) = ("access_key_id", "secret_access_key_file");
@@ -395,6 +399,14 @@ impl Settings {
                         "{} is the access key of principal[{first}] already",
                         id.as_str()
                     ),
+                );
+            }
+            if let Some(uid) = principal.unix_uid
+                && let Some(first) = first_uid.insert(uid, index)
+            {
+                fault(
+                    &setting("unix_uid"),
+                    format!("{uid} is the uid of principal[{first}] already"),
                 );
             }
         }

@@ -167,7 +167,7 @@ fn what_is_missing_is_said_once() {
         faults("account = \"111122223333\"\nregion = \"us-west-2\"\n[grpc]\n"),
         [
             "hsmac.toml: token: there is none; add [token.NAME] with its uri and pin_file",
-            "hsmac.toml:3: grpc.anonymous: required, but not set: without it nobody could call: callers prove who they are in a later version; set anonymous = \"arn:aws:iam::111122223333:user/local\"",
+            "hsmac.toml:3: grpc.anonymous: required, but not set: without it nobody could call; set anonymous = \"arn:aws:iam::111122223333:user/local\", or listen on a Unix socket and give a [[principal]] a unix_uid",
             "hsmac.toml:3: grpc.listen: required, but not set",
         ]
     );
@@ -176,7 +176,7 @@ fn what_is_missing_is_said_once() {
 #[test]
 fn what_comes_later_is_said_so() {
     let text = GOOD.replace("pin_file", "run_as = \"u\"\npin_file")
-        + "[admin]\n[grpc.tls]\n[aws]\nlisten = \"127.0.0.1:1\"\n[aws.tls]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n[[principal]]\narn = \"arn:aws:iam::111122223333:user/a\"\nunix_uid = 7\n";
+        + "[admin]\n[grpc.tls]\n[aws]\nlisten = \"127.0.0.1:1\"\n[aws.tls]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n[[principal]]\narn = \"arn:aws:iam::111122223333:user/a\"\ncertificate_dns = \"a\"\n";
     let found = faults(&text);
     assert_eq!(found.len(), 7, "{found:#?}");
     let found = found
@@ -188,6 +188,38 @@ fn what_comes_later_is_said_so() {
             "{fault}"
         );
     }
+}
+
+#[test]
+fn a_uid_is_of_one_principal_and_stands_in_for_the_anonymous_caller() {
+    let one = |name: &str, uid: u32| {
+        format!(
+            "[[principal]]\narn = \"arn:aws:iam::111122223333:user/{name}\"\nunix_uid = {uid}\n"
+        )
+    };
+    let unix = GOOD.replace("127.0.0.1:50051", "unix:/run/hsmac/grpc.sock");
+    let nobody: String = unix
+        .lines()
+        .filter(|line| !line.starts_with("anonymous"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(faults(&nobody)[0].contains("grpc.anonymous: required, but not set"));
+    let (settings, _) = place(&(nobody.clone() + &one("a", 1000)))
+        .load(&[], &[])
+        .unwrap();
+    assert_eq!(settings.principal[0].unix_uid, Some(1000));
+    // A uid proves nothing over TCP.
+    let tcp = nobody.replace("unix:/run/hsmac/grpc.sock", "127.0.0.1:50051");
+    let found = faults(&(tcp + &one("a", 1000)));
+    assert!(
+        found[0].contains("listen on a Unix socket and give a [[principal]] a unix_uid"),
+        "{found:?}"
+    );
+    let found = faults(&(nobody + &one("a", 1000) + &one("b", 1000)));
+    assert!(
+        found[0].ends_with("principal[1].unix_uid: 1000 is the uid of principal[0] already"),
+        "{found:?}"
+    );
 }
 
 #[test]

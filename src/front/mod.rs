@@ -15,7 +15,7 @@ mod socket_file;
 
 pub use listen::{BindFault, Listener, bind, serve};
 pub use peer::Peer;
-pub use settings::{AwsSettings, GrpcSettings, Listen, Principal, SocketMode};
+pub use settings::{AwsSettings, DeclaredPrincipal, GrpcSettings, Listen, Principal, SocketMode};
 
 #[cfg(test)]
 mod tests {

@@ -2,16 +2,18 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+use super::aws::AccessKeyId;
 use crate::model::Caller;
 
 /// `[grpc]`: the gRPC listener.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrpcSettings {
-    /// `127.0.0.1:50051`, `[::1]:50051` or `unix:/run/hsmac/grpc.sock`. Until callers can prove who
-    /// they are, only loopback addresses and Unix sockets are accepted.
+    /// `127.0.0.1:50051`, `[::1]:50051` or `unix:/run/hsmac/grpc.sock`. Until there is TLS, only
+    /// loopback addresses and Unix sockets are accepted.
     pub listen: Listen,
-    /// Who a caller without proof is: a principal's ARN. Loopback or Unix socket only.
+    /// Who a caller without proof is: a principal's ARN. Loopback or Unix socket only. Without it
+    /// there must be principals with a `unix_uid`.
     pub anonymous: Option<Principal>,
     /// Serve gRPC reflection (grpcurl without proto files). Default false.
     #[serde(default)]
@@ -55,6 +57,26 @@ pub struct AwsSettings {
     pub max_connections: u32,
     /// Mode of the Unix socket, as in chmod: `"0600"`. Default 0600.
     pub mode: Option<SocketMode>,
+}
+
+/// `[[principal]]`: somebody who may call, and what proves that it is him. An ARN may stand several
+/// times, with other proofs: while one access key takes the place of another, say.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredPrincipal {
+    /// The principal's ARN: `arn:aws:iam::111122223333:user/billing`.
+    pub arn: Principal,
+    /// The user of a process that connects to a Unix socket of gRPC. The overflow uid, which stands
+    /// for users that this machine does not know, never matches.
+    pub unix_uid: Option<u32>,
+    /// The access key that this principal's requests to the AWS listener are signed with: 1 to 128
+    /// letters, digits and `_`. Not without its secret.
+    pub access_key_id: Option<AccessKeyId>,
+    /// A file with the secret access key: 40 characters and nothing else, but for a line's end.
+    pub secret_access_key_file: Option<PathBuf>,
+    /// A file with what this principal may do, an IAM JSON document of at most 32 KiB. Without it
+    /// only key policies give it rights; an account's root needs none.
+    pub policy_file: Option<PathBuf>,
 }
 
 /// Where to listen.

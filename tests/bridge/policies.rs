@@ -66,6 +66,43 @@ async fn the_policies_of_a_declared_key_and_of_its_caller_decide() {
     assert!(listed.stderr.contains(why), "{listed:?}");
 }
 
+/// A Unix socket's other end is who the kernel says; nobody else is let in.
+#[tokio::test]
+async fn the_uid_of_a_unix_socket_proves_who_calls() {
+    let token = Token::with_key();
+    let config = |uid: u32| {
+        let anonymous = format!("anonymous = \"{CALLER}\"\n");
+        let arn = format!("arn = \"{CALLER}\"\n");
+        token
+            .config()
+            .replace(&anonymous, "")
+            .replace(&arn, &format!("{arn}unix_uid = {uid}\n"))
+    };
+    let own = rustix::process::getuid().as_raw();
+    let server = token.serve(&config(own)).await;
+    server
+        .mac()
+        .await
+        .generate_mac(request(b"x"))
+        .await
+        .unwrap();
+    drop(server);
+
+    let server = token.serve(&config(own + 1)).await;
+    let status = server
+        .mac()
+        .await
+        .generate_mac(request(b"x"))
+        .await
+        .unwrap_err();
+    assert_status(
+        &status,
+        Code::Unauthenticated,
+        "MISSING_AUTHENTICATION_TOKEN",
+        "The request carries no proof of who the caller is, and the server admits nobody without.",
+    );
+}
+
 #[tokio::test]
 async fn a_policy_is_read_and_written_as_hsmac_kms() {
     let token = Token::with_key();

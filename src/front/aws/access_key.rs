@@ -4,37 +4,14 @@
 //! its own, is read once, wiped when it is dropped, and never shown.
 
 use std::{
-    borrow::Borrow,
-    collections::HashMap,
-    fmt,
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::Arc,
+    borrow::Borrow, collections::HashMap, fmt, fs::File, io::Read as _, path::Path, sync::Arc,
 };
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::super::Principal;
+use super::super::DeclaredPrincipal;
 use crate::model::Caller;
-
-/// `[[principal]]`: somebody who may call, and what proves that it is him. An ARN may stand twice,
-/// with two access keys, while one takes the place of the other.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeclaredPrincipal {
-    /// The principal's ARN: `arn:aws:iam::111122223333:user/billing`.
-    pub arn: Principal,
-    /// The access key that this principal's requests to the AWS listener are signed with: 1 to 128
-    /// letters, digits and `_`. Not without its secret.
-    pub access_key_id: Option<AccessKeyId>,
-    /// A file with the secret access key: 40 characters and nothing else, but for a line's end.
-    pub secret_access_key_file: Option<PathBuf>,
-    /// A file with what this principal may do, an IAM JSON document of at most 32 KiB. Without it
-    /// only key policies give it rights; an account's root needs none.
-    pub policy_file: Option<PathBuf>,
-}
 
 /// The public half of an access key.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -155,11 +132,12 @@ impl AccessKeys {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::PathBuf};
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::front::Principal;
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
@@ -169,6 +147,7 @@ mod tests {
             access_key_id: Some(AccessKeyId::try_from(id.to_owned()).unwrap()),
             secret_access_key_file: Some(file),
             policy_file: None,
+            unix_uid: None,
         }
     }
 
@@ -230,6 +209,7 @@ mod tests {
             access_key_id: None,
             secret_access_key_file: None,
             policy_file: None,
+            unix_uid: None,
             ..one.clone()
         };
         assert_eq!(AccessKeys::load(&[one.clone(), nobody]).unwrap().0.len(), 1);

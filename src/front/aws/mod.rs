@@ -16,7 +16,7 @@ mod operations;
 mod sigv4;
 mod wire;
 
-pub use access_key::{AccessKeys, DeclaredPrincipal, SecretAccessKey};
+pub use access_key::{AccessKeyId, AccessKeys, SecretAccessKey};
 
 use std::{
     error::Error as StdError,
@@ -264,7 +264,10 @@ const NO_OPERATION: &str = "<AccessDeniedException>\n  <Message>Unable to determ
 mod tests {
     use std::fs;
 
-    use super::{super::Principal, *};
+    use super::{
+        super::{DeclaredPrincipal, Principal},
+        *,
+    };
     use crate::{kms::tests::without_tokens, model::Caller};
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -279,6 +282,7 @@ mod tests {
             access_key_id: Some("AKIDEXAMPLE".to_owned().try_into().unwrap()),
             secret_access_key_file: Some(secret),
             policy_file: None,
+            unix_uid: None,
         };
         let settings = AwsSettings {
             listen: super::super::Listen::Tcp(([127, 0, 0, 1], 0).into()),

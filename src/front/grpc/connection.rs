@@ -45,7 +45,7 @@ impl Protocol for Api {
             return Err("it does not begin with the preface of HTTP/2".into());
         }
 
-        let caller = peer.caller(self.anonymous.as_ref());
+        let caller = self.callers.of(peer);
         let max_streams = self.max_streams;
         let service = service_fn(move |request: http::Request<Incoming>| {
             let (api, caller) = (self.clone(), caller.clone());
@@ -204,7 +204,7 @@ mod tests {
 
     async fn run(settings: GrpcSettings, grace: Duration) -> Running {
         let listener = bind(&settings.listen, settings.mode, settings.max_connections).unwrap();
-        let (api, _) = Api::new(without_tokens(), &settings).await;
+        let (api, _) = Api::new(without_tokens(), &settings, &[]).await;
         let address = listener.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async move { drop(stopped.await) };

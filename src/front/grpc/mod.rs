@@ -20,7 +20,7 @@ use tracing::Instrument as _;
 
 use layer::{Context, Limit};
 
-use super::{GrpcSettings, call::RequestId};
+use super::{DeclaredPrincipal, GrpcSettings, call::RequestId, peer::Callers};
 use crate::{
     kms::{self, Kms},
     model::Caller,
@@ -36,15 +36,18 @@ pub struct Api {
     mac: MacServiceServer<mac::Mac>,
     rest: Routes,
     default_deadline: Duration,
-    /// Who a caller without proof is.
-    anonymous: Option<Arc<Caller>>,
+    callers: Callers,
     max_streams: u32,
 }
 
 impl Api {
     /// MacService, KeyService, health and, if the settings say so, reflection. Health is
     /// NOT_SERVING until [`Health::follow`] runs.
-    pub async fn new(kms: Arc<Kms>, settings: &GrpcSettings) -> (Arc<Self>, Health) {
+    pub async fn new(
+        kms: Arc<Kms>,
+        settings: &GrpcSettings,
+        principals: &[DeclaredPrincipal],
+    ) -> (Arc<Self>, Health) {
         let (health, health_server) = Health::new(kms.serving()).await;
         let mut rest = Routes::builder();
         rest.add_service(
@@ -68,10 +71,7 @@ impl Api {
             mac: MacServiceServer::new(mac::Mac { kms }).max_decoding_message_size(MAC_LIMIT.bytes),
             rest: rest.routes().prepare(),
             default_deadline: settings.default_deadline,
-            anonymous: settings
-                .anonymous
-                .as_ref()
-                .map(|principal| Arc::new(principal.0.clone())),
+            callers: Callers::new(principals, settings.anonymous.as_ref().map(|one| &one.0)),
             max_streams: settings.max_streams,
         };
         (Arc::new(api), health)
@@ -230,7 +230,7 @@ mod tests {
             max_streams: 1,
             mode: None,
         };
-        Api::new(without_tokens(), &settings).await.0
+        Api::new(without_tokens(), &settings, &[]).await.0
     }
 
     fn request(path: &str, body: Body) -> Request<Body> {
@@ -276,7 +276,13 @@ mod tests {
     }
 
     async fn refusal(api: &Api, request: Request<Body>) -> (Code, String, Status) {
-        let response = api.answer(request, api.anonymous.clone()).await;
+        let response = api
+            .answer(
+                request,
+                api.callers
+                    .of(&super::super::Peer::Tcp(([127, 0, 0, 1], 9).into())),
+            )
+            .await;
         assert!(response.headers().contains_key("x-request-id"));
         let status = Status::from_header_map(response.headers()).unwrap();
         let info = status.get_error_details().error_info().cloned().unwrap();
