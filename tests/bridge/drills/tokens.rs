@@ -121,6 +121,8 @@ async fn a_poison_message_is_refused_and_kills_no_host_after_host() {
     let mut client = drill.server.mac().await;
     let status = client.generate_mac(request(b"poison")).await.unwrap_err();
     assert_status(&status, Code::Unavailable, "KEY_UNAVAILABLE", "");
+    // The caller may be told before the log is.
+    drill.until_logged("a host is replaced", 1).await;
     let crashes = drill.logged("a host is replaced");
     assert_eq!(crashes, 2, "two charges: {}", drill.server.log());
     let healed = load.goes_on(much(300)).await;
