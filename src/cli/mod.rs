@@ -63,7 +63,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Stop> {
     }
 }
 
-/// HMACs made inside a PKCS#11 token, over gRPC, with AWS KMS's contract.
+/// HMACs made inside a PKCS#11 token, over gRPC and AWS's own wire, with AWS KMS's contract.
 ///
 /// hsmac stands between services and an HSM: a client sends a message and a key ID, the token makes
 /// the MAC, the key never leaves it.
@@ -85,7 +85,7 @@ Exit codes: 0 done; 64 usage; 69 token or store away; 70 a bug of hsmac; 78 conf
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve MACs over gRPC until SIGTERM.
+    /// Serve MACs over gRPC, and to AWS's clients if `[aws]` is set, until SIGTERM.
     ///
     /// Reads the configuration, starts a host process for each token, listens. What only an edit of
     /// the configuration cures ends it with 78, all faults at once; a token that is away does not:
@@ -108,7 +108,8 @@ Example:
 
     /// Make a SoftHSM token with a demo key, and serve it: for trying out and for tests.
     ///
-    /// Loopback only, no proof asked of callers, account 000000000000, region us-east-1. The folder
+    /// Loopback only; callers of gRPC need no proof, AWS's clients sign with the access key of AWS's
+    /// documentation; both may do everything. Account 000000000000, region us-east-1. The folder
     /// holds an ordinary hsmac.toml to learn from; a second start uses what is there.
     #[command(after_help = "\
 Examples:

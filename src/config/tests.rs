@@ -239,6 +239,13 @@ fn policies_are_read_beside_the_file_and_wrong_ones_are_told() {
         let text = format!(r#"{{"Statement":{{"Effect":"Allow",{statement}}}}}"#);
         fs::write(place.folder.path().join(name), text).unwrap();
     };
+    let own = place.folder.path().join("own.json");
+    fs::create_dir(&own).unwrap();
+    assert!(place.faults(&[], &[])[1].ends_with("own.json is not a regular file"));
+    fs::remove_dir(&own).unwrap();
+    fs::write(&own, " ".repeat((32 << 10) + 1)).unwrap();
+    assert!(place.faults(&[], &[])[1].ends_with("a policy has at most 32768 bytes"));
+
     write("key.json", r#""Action":"kms:*","Resource":"*""#);
     write(
         "own.json",

@@ -52,10 +52,16 @@ impl Principal {
 /// A sentence that names the file and what is wrong with it.
 pub(super) fn read(file: &Path, kind: PolicyKind) -> Result<(String, Policy), String> {
     let shown = file.display();
-    let text = fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
-    if text.len() > LONGEST {
+    let unreadable = |error| format!("{shown}: {error}");
+    // Its metadata first: to open a FIFO would wait for a writer.
+    let found = fs::metadata(file).map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(format!("{shown} is not a regular file"));
+    }
+    if found.len() > LONGEST as u64 {
         return Err(format!("{shown}: a policy has at most {LONGEST} bytes"));
     }
+    let text = fs::read_to_string(file).map_err(unreadable)?;
     let policy = Policy::parse(&text, kind).map_err(|fault| format!("{shown}: {fault}"))?;
     Ok((text, policy))
 }
@@ -282,8 +288,8 @@ impl Context for Circumstances<'_> {
         let asks = self.asks;
         let spec = self.record.map(|record| record.body.spec).or(asks.new_key);
         match key {
-            ContextKey::CurrentTime => one(Some(seconds().to_string())),
-            ContextKey::EpochTime => one(Some(seconds().to_string())),
+            // Date operators read both forms of a time.
+            ContextKey::CurrentTime | ContextKey::EpochTime => one(Some(seconds().to_string())),
             ContextKey::PrincipalAccount | ContextKey::CallerAccount => {
                 named(Some(self.caller.account().as_str()))
             }
