@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 /// `[log]`: what is logged, and how it looks. Logs go to stderr.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// `text` for people, `json` for collectors. Default text.

@@ -32,6 +32,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     for warning in &warnings {
         let _ = writeln!(page, "  warning: {warning}");
     }
+    for listener in settings.listeners() {
+        let _ = writeln!(page, "listener       {listener}");
+    }
     let examinations = runtime.block_on(app::examine(settings))?;
     let mut verdict = Verdict::default();
     for examination in &examinations {

@@ -236,8 +236,7 @@ fn not_yet(setting: &str) -> bool {
     let steps: Vec<&str> = setting.split('.').collect();
     match steps[..] {
         [section] => section == "admin",
-        ["grpc" | "aws", "tls"] | ["store", "etcd"] | ["token", _, "run_as"] => true,
-        [principal, "certificate_uri" | "certificate_dns"] => principal.starts_with("principal["),
+        ["store", "etcd"] | ["token", _, "run_as"] => true,
         _ => false,
     }
 }

@@ -64,6 +64,17 @@ pub struct Settings {
     pub log: telemetry::Settings,
     #[serde(skip)]
     origins: Origins,
+    #[serde(skip)]
+    source: Source,
+}
+
+/// Where settings are read from.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    file: PathBuf,
+    sets: Vec<String>,
+    /// The variables that matter.
+    environment: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -80,7 +91,9 @@ impl Settings {
     ) -> Result<(Self, Vec<Warning>), Faults> {
         let text = fs::read_to_string(file)
             .map_err(|error| Faults::one(format!("{}: {error}", file.display())))?;
-        let environment: BTreeMap<String, String> = environment.collect();
+        let environment: BTreeMap<String, String> = environment
+            .filter(|(name, _)| name.starts_with("HSMAC") || name == STATE_DIRECTORY)
+            .collect();
         let Read {
             settings,
             spoiled,
@@ -91,7 +104,12 @@ impl Settings {
             return Err(Faults::new(faults));
         };
         settings.origins = origins;
-        settings.fill_in(file, environment.get("STATE_DIRECTORY"));
+        settings.source = Source {
+            file: absolute(file).unwrap_or_else(|_| file.to_owned()),
+            sets: sets.to_vec(),
+            environment: environment.clone(),
+        };
+        settings.fill_in(file, environment.get(STATE_DIRECTORY));
         faults.extend(settings.rule_faults(&spoiled));
         let (file_faults, mut warnings) = settings.check_files();
         faults.extend(
@@ -105,6 +123,105 @@ impl Settings {
         } else {
             Err(Faults::new(faults))
         }
+    }
+
+    /// Reads the same sources again.
+    ///
+    /// # Errors
+    /// As [`Settings::load`], and if a listener would begin or end to speak TLS: connections that are
+    /// there already could not follow.
+    pub fn again(&self) -> Result<(Self, Vec<Warning>), Faults> {
+        let Source {
+            file,
+            sets,
+            environment,
+        } = &self.source;
+        let (new, warnings) = Self::load(file, sets, environment.clone().into_iter())?;
+        let aws = |settings: &Self| settings.aws.as_ref().map(|aws| aws.tls.is_some());
+        let faults: Vec<Fault> = [
+            (
+                "grpc.tls",
+                new.grpc.tls.is_some() != self.grpc.tls.is_some(),
+            ),
+            (
+                "aws.tls",
+                aws(&new).is_some() && aws(self).is_some() && aws(&new) != aws(self),
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(setting, _)| {
+            new.origins.fault(
+                setting,
+                "a running listener neither begins nor ends to speak TLS; restart hsmac",
+            )
+        })
+        .collect();
+        if faults.is_empty() {
+            Ok((new, warnings))
+        } else {
+            Err(Faults::new(faults))
+        }
+    }
+
+    /// The settings that differ from those that serve and are used at the next start only.
+    pub fn later_than(&self, serving: &Self) -> Vec<&'static str> {
+        let (new, old) = (self.lasting(), serving.lasting());
+        [
+            ("account", new.account != old.account),
+            ("region", new.region != old.region),
+            ("new_keys", new.new_keys != old.new_keys),
+            ("state_dir", new.state_dir != old.state_dir),
+            ("drain_timeout", new.drain_timeout != old.drain_timeout),
+            ("grpc", new.grpc != old.grpc),
+            ("aws", new.aws != old.aws),
+            ("token", new.token != old.token),
+            ("store", new.store != old.store),
+            ("key", new.key != old.key),
+            ("log", new.log != old.log),
+        ]
+        .into_iter()
+        .filter_map(|(setting, differs)| differs.then_some(setting))
+        .collect()
+    }
+
+    /// The same without what can be reloaded.
+    fn lasting(&self) -> Self {
+        let mut lasting = self.clone();
+        lasting.principal.clear();
+        lasting.grpc.tls = None;
+        lasting.grpc.anonymous = None;
+        if let Some(aws) = &mut lasting.aws {
+            aws.tls = None;
+        }
+        for key in &mut lasting.key {
+            key.policy_file = None;
+        }
+        lasting
+    }
+
+    /// The files that can be read again while hsmac runs.
+    pub fn reloadable_files(&self) -> Vec<PathBuf> {
+        let tls = self.tls().into_iter().flat_map(|(_, tls)| tls.files());
+        let principals = self
+            .principal
+            .iter()
+            .flat_map(|principal| [&principal.secret_access_key_file, &principal.policy_file]);
+        let keys = self.key.iter().map(|key| &key.policy_file);
+        let others = principals.chain(keys).flatten();
+        let mut files = vec![self.source.file.clone()];
+        files.extend(tls.chain(others).cloned());
+        files
+    }
+
+    /// Each listener's TLS, by its section.
+    fn tls(&self) -> Vec<(&'static str, &front::TlsSettings)> {
+        let aws = self.aws.as_ref().and_then(|aws| aws.tls.as_ref());
+        let grpc = self.grpc.tls.as_ref();
+        let both = [("grpc", grpc), ("aws", aws)];
+        both.into_iter()
+            .filter_map(|(section, tls)| Some((section, tls?)))
+            .collect()
     }
 
     /// Fills in what follows from the rest: token names, the state folder, absolute paths.
@@ -122,6 +239,12 @@ impl Settings {
         self.state_dir = beside.join(&self.state_dir);
         if let Some(store) = &mut self.store {
             store.sqlite.path = beside.join(&store.sqlite.path);
+        }
+        let aws = self.aws.as_mut().and_then(|aws| aws.tls.as_mut());
+        for tls in self.grpc.tls.as_mut().into_iter().chain(aws) {
+            for file in tls.files_mut() {
+                *file = beside.join(&*file);
+            }
         }
         for principal in &mut self.principal {
             let files = [
@@ -146,6 +269,9 @@ impl Settings {
         }
     }
 }
+
+/// systemd: where a service keeps its state.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 fn twenty_seconds() -> Duration {
     Duration::from_secs(20)

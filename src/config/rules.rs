@@ -15,7 +15,7 @@ use super::{
     fault::{Fault, Spoiled, Warning, nearest},
 };
 use crate::{
-    front::{Listen, aws::SecretAccessKey},
+    front::{DeclaredPrincipal, Listen, Tls, TlsSettings, aws::SecretAccessKey},
     kms::Principal,
     model::KeyReference,
     token,
@@ -45,6 +45,20 @@ impl Settings {
                 }
             }
         }
+        for (section, tls) in self.tls() {
+            let setting = |name: &str| format!("{section}.tls.{name}");
+            match self.secret_file(&setting("key"), &tls.key, "the private key") {
+                Ok(warning) => warnings.extend(warning),
+                Err(fault) => {
+                    faults.push(fault);
+                    continue;
+                }
+            }
+            if let Err(fault) = Tls::load(tls, b"") {
+                faults.push(self.origins.fault(&setting(fault.setting), fault.text));
+            }
+        }
+        warnings.extend(self.tls_warnings());
         for (index, principal) in self.principal.iter().enumerate() {
             let Some(file) = &principal.secret_access_key_file else {
                 continue;
@@ -75,6 +89,50 @@ impl Settings {
             }
         }
         (faults, warnings)
+    }
+
+    /// What of the listeners' certificates and lists has ended or ends soon.
+    pub fn tls_warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        for (section, tls) in self.tls() {
+            let Ok(loaded) = Tls::load(tls, b"") else {
+                continue;
+            };
+            for (name, text) in loaded.warnings() {
+                let fault = self.origins.fault(&format!("{section}.tls.{name}"), text);
+                warnings.push(Warning(fault));
+            }
+        }
+        warnings
+    }
+
+    /// Each listener in one line: its address, its certificate, whose certificates it believes.
+    pub fn listeners(&self) -> Vec<String> {
+        let listens = [
+            ("grpc", Some((&self.grpc.listen, &self.grpc.tls))),
+            ("aws", self.aws.as_ref().map(|aws| (&aws.listen, &aws.tls))),
+        ];
+        let mut lines = Vec::new();
+        for (section, listener) in listens {
+            let Some((listen, tls)) = listener else {
+                continue;
+            };
+            let mut line = format!("{section:<5} {listen}");
+            if let Some(settings) = tls
+                && let Ok(tls) = Tls::load(settings, b"")
+            {
+                let names = tls.names().join(", ");
+                line += &format!(", TLS as {names} until {}", tls.ends());
+                if let Some(file) = &settings.client_ca {
+                    line += &format!(", client certificates of {}", file.display());
+                }
+                if let Some(file) = &settings.client_crl {
+                    line += &format!(" but for those in {}", file.display());
+                }
+            }
+            lines.push(line);
+        }
+        lines
     }
 
     /// Whether a file can be read, and by whom.
@@ -159,6 +217,20 @@ impl Settings {
                 "no [[principal]] with this arn has a policy_file: these callers may do what key policies allow them, and nothing else",
             )));
         }
+        if !self.tls().iter().any(|(_, tls)| tls.client_ca.is_some()) {
+            for (index, principal) in self.principal.iter().enumerate() {
+                let proofs = [
+                    ("certificate_uri", principal.certificate_uri.is_some()),
+                    ("certificate_dns", principal.certificate_dns.is_some()),
+                ];
+                for (name, _) in proofs.into_iter().filter(|(_, is_set)| *is_set) {
+                    warnings.push(Warning(self.origins.fault(
+                        &format!("principal[{index}].{name}"),
+                        "no listener asks for certificates: set client_ca in [grpc.tls] or [aws.tls]",
+                    )));
+                }
+            }
+        }
         for (name, token) in &self.token {
             if token.uri.slot_id.is_some()
                 && token.uri.label.is_none()
@@ -175,15 +247,27 @@ impl Settings {
 
     fn grpc_faults(&self, fault: &mut impl FnMut(&str, String)) {
         let exposed = is_exposed(&self.grpc.listen);
-        if exposed {
+        let client_ca = self
+            .grpc
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client_ca.as_ref());
+        if exposed && client_ca.is_none() {
             fault(
                 "grpc.listen",
-                "until hsmac can authenticate callers it listens on loopback or a Unix socket only"
+                "other machines reach this address: set [grpc.tls] with certificate, key and client_ca, \
+                 or listen on loopback or a Unix socket"
                     .into(),
             );
         }
-        let proven = matches!(self.grpc.listen, Listen::Unix(_))
-            && self.principal.iter().any(|one| one.unix_uid.is_some());
+        tls_faults("grpc", &self.grpc.listen, self.grpc.tls.as_ref(), fault);
+        let has_certificate = |one: &DeclaredPrincipal| {
+            one.certificate_uri.is_some() || one.certificate_dns.is_some()
+        };
+        let proven = match &self.grpc.listen {
+            Listen::Unix(_) => self.principal.iter().any(|one| one.unix_uid.is_some()),
+            Listen::Tcp(_) => client_ca.is_some() && self.principal.iter().any(has_certificate),
+        };
         match &self.grpc.anonymous {
             None if proven => {}
             None => fault(
@@ -191,7 +275,8 @@ impl Settings {
                 format!(
                     "required, but not set: without it nobody could call; set anonymous = \
                      \"arn:aws:iam::{}:user/local\", or listen on a Unix socket and give a \
-                     [[principal]] a unix_uid",
+                     [[principal]] a unix_uid, or set grpc.tls.client_ca and give a [[principal]] a \
+                     certificate_uri or certificate_dns",
                     self.account
                 ),
             ),
@@ -216,17 +301,21 @@ impl Settings {
             return;
         };
         // Security: what is signed is not secret; without TLS others could read messages and MACs.
-        if is_exposed(&aws.listen) {
+        if is_exposed(&aws.listen) && aws.tls.is_none() {
             fault(
                 "aws.listen",
-                "until this listener has TLS it listens on loopback or a Unix socket only".into(),
+                "other machines reach this address: set [aws.tls] with certificate and key, or listen \
+                 on loopback or a Unix socket"
+                    .into(),
             );
         }
-        if self
-            .principal
-            .iter()
-            .all(|principal| principal.access_key_id.is_none())
-        {
+        tls_faults("aws", &aws.listen, aws.tls.as_ref(), fault);
+        let believes = aws.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let could_call = |one: &DeclaredPrincipal| {
+            let certificate = one.certificate_uri.is_some() || one.certificate_dns.is_some();
+            one.access_key_id.is_some() || (believes && certificate)
+        };
+        if !self.principal.iter().any(could_call) {
             fault(
                 "aws",
                 "nobody could call: add a [[principal]] with arn, access_key_id and secret_access_key_file"
@@ -373,6 +462,7 @@ impl Settings {
 
     fn principal_faults(&self, fault: &mut impl FnMut(&str, String), spoiled: &Spoiled) {
         let (mut first, mut first_uid) = (BTreeMap::new(), BTreeMap::new());
+        let (mut first_uri, mut first_dns) = (BTreeMap::new(), BTreeMap::new());
         for (index, principal) in self.principal.iter().enumerate() {
             let setting = |name: &str| format!("principal[{index}].{name}");
             let (id, secret) = ("access_key_id", "secret_access_key_file");
@@ -407,6 +497,22 @@ impl Settings {
                 fault(
                     &setting("unix_uid"),
                     format!("{uid} is the uid of principal[{first}] already"),
+                );
+            }
+            if let Some(uri) = &principal.certificate_uri
+                && let Some(first) = first_uri.insert(uri, index)
+            {
+                fault(
+                    &setting("certificate_uri"),
+                    format!("{} is of principal[{first}] already", uri.as_str()),
+                );
+            }
+            if let Some(name) = &principal.certificate_dns
+                && let Some(first) = first_dns.insert(name, index)
+            {
+                fault(
+                    &setting("certificate_dns"),
+                    format!("{} is of principal[{first}] already", name.as_str()),
                 );
             }
         }
@@ -450,6 +556,28 @@ fn is_exposed(listen: &Listen) -> bool {
     match listen {
         Listen::Tcp(address) => !address.ip().is_loopback(),
         Listen::Unix(_) => false,
+    }
+}
+
+fn tls_faults(
+    section: &str,
+    listen: &Listen,
+    tls: Option<&TlsSettings>,
+    fault: &mut impl FnMut(&str, String),
+) {
+    let Some(tls) = tls else { return };
+    if matches!(listen, Listen::Unix(_)) {
+        fault(
+            &format!("{section}.tls"),
+            "a Unix socket has no TLS: the kernel says who its callers are; remove this section"
+                .into(),
+        );
+    }
+    if tls.client_crl.is_some() && tls.client_ca.is_none() {
+        fault(
+            &format!("{section}.tls.client_ca"),
+            "required, but not set: client_crl is of no use without it".into(),
+        );
     }
 }
 

@@ -20,18 +20,25 @@ use tokio::{
 };
 
 use super::{
-    Listen, Peer, SocketMode,
+    Gate, Listen, SocketMode,
+    guest::Guest,
+    handshake::{self, Refusals},
+    peer::Peer,
     socket_file::{self, SocketFile},
+    strangers::{Stay, Strangers},
 };
 
 /// What is spoken on the connections of a listener.
 pub trait Protocol: Send + Sync + 'static {
+    /// Who may come in, now and after each reload.
+    fn gate(&self) -> watch::Receiver<Arc<Gate>>;
+
     /// Serves one connection until it ends. When `draining` turns true, calls in flight are
     /// answered and no more are taken.
     fn converse<S>(
         self: Arc<Self>,
         stream: S,
-        peer: &Peer,
+        guest: Guest,
         draining: watch::Receiver<bool>,
     ) -> impl Future<Output = Ended> + Send
     where
@@ -88,6 +95,8 @@ pub async fn serve(
 ) -> usize {
     let (drain, draining) = watch::channel(false);
     let slots = Arc::new(Semaphore::new(listener.max_connections as usize));
+    let strangers = Strangers::at_most((listener.max_connections as usize).div_ceil(4));
+    let refusals = Arc::new(Refusals::default());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut trouble = Trouble::default();
@@ -97,7 +106,12 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             () = &mut shutdown => break,
         };
-        connections.spawn(connection(accepted, api.clone(), draining.clone()));
+        let arrival = Arrival {
+            accepted,
+            stay: strangers.admit(),
+            draining: draining.clone(),
+        };
+        connections.spawn(connection(arrival, api.clone(), refusals.clone()));
     }
 
     // The address is free before the drain: a successor may already bind it.
@@ -159,7 +173,7 @@ struct Accepted {
 }
 
 enum Stream {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
@@ -176,7 +190,7 @@ impl Socket {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
                     // Answers are small and whole: waiting for more of them only delays them.
                     let _ = stream.set_nodelay(true);
-                    (Stream::Tcp(stream), Peer::Tcp(address))
+                    (Stream::Tcp(stream, address), Peer::Tcp(address))
                 }),
                 Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
                     let credentials = stream.peer_cred().ok();
@@ -224,20 +238,58 @@ impl Trouble {
     }
 }
 
-async fn connection(accepted: Accepted, api: Arc<impl Protocol>, draining: watch::Receiver<bool>) {
+/// A connection that is to be served.
+struct Arrival {
+    accepted: Accepted,
+    stay: Stay,
+    draining: watch::Receiver<bool>,
+}
+
+async fn connection(arrival: Arrival, api: Arc<impl Protocol>, refusals: Arc<Refusals>) {
+    let Arrival {
+        accepted,
+        stay,
+        mut draining,
+    } = arrival;
     let Accepted {
         stream,
         peer,
         slot: _slot,
     } = accepted;
     tracing::debug!(%peer, "connected");
-    let ended = match stream {
-        Stream::Tcp(stream) => api.converse(stream, &peer, draining).await,
-        Stream::Unix(stream) => api.converse(stream, &peer, draining).await,
+    let gate = api.gate();
+    let tls = gate.borrow().tls().cloned();
+    let (ended, peer) = match (stream, tls) {
+        (Stream::Unix(stream), _) => {
+            let shown = peer.to_string();
+            let guest = Guest::new(peer, gate, stay);
+            (api.converse(stream, guest, draining).await, shown)
+        }
+        (Stream::Tcp(stream, _), None) => {
+            let shown = peer.to_string();
+            let guest = Guest::new(peer, gate, stay);
+            (api.converse(stream, guest, draining).await, shown)
+        }
+        (Stream::Tcp(stream, address), Some(tls)) => {
+            let shaken = tokio::select! {
+                shaken = handshake::shake(stream, &tls) => shaken,
+                () = stay.is_displaced() => return,
+                _ = draining.wait_for(|draining| *draining) => return,
+            };
+            let (stream, certificate) = match shaken {
+                Ok(shaken) => shaken,
+                Err(fault) => return refusals.note(&peer, &fault),
+            };
+            let peer = Peer::Tls(address, certificate);
+            let shown = peer.to_string();
+            tracing::debug!(peer = shown, "the handshake is done");
+            let guest = Guest::new(peer, gate, stay);
+            (api.converse(stream, guest, draining).await, shown)
+        }
     };
     match ended {
-        Ok(()) => tracing::debug!(%peer, "disconnected"),
-        Err(error) => tracing::debug!(%peer, %error, "the connection broke"),
+        Ok(()) => tracing::debug!(peer, "disconnected"),
+        Err(error) => tracing::debug!(peer, %error, "the connection broke"),
     }
 }
 

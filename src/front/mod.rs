@@ -7,15 +7,26 @@
 
 pub mod aws;
 mod call;
+mod certificate;
+mod gate;
 pub mod grpc;
+mod guest;
+mod handshake;
 mod listen;
 mod peer;
 mod settings;
 mod socket_file;
+mod strangers;
+mod tls;
 
-pub use listen::{BindFault, Listener, bind, serve};
-pub use peer::Peer;
-pub use settings::{AwsSettings, DeclaredPrincipal, GrpcSettings, Listen, Principal, SocketMode};
+pub use gate::Gate;
+pub use guest::Guest;
+pub use listen::{BindFault, Listener, Protocol, bind, serve};
+pub use settings::{
+    AwsSettings, CertificateDns, CertificateUri, DeclaredPrincipal, GrpcSettings, Listen,
+    Principal, SocketMode, TlsSettings,
+};
+pub use tls::{Tls, TlsFault};
 
 #[cfg(test)]
 mod tests {

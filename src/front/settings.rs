@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -6,14 +6,16 @@ use super::aws::AccessKeyId;
 use crate::model::Caller;
 
 /// `[grpc]`: the gRPC listener.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct GrpcSettings {
-    /// `127.0.0.1:50051`, `[::1]:50051` or `unix:/run/hsmac/grpc.sock`. Until there is TLS, only
-    /// loopback addresses and Unix sockets are accepted.
+    /// `127.0.0.1:50051`, `[::1]:50051` or `unix:/run/hsmac/grpc.sock`. An address that other machines
+    /// reach needs `[grpc.tls]` with a `client_ca`.
     pub listen: Listen,
+    /// `[grpc.tls]`; without it connections are plain.
+    pub tls: Option<TlsSettings>,
     /// Who a caller without proof is: a principal's ARN. Loopback or Unix socket only. Without it
-    /// there must be principals with a `unix_uid`.
+    /// there must be principals with a `unix_uid`, or with a certificate.
     pub anonymous: Option<Principal>,
     /// Serve gRPC reflection (grpcurl without proto files). Default false.
     #[serde(default)]
@@ -32,14 +34,16 @@ pub struct GrpcSettings {
 }
 
 /// `[aws]`: the listener of AWS's wire, AWS JSON 1.1 over HTTP/1.1.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct AwsSettings {
-    /// `127.0.0.1:8460` or `[::1]:8460`. Until this listener has TLS, only loopback addresses and
-    /// Unix sockets are accepted.
+    /// `127.0.0.1:8460` or `[::1]:8460`. An address that other machines reach needs `[aws.tls]`.
     pub listen: Listen,
+    /// `[aws.tls]`; without it connections are plain.
+    pub tls: Option<TlsSettings>,
     /// Names by which clients may call this service, in their Host header, besides `localhost` and
-    /// the address it listens on: `["kms.dc1.example"]`. Default none.
+    /// the address it listens on: `["kms.dc1.example"]`. Default none. Under TLS the names in the
+    /// certificate count, and this is not looked at.
     #[serde(default)]
     pub host_names: Vec<String>,
     /// How far a request's date may be from the time here, both ways: 1 s to 15 min. Within it a
@@ -59,9 +63,44 @@ pub struct AwsSettings {
     pub mode: Option<SocketMode>,
 }
 
+/// `[grpc.tls]`, `[aws.tls]`: TLS 1.2 and 1.3. The files are read again when they change, and at
+/// SIGHUP.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The server's certificate and those between it and its root, in this order; PEM.
+    pub certificate: PathBuf,
+    /// Its private key, not encrypted; PEM (PKCS#8, SEC1 or PKCS#1).
+    pub key: PathBuf,
+    /// The authorities whose certificates clients may show; PEM. Without it clients are not asked for
+    /// one.
+    pub client_ca: Option<PathBuf>,
+    /// Their revocation lists (RFC 5280), one for each authority that signs certificates; PEM. A list
+    /// whose next update is due is used on, and warned of.
+    pub client_crl: Option<PathBuf>,
+}
+
+impl TlsSettings {
+    /// Every file that is named.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let optional = [&self.client_ca, &self.client_crl];
+        [&self.certificate, &self.key]
+            .into_iter()
+            .chain(optional.into_iter().flatten())
+    }
+
+    /// The same, to be changed.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let optional = [&mut self.client_ca, &mut self.client_crl];
+        [&mut self.certificate, &mut self.key]
+            .into_iter()
+            .chain(optional.into_iter().flatten())
+    }
+}
+
 /// `[[principal]]`: somebody who may call, and what proves that it is him. An ARN may stand several
 /// times, with other proofs: while one access key takes the place of another, say.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct DeclaredPrincipal {
     /// The principal's ARN: `arn:aws:iam::111122223333:user/billing`.
@@ -69,6 +108,11 @@ pub struct DeclaredPrincipal {
     /// The user of a process that connects to a Unix socket of gRPC. The overflow uid, which stands
     /// for users that this machine does not know, never matches.
     pub unix_uid: Option<u32>,
+    /// The URI in the client certificate that proves this principal, such as a SPIFFE ID; its only
+    /// URI, letter for letter.
+    pub certificate_uri: Option<CertificateUri>,
+    /// A DNS name in the client certificate that proves this principal; no wildcards.
+    pub certificate_dns: Option<CertificateDns>,
     /// The access key that this principal's requests to the AWS listener are signed with: 1 to 128
     /// letters, digits and `_`. Not without its secret.
     pub access_key_id: Option<AccessKeyId>,
@@ -77,6 +121,76 @@ pub struct DeclaredPrincipal {
     /// A file with what this principal may do, an IAM JSON document of at most 32 KiB. Without it
     /// only key policies give it rights; an account's root needs none.
     pub policy_file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+impl DeclaredPrincipal {
+    /// Somebody who has no proof yet.
+    pub(super) fn new(caller: Caller) -> Self {
+        Self {
+            arn: Principal(caller),
+            unix_uid: None,
+            certificate_uri: None,
+            certificate_dns: None,
+            access_key_id: None,
+            secret_access_key_file: None,
+            policy_file: None,
+        }
+    }
+}
+
+/// A URI as a subject alternative name.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(try_from = "String")]
+pub struct CertificateUri(String);
+
+impl CertificateUri {
+    /// The URI.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for CertificateUri {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once(':').unwrap_or_default();
+        let plain = text.bytes().all(|b| b.is_ascii_graphic());
+        if scheme.is_empty() || rest.is_empty() || !plain || text.len() > 2048 {
+            return Err(format!(
+                "{text:?} is no URI; write spiffe://DOMAIN/NAME, in at most 2048 characters"
+            ));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// A DNS name as a subject alternative name, in small letters.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(try_from = "String")]
+pub struct CertificateDns(String);
+
+impl CertificateDns {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for CertificateDns {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let is_label = |label: &str| !label.is_empty() && label.bytes().all(plain);
+        if text.len() > 253 || !text.split('.').all(is_label) {
+            return Err(format!(
+                "{text:?} is no DNS name; write billing.dc1.example, without wildcards"
+            ));
+        }
+        Ok(Self(text.to_ascii_lowercase()))
+    }
 }
 
 /// Where to listen.
@@ -108,8 +222,17 @@ impl TryFrom<String> for Listen {
     }
 }
 
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// A principal's ARN in the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(try_from = "String")]
 pub struct Principal(pub Caller);
 

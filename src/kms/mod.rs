@@ -43,7 +43,7 @@ pub use keys::{CreateKey, DisableKey, EnableKey, UpdateKeyDescription};
 pub use mac::{GenerateMac, GenerateRandom, MacMade, MacVerified, VerifyMac};
 pub use open::OpenFault;
 pub use policies::{GetKeyPolicy, KeyPolicy, ListKeyPolicies, PutKeyPolicy};
-pub use rights::Principal;
+pub use rights::{DeclaredRights, Principal};
 pub use rotation::{IncludeKeyMaterial, ListKeyRotations};
 pub use seed::Seed;
 pub use serving::Serving;
@@ -61,6 +61,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use catalogue::{Catalogue, Record};
 use intent::Journal;
 use rights::{Asks, On, Principals};
@@ -89,7 +90,7 @@ pub struct Kms {
     /// None: declared keys only, which nothing changes.
     store: Option<Store>,
     tracking_start: Date,
-    principals: Principals,
+    principals: ArcSwap<Principals>,
     journal: Arc<Journal>,
     groups: Vec<Arc<Group>>,
     random: Option<usize>,
@@ -108,6 +109,14 @@ impl Kms {
     ) -> Result<Arc<Self>, String> {
         let (names, groups): (Vec<_>, _) = groups.into_iter().unzip();
         Self::with(settings, &names, groups).map(Arc::new)
+    }
+
+    /// Puts what the configuration says of rights now in the place of what it said before. Calls that
+    /// are admitted already go on; the next one meets the new rights.
+    pub fn declare(&self, rights: DeclaredRights) {
+        let DeclaredRights { principals, keys } = rights;
+        self.principals.store(Arc::new(Principals::new(principals)));
+        self.catalogue.declare_policies(keys);
     }
 
     /// How often a client asked for the MAC of a message that hsmac keeps for itself.
@@ -144,7 +153,7 @@ impl Kms {
         let principals = Principals::new(std::mem::take(&mut settings.principals));
         Ok(Self {
             catalogue: Catalogue::new(settings, names)?,
-            principals,
+            principals: ArcSwap::from_pointee(principals),
             store: None,
             tracking_start: now(),
             journal: Journal::new(),

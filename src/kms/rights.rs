@@ -11,11 +11,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Kms, Record};
+use super::{DeclaredKey, Kms, Record};
 use crate::{
     error::{Error, Kind},
     model::{
-        AccountId, Caller, KeySpec, KeyUsage, MacAlgorithm, Operation, Origin, Tags,
+        AccountId, Caller, KeyId, KeySpec, KeyUsage, MacAlgorithm, Operation, Origin, Tags,
         policy::{
             Context, ContextKey, Decision, Denial, Policy, PolicyKind, Question, Rights, Values,
             decide,
@@ -42,6 +42,47 @@ impl Principal {
         Ok(Self {
             caller: caller.clone(),
             policies: policies.transpose()?.into_iter().collect(),
+        })
+    }
+}
+
+/// The rights that the configuration's files give, read at one time.
+pub struct DeclaredRights {
+    pub(super) principals: Vec<Principal>,
+    /// Of declared keys.
+    pub(super) keys: Vec<DeclaredPolicy>,
+}
+
+/// The policy of a declared key.
+pub(super) struct DeclaredPolicy {
+    pub(super) account: AccountId,
+    pub(super) key_id: KeyId,
+    pub(super) text: String,
+    pub(super) policy: Arc<Policy>,
+}
+
+impl DeclaredRights {
+    /// Reads the policies of `keys`, which are declared in `account`.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong with it.
+    pub fn read(
+        account: &AccountId,
+        principals: Vec<Principal>,
+        keys: &[DeclaredKey],
+    ) -> Result<Self, String> {
+        let policy = |key: &DeclaredKey| {
+            let text = key.policy()?;
+            Ok(DeclaredPolicy {
+                account: account.clone(),
+                key_id: key.key_id.clone(),
+                policy: compiled(&text, account)?,
+                text,
+            })
+        };
+        Ok(Self {
+            principals,
+            keys: keys.iter().map(policy).collect::<Result<_, String>>()?,
         })
     }
 }
@@ -161,9 +202,10 @@ impl Kms {
             On::Arn(arn) => (None, Some(*arn)),
             On::Nothing => (None, None),
         };
+        let principals = self.principals.load();
         let rights = Rights {
             key: record.map(|record| (&*record.policy, &record.body.account)),
-            identity: self.principals.of(caller),
+            identity: principals.of(caller),
         };
         let question = Question {
             caller,
@@ -206,9 +248,10 @@ impl Kms {
         policy: &Policy,
         asks: &Asks<'_>,
     ) -> bool {
+        let principals = self.principals.load();
         let rights = Rights {
             key: Some((policy, account)),
-            identity: self.principals.of(caller),
+            identity: principals.of(caller),
         };
         let question = Question {
             caller,
@@ -308,8 +351,7 @@ impl Context for Circumstances<'_> {
                 (None, Some(keys)) => Values::Several(keys.to_vec()),
                 (None, None) => Values::Absent,
             },
-            // Until a listener has TLS, nobody comes by it.
-            ContextKey::SecureTransport => named(Some("false")),
+            ContextKey::SecureTransport => one(Some(self.caller.is_over_tls().to_string())),
             ContextKey::KeyOrigin => named(match self.record {
                 Some(record) => Some(record.body.origin.name()),
                 None => asks.new_key.map(|_| Origin::AwsKms.name()),

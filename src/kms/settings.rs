@@ -24,7 +24,7 @@ pub struct Settings {
 }
 
 /// `[[key]]`: maps a key ID to an object that is in a token already.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct DeclaredKey {
     /// A UUID in lowercase: the key ID that clients name.

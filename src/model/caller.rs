@@ -7,6 +7,7 @@ use super::AccountId;
 pub struct Caller {
     arn: String,
     account: AccountId,
+    over_tls: bool,
 }
 
 impl Caller {
@@ -40,6 +41,7 @@ impl Caller {
         Ok(Self {
             arn: arn.to_owned(),
             account: account.parse()?,
+            over_tls: false,
         })
     }
 
@@ -51,6 +53,20 @@ impl Caller {
     /// The account that bare key IDs and alias names resolve in.
     pub fn account(&self) -> &AccountId {
         &self.account
+    }
+
+    /// The same, whose requests come over TLS.
+    #[must_use]
+    pub fn over_tls(self) -> Self {
+        Self {
+            over_tls: true,
+            ..self
+        }
+    }
+
+    /// Whether its requests come over TLS (KMS: the condition key `aws:SecureTransport`).
+    pub fn is_over_tls(&self) -> bool {
+        self.over_tls
     }
 
     /// Whether this is the account's root principal, which has all rights that no policy denies.

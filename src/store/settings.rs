@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 /// `[store]`: where the catalogue is. Without it there are declared keys only.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// `[store.sqlite]`: a file of this machine.
@@ -11,7 +11,7 @@ pub struct Settings {
 }
 
 /// `[store.sqlite]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Sqlite {
     /// The file, on a local disk, in a folder that exists and that hsmac alone may write. The first

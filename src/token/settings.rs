@@ -6,7 +6,7 @@ use super::TokenUri;
 use crate::{proto, wire::BUILD_ID};
 
 /// `[token.NAME]`: one token, the hosts that serve it, and their limits.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// NAME; not a setting of its own.

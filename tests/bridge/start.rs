@@ -409,7 +409,7 @@ async fn who_cannot_prove_anything_must_be_on_this_machine() {
         assert_eq!(status, 78, "{said}");
         let place = at(&config, "listen");
         assert!(
-            said.contains(&format!("{place}: grpc.listen: until hsmac can authenticate callers it listens on loopback or a Unix socket only")),
+            said.contains(&format!("{place}: grpc.listen: other machines reach this address: set [grpc.tls] with certificate, key and client_ca, or listen on loopback or a Unix socket")),
             "{said}"
         );
         assert!(

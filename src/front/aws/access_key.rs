@@ -105,11 +105,12 @@ pub(super) struct AccessKey {
 }
 
 impl AccessKeys {
-    /// Reads the secrets of those principals that have an access key.
+    /// Reads the secrets of those principals that have an access key, whose requests come over TLS
+    /// or not.
     ///
     /// # Errors
     /// A secret that cannot be read, or an access key with two principals.
-    pub fn load(principals: &[DeclaredPrincipal]) -> Result<Self, String> {
+    pub fn load(principals: &[DeclaredPrincipal], over_tls: bool) -> Result<Self, String> {
         let mut keys = HashMap::new();
         for principal in principals {
             let (Some(id), Some(file)) =
@@ -117,8 +118,9 @@ impl AccessKeys {
             else {
                 continue;
             };
+            let caller = principal.arn.0.clone();
             let key = AccessKey {
-                caller: Arc::new(principal.arn.0.clone()),
+                caller: Arc::new(if over_tls { caller.over_tls() } else { caller }),
                 secret: SecretAccessKey::read(file)?,
             };
             // Security: one proof, one principal.
@@ -137,18 +139,19 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::front::Principal;
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
     fn principal(id: &str, file: PathBuf) -> DeclaredPrincipal {
         DeclaredPrincipal {
-            arn: Principal(Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap()),
             access_key_id: Some(AccessKeyId::try_from(id.to_owned()).unwrap()),
             secret_access_key_file: Some(file),
-            policy_file: None,
-            unix_uid: None,
+            ..nobody()
         }
+    }
+
+    fn nobody() -> DeclaredPrincipal {
+        DeclaredPrincipal::new(Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap())
     }
 
     #[test]
@@ -191,7 +194,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("secret");
         fs::write(&file, SECRET).unwrap();
-        let keys = AccessKeys::load(&[principal("AKIDEXAMPLE", file)]).unwrap();
+        let keys = AccessKeys::load(&[principal("AKIDEXAMPLE", file)], false).unwrap();
         let shown = format!("{keys:?}");
         assert!(
             shown.contains("AKIDEXAMPLE") && !shown.contains("wJal"),
@@ -205,17 +208,16 @@ mod tests {
         let file = folder.path().join("secret");
         fs::write(&file, SECRET).unwrap();
         let one = principal("AKIDEXAMPLE", file);
-        let nobody = DeclaredPrincipal {
-            access_key_id: None,
-            secret_access_key_file: None,
-            policy_file: None,
-            unix_uid: None,
-            ..one.clone()
-        };
-        assert_eq!(AccessKeys::load(&[one.clone(), nobody]).unwrap().0.len(), 1);
-        let twice = AccessKeys::load(&[one.clone(), one]).unwrap_err();
+        assert_eq!(
+            AccessKeys::load(&[one.clone(), nobody()], false)
+                .unwrap()
+                .0
+                .len(),
+            1
+        );
+        let twice = AccessKeys::load(&[one.clone(), one], false).unwrap_err();
         assert_eq!(twice, "the access key AKIDEXAMPLE has two principals");
-        assert!(AccessKeys::load(&[principal("A", folder.path().join("none"))]).is_err());
+        assert!(AccessKeys::load(&[principal("A", folder.path().join("none"))], false).is_err());
     }
 
     #[test]

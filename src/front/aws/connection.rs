@@ -1,157 +1,62 @@
 //! One connection of HTTP/1.1: nobody keeps it for long without saying something, or without proving
 //! who it is.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Notify, watch},
-    time::sleep,
+    sync::watch,
 };
 
 use super::{
     super::{
-        Peer,
+        Gate,
+        guest::Guest,
         listen::{Ended, Protocol},
     },
     Api, Proof,
 };
 
 impl Protocol for Api {
+    fn gate(&self) -> watch::Receiver<Arc<Gate>> {
+        self.gate.subscribe()
+    }
+
     async fn converse<S>(
         self: Arc<Self>,
         stream: S,
-        _peer: &Peer,
+        guest: Guest,
         mut draining: watch::Receiver<bool>,
     ) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (api, stay) = (&*self, &Stay::begin(&self.strangers));
-        let standing = &*stay.standing;
+        let (api, guest) = (&*self, &guest);
+        let stay = &guest.stay;
         let service = service_fn(move |request: http::Request<Incoming>| async move {
-            standing.asking.store(true, Ordering::Release);
-            let (answer, proof) = api.answer(request).await;
-            if proof == Proof::Signature {
+            stay.asks();
+            let (answer, proof) = api.answer(request, guest.certified()).await;
+            if proof == Proof::Given {
                 stay.prove();
             }
-            standing.asking.store(false, Ordering::Release);
+            stay.is_answered();
             Ok::<_, Infallible>(answer)
         });
         let mut conversation = pin!(http1().serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = conversation.as_mut() => return Ok(ended?),
-            () = standing.overstays() => {}
+            () = stay.overstays(TO_PROVE) => {}
+            () = guest.falls() => {}
             _ = draining.wait_for(|draining| *draining) => {}
         }
         // Who is being answered hears the end of it; whose request has not arrived yet does not.
-        if !standing.asking.load(Ordering::Acquire) && !standing.proven.load(Ordering::Acquire) {
+        if !stay.is_asking() && !stay.is_proven() {
             return Ok(());
         }
         conversation.as_mut().graceful_shutdown();
         Ok(conversation.await?)
-    }
-}
-
-/// The connections on which nobody has proved yet who he is, the oldest first.
-pub(super) struct Strangers {
-    most: usize,
-    here: Mutex<VecDeque<Arc<Standing>>>,
-}
-
-impl Strangers {
-    pub(super) fn at_most(most: usize) -> Self {
-        Self {
-            most,
-            here: Mutex::default(),
-        }
-    }
-
-    /// Lets one more in. If there are too many then, the one that has been here longest and asks for
-    /// nothing has to go: a caller asks as soon as it is here, so that those who only sit there
-    /// cannot keep it out.
-    fn admit(&self) -> Arc<Standing> {
-        let newcomer = Arc::<Standing>::default();
-        let mut here = self.lock();
-        if here.len() >= self.most {
-            let idle = |one: &Arc<Standing>| !one.asking.load(Ordering::Acquire);
-            let oldest = here.iter().position(idle).unwrap_or(0);
-            if let Some(oldest) = here.remove(oldest) {
-                oldest.leave.notify_one();
-            }
-        }
-        here.push_back(newcomer.clone());
-        newcomer
-    }
-
-    fn forget(&self, one: &Arc<Standing>) {
-        self.lock().retain(|other| !Arc::ptr_eq(one, other));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Standing>>> {
-        self.here.lock().expect("nobody panics with this lock held")
-    }
-}
-
-/// What is known of a connection's caller.
-#[derive(Default)]
-struct Standing {
-    proven: AtomicBool,
-    /// A request has arrived and is not answered yet.
-    asking: AtomicBool,
-    /// There was a proof: from now on it may stay.
-    stay: Notify,
-    /// Another one takes its place.
-    leave: Notify,
-}
-
-impl Standing {
-    /// Returns when a stranger has been here for too long; never, if there was a proof in time.
-    async fn overstays(&self) {
-        tokio::select! {
-            () = sleep(TO_PROVE) => {}
-            () = self.leave.notified() => {}
-            () = self.stay.notified() => std::future::pending().await,
-        }
-    }
-}
-
-/// A connection among the strangers, until a proof or its end.
-struct Stay<'a> {
-    strangers: &'a Strangers,
-    standing: Arc<Standing>,
-}
-
-impl<'a> Stay<'a> {
-    fn begin(strangers: &'a Strangers) -> Self {
-        Self {
-            strangers,
-            standing: strangers.admit(),
-        }
-    }
-
-    fn prove(&self) {
-        if !self.standing.proven.swap(true, Ordering::AcqRel) {
-            self.strangers.forget(&self.standing);
-            self.standing.stay.notify_one();
-        }
-    }
-}
-
-impl Drop for Stay<'_> {
-    fn drop(&mut self) {
-        self.strangers.forget(&self.standing);
     }
 }
 
@@ -175,27 +80,45 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
         task::JoinHandle,
-        time::Instant,
+        time::{Instant, sleep},
     };
 
-    use super::{super::tests::api, *};
+    use super::{
+        super::{
+            super::{peer::Peer, strangers::Strangers},
+            tests::api,
+        },
+        *,
+    };
 
-    /// A connection to a server that allows one stranger at a time.
+    struct Server {
+        api: Arc<Api>,
+        strangers: Arc<Strangers>,
+    }
+
+    fn server(strangers: usize) -> Server {
+        Server {
+            api: api(),
+            strangers: Strangers::at_most(strangers),
+        }
+    }
+
     struct Connected {
         client: DuplexStream,
         drain: watch::Sender<bool>,
         ended: JoinHandle<Ended>,
     }
 
-    fn connect(api: &Arc<Api>) -> Connected {
-        let (client, server) = duplex(1 << 20);
+    fn connect(server: &Server) -> Connected {
+        let (client, stream) = duplex(1 << 20);
         let (drain, draining) = watch::channel(false);
         let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
-        let api = api.clone();
+        let api = server.api.clone();
+        let guest = Guest::new(peer, api.gate(), server.strangers.admit());
         Connected {
             client,
             drain,
-            ended: tokio::spawn(async move { api.converse(server, &peer, draining).await }),
+            ended: tokio::spawn(async move { api.converse(stream, guest, draining).await }),
         }
     }
 
@@ -207,10 +130,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_or_says_it_slowly_is_gone_after_ten_seconds() {
-        let api = api(4);
+        let server = server(1);
         for slowly in [false, true] {
             let began = Instant::now();
-            let mut connected = connect(&api);
+            let mut connected = connect(&server);
             if slowly {
                 for byte in b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Long: aaaaaaaaaaaaaaaaaaaa" {
                     if connected.client.write_all(&[*byte]).await.is_err() {
@@ -231,7 +154,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stalls_is_told_so() {
-        let mut connected = connect(&api(4));
+        let mut connected = connect(&server(1));
         let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: 100\r\n\r\n{";
         connected.client.write_all(head.as_bytes()).await.unwrap();
         let answer = rest(&mut connected.client).await;
@@ -244,14 +167,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newcomer_takes_the_place_of_who_has_been_silent_for_longest() {
-        let api = api(8);
+        let server = server(2);
         let began = Instant::now();
         let mut silent: Vec<Connected> = Vec::new();
         for _ in 0..20 {
-            silent.push(connect(&api));
+            silent.push(connect(&server));
             tokio::task::yield_now().await;
         }
-        let mut caller = connect(&api);
+        let mut caller = connect(&server);
         let get = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         caller.client.write_all(get).await.unwrap();
         let answer = rest(&mut caller.client).await;
@@ -264,17 +187,17 @@ mod tests {
         assert!(began.elapsed() < TO_PROVE);
         assert!(!last.ended.is_finished());
         last.ended.await.unwrap().unwrap();
-        assert!(api.strangers.lock().is_empty());
+        assert!(server.strangers.count() == 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whose_request_has_arrived_keeps_its_place() {
-        let api = api(8);
-        let mut asking = connect(&api);
+        let server = server(2);
+        let mut asking = connect(&server);
         let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{";
         asking.client.write_all(head.as_bytes()).await.unwrap();
         tokio::task::yield_now().await;
-        let silent: Vec<Connected> = (0..20).map(|_| connect(&api)).collect();
+        let silent: Vec<Connected> = (0..20).map(|_| connect(&server)).collect();
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -286,8 +209,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_idle_connections_at_once() {
-        let api = api(8);
-        let (silent, waiting) = (connect(&api), connect(&api));
+        let server = server(2);
+        let (silent, waiting) = (connect(&server), connect(&server));
         let began = Instant::now();
         for connected in [silent, waiting] {
             connected.drain.send_replace(true);
@@ -298,7 +221,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn garbage_ends_the_connection_and_nothing_else() {
-        let api = api(4);
+        let server = server(1);
         for garbage in [
             &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..],
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -306,7 +229,7 @@ mod tests {
             b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
             &[b'a'; 1 << 17],
         ] {
-            let mut connected = connect(&api);
+            let mut connected = connect(&server);
             let _ = connected.client.write_all(garbage).await;
             let answer = rest(&mut connected.client).await;
             let refused = answer.is_empty() || answer.starts_with("HTTP/1.1 4");

@@ -24,53 +24,78 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body as HttpBody;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tracing::Instrument as _;
 
-use self::{connection::Strangers, operations::Call, sigv4::Verifier, wire::Members};
-use super::{AwsSettings, call::RequestId};
+use self::{operations::Call, sigv4::Verifier, wire::Members};
+use super::{AwsSettings, Gate, call::RequestId, gate::Stranger};
 use crate::{
     error::{Error, Kind},
     kms::Kms,
-    model::Operation,
+    model::{Caller, Operation},
 };
+
+/// What this wire is called in a TLS handshake (RFC 7301).
+pub const ALPN: &[u8] = b"http/1.1";
 
 /// Everything that answers on AWS's listener.
 pub struct Api {
     kms: Arc<Kms>,
-    verifier: Verifier,
+    gate: watch::Sender<Arc<Gate>>,
+    verifier: ArcSwap<Verifier>,
+    region: String,
+    clock_skew: Duration,
     host_names: Vec<String>,
     deadline: Duration,
-    strangers: Strangers,
 }
 
 impl Api {
-    /// The operations for callers who have one of these access keys; `region` is the one that they
-    /// must sign for.
+    /// The operations for callers who have one of these access keys, or whose certificate the gate
+    /// knows; `region` is the one that they must sign for.
     pub fn new(
         kms: Arc<Kms>,
         settings: &AwsSettings,
         region: &str,
+        gate: Gate,
         access_keys: AccessKeys,
     ) -> Arc<Self> {
         let host_names = settings.host_names.iter();
         Arc::new(Self {
             kms,
-            verifier: Verifier::new(access_keys, region, settings.clock_skew),
+            gate: watch::Sender::new(Arc::new(gate)),
+            verifier: ArcSwap::from_pointee(Verifier::new(
+                access_keys,
+                region,
+                settings.clock_skew,
+            )),
+            region: region.to_owned(),
+            clock_skew: settings.clock_skew,
             host_names: host_names.map(|name| name.to_ascii_lowercase()).collect(),
             deadline: settings.deadline,
-            strangers: Strangers::at_most((settings.max_connections as usize).div_ceil(4)),
         })
     }
 
+    /// From now on these may come in. Connections are judged again; none is dropped for it whose
+    /// caller is still known.
+    pub fn admit(&self, gate: Gate, access_keys: AccessKeys) {
+        let verifier = Verifier::new(access_keys, &self.region, self.clock_skew);
+        self.verifier.store(Arc::new(verifier));
+        self.gate.send_replace(Arc::new(gate));
+    }
+
     /// Answers one request, and says whether its caller has proved who it is.
-    async fn answer<B>(&self, request: Request<B>) -> (Response<Full<Bytes>>, Proof)
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        certified: Option<Certified>,
+    ) -> (Response<Full<Bytes>>, Proof)
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -78,7 +103,10 @@ impl Api {
         let request_id = RequestId::next();
         let mut proof = Proof::None;
         let span = tracing::debug_span!("call", %request_id);
-        let answered = self.attempt(request, &mut proof).instrument(span).await;
+        let answered = self
+            .attempt(request, certified, &mut proof)
+            .instrument(span)
+            .await;
         let mut response = match answered {
             Ok(body) => wire::response(StatusCode::OK, body),
             Err(Refusal::Fault(error)) => fault::response(&error, request_id),
@@ -90,7 +118,12 @@ impl Api {
         (response, proof)
     }
 
-    async fn attempt<B>(&self, request: Request<B>, proof: &mut Proof) -> Result<Bytes, Refusal>
+    async fn attempt<B>(
+        &self,
+        request: Request<B>,
+        certified: Option<Certified>,
+        proof: &mut Proof,
+    ) -> Result<Bytes, Refusal>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -98,12 +131,22 @@ impl Api {
         let until = Instant::now() + self.deadline;
         let (head, body) = request.into_parts();
         require_envelope(&head)?;
-        self.require_host(&head)?;
+        // Under TLS the certificate does this: no browser goes on under a name that is not in it.
+        if self.gate.borrow().tls().is_none() {
+            self.require_host(&head)?;
+        }
         let body = read(body).await?;
         wire::require_json(&body)?;
         let operation = operation(&head)?;
-        let caller = self.verifier.caller(&head, &body, SystemTime::now())?;
-        *proof = Proof::Signature;
+        let caller = match certified {
+            // A signature is of one request, a certificate of a connection: the closer proof counts.
+            Some(certified) if !sigv4::is_signed(&head) => certified.map_err(Error::from)?,
+            Some(_) | None => {
+                let verifier = self.verifier.load();
+                verifier.caller(&head, &body, SystemTime::now())?
+            }
+        };
+        *proof = Proof::Given;
         let call = Call {
             kms: &self.kms,
             caller: &caller,
@@ -147,8 +190,11 @@ impl Api {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Proof {
     None,
-    Signature,
+    Given,
 }
+
+/// Who a connection's certificate stands for.
+type Certified = Result<Arc<Caller>, Stranger>;
 
 /// Why a request is not answered with what it asks for.
 enum Refusal {
@@ -264,36 +310,40 @@ const NO_OPERATION: &str = "<AccessDeniedException>\n  <Message>Unable to determ
 mod tests {
     use std::fs;
 
-    use super::{
-        super::{DeclaredPrincipal, Principal},
-        *,
-    };
-    use crate::{kms::tests::without_tokens, model::Caller};
+    use super::{super::DeclaredPrincipal, *};
+    use crate::kms::tests::without_tokens;
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
     /// A front with the catalogue of the operations' tests, and one access key.
-    pub(super) fn api(max_connections: u32) -> Arc<Api> {
+    pub(super) fn api() -> Arc<Api> {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         fs::write(&secret, SECRET).unwrap();
         let principal = DeclaredPrincipal {
-            arn: Principal(Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap()),
             access_key_id: Some("AKIDEXAMPLE".to_owned().try_into().unwrap()),
             secret_access_key_file: Some(secret),
-            policy_file: None,
-            unix_uid: None,
+            ..DeclaredPrincipal::new(
+                Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap(),
+            )
         };
         let settings = AwsSettings {
             listen: super::super::Listen::Tcp(([127, 0, 0, 1], 0).into()),
             host_names: vec!["kms.dc1.example".into()],
             clock_skew: Duration::from_mins(5),
             deadline: Duration::from_secs(5),
-            max_connections,
+            max_connections: 4,
             mode: None,
+            tls: None,
         };
-        let keys = AccessKeys::load(&[principal]).unwrap();
-        Api::new(without_tokens(), &settings, "us-west-2", keys)
+        let keys = AccessKeys::load(&[principal], false).unwrap();
+        Api::new(
+            without_tokens(),
+            &settings,
+            "us-west-2",
+            Gate::default(),
+            keys,
+        )
     }
 
     fn request(headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
@@ -305,7 +355,7 @@ mod tests {
     }
 
     async fn answer(request: Request<Full<Bytes>>) -> (u16, String) {
-        let (response, proof) = api(4).answer(request).await;
+        let (response, proof) = api().answer(request, None).await;
         assert_eq!(proof, Proof::None);
         assert!(response.headers().contains_key("x-amzn-requestid"));
         let status = response.status().as_u16();

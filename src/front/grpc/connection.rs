@@ -19,17 +19,22 @@ use tokio::{
 
 use super::{
     super::{
-        Peer,
+        Gate,
+        guest::Guest,
         listen::{Ended, Protocol},
     },
     Api,
 };
 
 impl Protocol for Api {
+    fn gate(&self) -> watch::Receiver<Arc<Gate>> {
+        self.gate.subscribe()
+    }
+
     async fn converse<S>(
         self: Arc<Self>,
         mut stream: S,
-        peer: &Peer,
+        guest: Guest,
         mut draining: watch::Receiver<bool>,
     ) -> Ended
     where
@@ -39,16 +44,16 @@ impl Protocol for Api {
         let mut preface = [0; PREFACE.len()];
         tokio::select! {
             read = timeout(PREFACE_TIMEOUT, stream.read_exact(&mut preface)) => { read??; }
+            () = guest.stay.is_displaced() => return Ok(()),
             _ = draining.wait_for(|draining| *draining) => return Ok(()),
         }
         if preface != *PREFACE {
             return Err("it does not begin with the preface of HTTP/2".into());
         }
 
-        let caller = self.callers.of(peer);
         let max_streams = self.max_streams;
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let (api, caller) = (self.clone(), caller.clone());
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let (api, caller) = (self.clone(), guest.caller());
             async move { Ok::<_, Infallible>(api.answer(request, caller).await) }
         });
         let io = TokioIo::new(Greeted {
@@ -59,6 +64,8 @@ impl Protocol for Api {
         let mut conversation = pin!(http2(max_streams).serve_connection(io, service));
         tokio::select! {
             ended = conversation.as_mut() => return Ok(ended?),
+            () = guest.falls() => {}
+            () = guest.stay.is_displaced() => {}
             _ = draining.wait_for(|draining| *draining) => {}
         }
         conversation.as_mut().graceful_shutdown();
@@ -170,7 +177,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        front::{GrpcSettings, Listen, Principal, bind, serve},
+        front::{Gate, GrpcSettings, Listen, Principal, bind, serve},
         kms::tests::without_tokens,
         model::Caller,
         proto::v1::{
@@ -189,6 +196,7 @@ mod tests {
             max_connections: 2,
             max_streams: 16,
             mode: None,
+            tls: None,
         }
     }
 
@@ -204,7 +212,9 @@ mod tests {
 
     async fn run(settings: GrpcSettings, grace: Duration) -> Running {
         let listener = bind(&settings.listen, settings.mode, settings.max_connections).unwrap();
-        let (api, _) = Api::new(without_tokens(), &settings, &[]).await;
+        let anonymous = settings.anonymous.as_ref().map(|one| &one.0);
+        let gate = Gate::new(None, &[], anonymous);
+        let (api, _) = Api::new(without_tokens(), &settings, gate).await;
         let address = listener.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async move { drop(stopped.await) };

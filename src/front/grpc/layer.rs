@@ -9,7 +9,10 @@ use std::{
 use http::HeaderMap;
 use tonic::{Code, Response, Status};
 
-use super::{super::call::RequestId, status};
+use super::{
+    super::{call::RequestId, gate::Stranger},
+    status,
+};
 use crate::{
     error::{Error, Kind, Violation},
     model::Caller,
@@ -18,7 +21,7 @@ use crate::{
 /// What a handler knows of its call besides the message.
 #[derive(Clone, Debug)]
 pub(super) struct Context {
-    pub(super) caller: Option<Arc<Caller>>,
+    pub(super) caller: Result<Arc<Caller>, Stranger>,
     pub(super) until: Instant,
     pub(super) request_id: RequestId,
 }
@@ -31,11 +34,8 @@ impl Context {
             .remove()
             .expect("every call passes through Api::answer");
         match context.caller.clone() {
-            Some(caller) => Ok((context, caller, message)),
-            None => Err(context.status(&Error::new(
-                Kind::MissingAuthenticationToken,
-                "The request carries no proof of who the caller is, and the server admits nobody without.",
-            ))),
+            Ok(caller) => Ok((context, caller, message)),
+            Err(stranger) => Err(context.status(&stranger.into())),
         }
     }
 

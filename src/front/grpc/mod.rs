@@ -14,13 +14,14 @@ use std::{convert::Infallible, error::Error as StdError, sync::Arc, time::Durati
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use hyper::body::Body as HttpBody;
+use tokio::sync::watch;
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service as _;
 use tracing::Instrument as _;
 
 use layer::{Context, Limit};
 
-use super::{DeclaredPrincipal, GrpcSettings, call::RequestId, peer::Callers};
+use super::{Gate, GrpcSettings, call::RequestId, gate::Stranger};
 use crate::{
     kms::{self, Kms},
     model::Caller,
@@ -30,24 +31,23 @@ use crate::{
     },
 };
 
+/// What this wire is called in a TLS handshake (RFC 7301).
+pub const ALPN: &[u8] = b"h2";
+
 /// Everything that answers on the gRPC listener.
 pub struct Api {
     /// Not among the routes: the path that most calls take needs no router.
     mac: MacServiceServer<mac::Mac>,
     rest: Routes,
     default_deadline: Duration,
-    callers: Callers,
+    gate: watch::Sender<Arc<Gate>>,
     max_streams: u32,
 }
 
 impl Api {
     /// MacService, KeyService, health and, if the settings say so, reflection. Health is
     /// NOT_SERVING until [`Health::follow`] runs.
-    pub async fn new(
-        kms: Arc<Kms>,
-        settings: &GrpcSettings,
-        principals: &[DeclaredPrincipal],
-    ) -> (Arc<Self>, Health) {
+    pub async fn new(kms: Arc<Kms>, settings: &GrpcSettings, gate: Gate) -> (Arc<Self>, Health) {
         let (health, health_server) = Health::new(kms.serving()).await;
         let mut rest = Routes::builder();
         rest.add_service(
@@ -71,14 +71,24 @@ impl Api {
             mac: MacServiceServer::new(mac::Mac { kms }).max_decoding_message_size(MAC_LIMIT.bytes),
             rest: rest.routes().prepare(),
             default_deadline: settings.default_deadline,
-            callers: Callers::new(principals, settings.anonymous.as_ref().map(|one| &one.0)),
+            gate: watch::Sender::new(Arc::new(gate)),
             max_streams: settings.max_streams,
         };
         (Arc::new(api), health)
     }
 
+    /// From now on these may come in. Connections are judged again; none is dropped for it whose
+    /// caller is still known.
+    pub fn admit(&self, gate: Gate) {
+        self.gate.send_replace(Arc::new(gate));
+    }
+
     /// Answers one call, by its deadline and with its request ID.
-    async fn answer<B>(&self, request: Request<B>, caller: Option<Arc<Caller>>) -> Response<Body>
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        caller: Result<Arc<Caller>, Stranger>,
+    ) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
@@ -98,7 +108,7 @@ impl Api {
     async fn explained<B>(
         &self,
         mut request: Request<B>,
-        caller: Option<Arc<Caller>>,
+        caller: Result<Arc<Caller>, Stranger>,
         request_id: RequestId,
     ) -> Response<Body>
     where
@@ -229,8 +239,11 @@ mod tests {
             max_connections: 1,
             max_streams: 1,
             mode: None,
+            tls: None,
         };
-        Api::new(without_tokens(), &settings, &[]).await.0
+        let anonymous = settings.anonymous.as_ref().map(|one| &one.0);
+        let gate = Gate::new(None, &[], anonymous);
+        Api::new(without_tokens(), &settings, gate).await.0
     }
 
     fn request(path: &str, body: Body) -> Request<Body> {
@@ -279,8 +292,9 @@ mod tests {
         let response = api
             .answer(
                 request,
-                api.callers
-                    .of(&super::super::Peer::Tcp(([127, 0, 0, 1], 9).into())),
+                api.gate
+                    .borrow()
+                    .caller(&super::super::peer::Peer::Tcp(([127, 0, 0, 1], 9).into())),
             )
             .await;
         assert!(response.headers().contains_key("x-request-id"));
@@ -456,9 +470,15 @@ mod tests {
         asked
             .headers_mut()
             .insert("content-type", "application/json".parse().unwrap());
-        assert_eq!(api.answer(asked, None).await.status(), 415);
+        assert_eq!(
+            api.answer(asked, Err(Stranger::NoProof)).await.status(),
+            415
+        );
         let mut asked = request("/", Body::empty());
         *asked.method_mut() = Method::GET;
-        assert_eq!(api.answer(asked, None).await.status(), 405);
+        assert_eq!(
+            api.answer(asked, Err(Stranger::NoProof)).await.status(),
+            405
+        );
     }
 }

@@ -6,7 +6,12 @@ use tokio::sync::watch;
 
 use super::{Alias, Catalogue, Keys, Record, Source, account::Entry};
 use crate::{
-    kms::{Settings, records, rights, settings::DeclaredKey, usage::Usage},
+    kms::{
+        Settings, records,
+        rights::{self, DeclaredPolicy},
+        settings::DeclaredKey,
+        usage::Usage,
+    },
     model::{AliasName, Description, Origin, Tags, key_arn},
     store::Revision,
 };
@@ -99,6 +104,45 @@ impl Catalogue {
             keys: RwLock::new(keys),
             seen: watch::Sender::new(Revision::default()),
         })
+    }
+}
+
+impl Catalogue {
+    /// Gives declared keys other policies. A key that was not declared when hsmac started is passed
+    /// over.
+    pub(in crate::kms) fn declare_policies(&self, policies: Vec<DeclaredPolicy>) {
+        let mut keys = self.write();
+        for DeclaredPolicy {
+            account,
+            key_id,
+            text,
+            policy,
+        } in policies
+        {
+            let Some(own) = keys.accounts.get_mut(&account) else {
+                continue;
+            };
+            let Some(old) = own.record(&key_id) else {
+                continue;
+            };
+            if old.source != Source::Declared || old.body.policy == text {
+                continue;
+            }
+            let record = Record {
+                body: records::Key {
+                    policy: text,
+                    ..old.body.clone()
+                },
+                source: old.source,
+                arn: old.arn.clone(),
+                policy,
+                group: old.group,
+                key: old.key.clone(),
+                usage: old.usage.clone(),
+                held: old.held,
+            };
+            own.put_key(&self.region, &key_id, Entry::Key(Arc::new(record)));
+        }
     }
 }
 

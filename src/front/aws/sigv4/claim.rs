@@ -231,7 +231,7 @@ pub(super) fn one<'a>(
     Ok(value)
 }
 
-fn in_query(head: &Parts, name: &str) -> bool {
+pub(super) fn in_query(head: &Parts, name: &str) -> bool {
     let parameters = head.uri.query().unwrap_or_default().split('&');
     parameters
         .map(|parameter| parameter.split('=').next().unwrap_or_default())

@@ -38,6 +38,11 @@ use crate::{
     model::Caller,
 };
 
+/// Whether a request says that it is signed, well or badly.
+pub(super) fn is_signed(head: &Parts) -> bool {
+    head.headers.contains_key(AUTHORIZATION) || claim::in_query(head, "X-Amz-Algorithm")
+}
+
 /// Knows the access keys, and what a signature must be for.
 pub(super) struct Verifier {
     signers: HashMap<AccessKeyId, Signer>,

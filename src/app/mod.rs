@@ -4,6 +4,9 @@
 //! → operations → front. End: health says NOT_SERVING → no new connection → calls in flight are
 //! answered → hosts end → the store closes; all of it within `drain_timeout`.
 
+mod reload;
+mod wires;
+
 use std::{
     collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt as _, sync::Arc, time::Duration,
 };
@@ -16,6 +19,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use self::{
+    reload::{Marks, Reload},
+    wires::{Access, Apis, Gates, Wires},
+};
 use crate::{
     config::Settings,
     front,
@@ -53,19 +60,14 @@ pub enum Fault {
 /// A bridge that is ready to serve.
 pub struct App {
     settings: Settings,
-    grpc: front::Listener,
-    aws: Option<Aws>,
+    /// How the files were before anything was read from them.
+    marks: Marks,
+    gates: Gates,
+    wires: Wires,
     groups: Groups,
     store: Option<Store>,
     kms: Arc<Kms>,
     end: EndSignals,
-}
-
-/// AWS's wire: where it listens, and whom it lets in.
-struct Aws {
-    listener: front::Listener,
-    settings: front::AwsSettings,
-    access_keys: front::aws::AccessKeys,
 }
 
 impl App {
@@ -78,14 +80,9 @@ impl App {
     /// refuses.
     pub async fn start(settings: Settings) -> Result<Self, Fault> {
         prepare_state_dir(&settings)?;
-        let grpc = &settings.grpc;
-        let grpc = front::bind(&grpc.listen, grpc.mode, grpc.max_connections)
-            .map_err(|fault| Fault::Configuration(format!("grpc.listen: {fault}")))?;
-        let aws = settings
-            .aws
-            .as_ref()
-            .map(|aws| Aws::bind(aws, &settings.principal))
-            .transpose()?;
+        let marks = Marks::of(&settings);
+        let Access { gates, rights } = Access::read(&settings).map_err(Fault::Configuration)?;
+        let wires = Wires::bind(&settings)?;
         let store = settings.store.as_ref().map(Store::open).transpose()?;
         let groups = start_groups(&settings, token::Settings::group);
         let mut end = EndSignals::watch()?;
@@ -105,10 +102,12 @@ impl App {
                 return Err(fault);
             }
         };
+        kms.declare(rights);
         Ok(Self {
             settings,
-            grpc,
-            aws,
+            marks,
+            gates,
+            wires,
             groups,
             store,
             kms,
@@ -123,7 +122,7 @@ impl App {
 
     /// Where the listener for AWS's clients is, if there is one.
     pub fn aws_address(&self) -> Option<String> {
-        self.aws.as_ref().map(|aws| aws.listener.address())
+        self.wires.aws.as_ref().map(front::Listener::address)
     }
 
     /// How each token is, by its name.
@@ -142,34 +141,30 @@ impl App {
         let shutdown = async move {
             end.asked().await;
             info!("ending: calls in flight are answered");
-            notify(sd_notify::NotifyState::Stopping);
+            notify(&[sd_notify::NotifyState::Stopping]);
             ending.send_replace(true);
         };
-        ignore_hangups()?;
-
-        let (api, health) = front::grpc::Api::new(
-            Arc::clone(&self.kms),
-            &self.settings.grpc,
-            &self.settings.principal,
-        )
-        .await;
-        info!(address = %self.grpc.address(), "listening");
+        // From now on a hangup does not end hsmac.
+        let hangups = signal(SignalKind::hangup()).map_err(unwatched)?;
+        let (apis, health) = Apis::new(&self.kms, &self.settings, self.gates).await;
+        let apis = Arc::new(apis);
+        info!(address = %self.wires.grpc.address(), "listening");
         // Hosts get the end of the time.
         let drain = self.settings.drain_timeout;
         let grace = drain.saturating_sub(HOSTS_END).max(drain / 2);
-        let aws = async {
-            match self.aws {
-                Some(aws) => {
-                    aws.serve(&self.kms, &self.settings.region, ended, grace)
-                        .await
-                }
-                None => 0,
-            }
-        };
+        let aws = apis.serve_aws(self.wires.aws, ended, grace);
         // Health says NOT_SERVING before a listener closes.
-        let grpc = front::serve(self.grpc, api, health.follow(shutdown), grace);
-        notify(sd_notify::NotifyState::Ready);
+        let grpc = front::serve(
+            self.wires.grpc,
+            apis.grpc.clone(),
+            health.follow(shutdown),
+            grace,
+        );
+        let reload = Reload::new(apis.clone(), self.settings, self.marks);
+        let reload = tokio::spawn(reload.run(hangups));
+        notify(&[sd_notify::NotifyState::Ready]);
         let (of_grpc, of_aws) = tokio::join!(grpc, aws);
+        reload.abort();
         let left = of_grpc + of_aws;
         if left > 0 {
             warn!(
@@ -185,38 +180,6 @@ impl App {
     }
 }
 
-impl Aws {
-    fn bind(
-        settings: &front::AwsSettings,
-        principals: &[front::DeclaredPrincipal],
-    ) -> Result<Self, Fault> {
-        let access_keys = front::aws::AccessKeys::load(principals)
-            .map_err(|text| Fault::Configuration(format!("principal: {text}")))?;
-        let listener = front::bind(&settings.listen, settings.mode, settings.max_connections)
-            .map_err(|fault| Fault::Configuration(format!("aws.listen: {fault}")))?;
-        Ok(Self {
-            listener,
-            settings: settings.clone(),
-            access_keys,
-        })
-    }
-
-    /// Serves until the end is asked for; gives the number of connections that had to be dropped.
-    async fn serve(
-        self,
-        kms: &Arc<Kms>,
-        region: &str,
-        mut ended: watch::Receiver<bool>,
-        grace: Duration,
-    ) -> usize {
-        let api = front::aws::Api::new(Arc::clone(kms), &self.settings, region, self.access_keys);
-        info!(address = %self.listener.address(), "listening for AWS's clients");
-        // An error says that nobody can ask for the end any more: the process is ending.
-        let shutdown = async move { drop(ended.wait_for(|ended| *ended).await) };
-        front::serve(self.listener, api, shutdown, grace).await
-    }
-}
-
 /// SIGTERM and SIGINT.
 struct EndSignals {
     terminate: Signal,
@@ -226,13 +189,9 @@ struct EndSignals {
 impl EndSignals {
     /// From now on these signals end hsmac in order, not at once.
     fn watch() -> Result<Self, Fault> {
-        let watched = |kind| {
-            signal(kind)
-                .map_err(|error| Fault::Internal(format!("signals cannot be watched: {error}")))
-        };
         Ok(Self {
-            terminate: watched(SignalKind::terminate())?,
-            interrupt: watched(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate()).map_err(unwatched)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(unwatched)?,
         })
     }
 
@@ -391,12 +350,8 @@ async fn build_kms(
         region: settings.region.clone(),
         new_keys: settings.new_keys.clone(),
         keys: settings.key.clone(),
-        principals: settings
-            .principal
-            .iter()
-            .map(|declared| kms::Principal::read(&declared.arn.0, declared.policy_file.as_deref()))
-            .collect::<Result<_, _>>()
-            .map_err(Fault::Configuration)?,
+        // They come with the other rights, which can be read again.
+        principals: Vec::new(),
     };
     match store {
         None => Kms::new(settings, groups.clone()).map_err(Fault::Configuration),
@@ -441,20 +396,12 @@ async fn end_groups(groups: &Groups) {
     ending.join_all().await;
 }
 
-/// SIGHUP must not end a service; what it will reload comes with certificates and policies.
-fn ignore_hangups() -> Result<(), Fault> {
-    let mut hangups = signal(SignalKind::hangup())
-        .map_err(|error| Fault::Internal(format!("signals cannot be watched: {error}")))?;
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            info!("SIGHUP: this version has nothing to reload");
-        }
-    });
-    Ok(())
+fn unwatched(error: io::Error) -> Fault {
+    Fault::Internal(format!("signals cannot be watched: {error}"))
 }
 
-fn notify(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         error!(%error, "systemd cannot be told");
     }
 }
