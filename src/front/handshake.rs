@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{certificate::ClientCertificate, peer::Peer, tls::Tls};
@@ -15,10 +18,13 @@ use super::{certificate::ClientCertificate, peer::Peer, tls::Tls};
 ///
 /// # Errors
 /// What was wrong with the client, or its certificate; it has been told by an alert.
-pub(super) async fn shake(
-    stream: TcpStream,
+pub(super) async fn shake<S>(
+    stream: S,
     tls: &Arc<Tls>,
-) -> io::Result<(TlsStream<TcpStream>, Option<ClientCertificate>)> {
+) -> io::Result<(TlsStream<S>, Option<ClientCertificate>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let accept = TlsAcceptor::from(tls.config.clone()).accept(stream);
     let stream = timeout(LIMIT, accept)
         .await

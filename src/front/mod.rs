@@ -29,6 +29,9 @@ pub use settings::{
 pub use tls::{Tls, TlsFault};
 
 #[cfg(test)]
+mod tls_tests;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
