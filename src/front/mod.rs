@@ -1,9 +1,13 @@
 //! What the network sees: listeners, connections, and the two wires of the KMS API, gRPC and AWS's
 //! own.
 //!
-//! Hides: sockets, HTTP, protobuf, JSON, signatures, how a fault travels. Promises: an answer by the deadline, each
-//! with its request ID and, if it is an error, with its KMS name; no bytes from the network end the
-//! process; a connection costs bounded memory. Does not: decide anything about keys (that is `kms`).
+//! Hides: sockets, TLS, HTTP, protobuf, JSON, signatures, how a fault travels. Promises: nobody is
+//! taken for somebody without a proof that holds now; an answer by the deadline, each with its
+//! request ID and, if it is an error, with its KMS name; no bytes from the network end the process; a
+//! connection costs bounded memory. Does not: decide anything about keys (that is `kms`).
+//!
+//! A connection comes in by `listen`, agrees on TLS in `handshake`, and is a `guest` from then on:
+//! judged by the listener's `gate`, again whenever that is replaced.
 
 pub mod aws;
 mod call;
