@@ -35,15 +35,24 @@ HOSTS = (1, 2, 3)
 # naive loop where 64 make 0.60 and 128 make 0.55: token object, two cores).
 AWS_CONNECTIONS = 64
 MANY_KEYS = 10_000
+# Who the client is over TLS, by its certificate.
+CLIENT = "spiffe://bench/client"
+SERVER_FILES = {"certificate": "server.pem", "key": "server.key", "client_ca": "ca.pem"}
 # Which object the hosts sign with: setting, name, goal for unary gRPC.
 OBJECTS = ((False, "token object", 0.75), (True, "working copies", 1.0))
 
 
-def main(hsmac, store_tool):
+def main(hsmac, store_tool, base=None):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="hsmac-bench-"))
     try:
         bench = Bench(hsmac, folder)
         bench.provision()
+        if base:
+            other = Bench(base, folder / "base")
+            other.provision()
+            print(against(other, bench))
+            return
+        bench.certify()
         bench.fill(store_tool)
         conditions = bench.conditions()
         measured = [bench.measure(*one) for one in OBJECTS]
@@ -52,8 +61,22 @@ def main(hsmac, store_tool):
         shutil.rmtree(folder)
 
 
+def against(base, bench):
+    """What one binary makes of what another one does, in turn: calls over gRPC, on copies."""
+    ratios = []
+    for _ in range(2 if SHORT else 8):
+        # Each goes first as often as the other.
+        order = (base, bench) if len(ratios) % 2 else (bench, base)
+        rates = {one: one.rate_over(None, 2) for one in order}
+        ratios.append(rates[bench] / rates[base])
+        progress(f"base {rates[base]:.0f}/s, this {rates[bench]:.0f}/s: {ratios[-1]:.3f}")
+    shown = ", ".join("%.3f" % ratio for ratio in sorted(ratios))
+    return f"unary gRPC, working copies, to the rate of the base: {statistics.median(ratios):.3f} ({shown})"
+
+
 class Bench:
     def __init__(self, hsmac, folder):
+        folder.mkdir(exist_ok=True)
         self.hsmac = hsmac
         self.dir = folder / "dev"
         self.config = self.dir / "hsmac.toml"
@@ -74,6 +97,30 @@ class Bench:
                 if line.startswith("Ctrl-C"):
                     return
         raise SystemExit("softhsm/bench: hsmac dev did not serve")
+
+    def certify(self):
+        """An authority, a certificate for the server, and one for a principal of the same rights."""
+        def openssl(*arguments):
+            self.output("openssl", *arguments)
+
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        ca = [self.dir / "ca.pem", self.dir / "ca.key"]
+        openssl("req", "-x509", *key, "-subj", "/CN=bench", "-out", ca[0], "-keyout", ca[1])
+        for name, san, usage in (
+            ("server", "IP:127.0.0.1", "serverAuth"), ("client", f"URI:{CLIENT}", "clientAuth"),
+        ):
+            file = lambda suffix: self.dir / f"{name}.{suffix}"
+            file("ext").write_text(f"subjectAltName={san}\nextendedKeyUsage={usage}\n")
+            openssl("req", *key, "-subj", f"/CN={name}", "-out", file("csr"), "-keyout", file("key"))
+            openssl(
+                "x509", "-req", "-in", file("csr"), "-CA", ca[0], "-CAkey", ca[1], "-CAcreateserial",
+                "-extfile", file("ext"), "-out", file("pem"),
+            )
+        with open(self.config, "a") as config:
+            config.write(
+                f'\n[[principal]]\narn = "arn:aws:iam::{ACCOUNT}:user/client"\n'
+                f'certificate_uri = "{CLIENT}"\npolicy_file = "dev.policy.json"\n'
+            )
 
     def fill(self, store_tool):
         """A catalogue of many keys, besides the one that the configuration declares."""
@@ -131,6 +178,7 @@ class Bench:
             "trials": trials,
             **{figure: median(figure) for figure in rounds[0]},
             "ratios": sorted(one["ratio"] for one in rounds),
+            "tls_ratios": sorted(one["tls_ratio"] for one in rounds),
             "aws_ratios": sorted(one["aws_ratio"] for one in rounds),
         }
 
@@ -146,6 +194,10 @@ class Bench:
             open_loop = self.grpc(port, rate=int(rate / 2))
             aws = self.aws(aws_port)
             front_memory, host_memory = memory(front)
+        tls = {f"grpc.tls.{name}": f"{file}" for name, file in SERVER_FILES.items()}
+        with self.serve(hosts, copies, tls) as (_, port, _):
+            tls_rate = self.h2load(port, SECONDS, "https")
+            tls_closed = self.grpc(port, scheme="https")
         naive = (before + self.token_rate()) / 2
         return {
             "naive": naive,
@@ -154,6 +206,10 @@ class Bench:
             "ratio": rate / naive,
             "closed": closed["calls_per_second"],
             "closed_cpu": closed["own_cpu_percent"],
+            "tls_rate": tls_rate,
+            "tls_ratio": tls_rate / naive,
+            "tls_closed": tls_closed["calls_per_second"],
+            "tls_closed_cpu": tls_closed["own_cpu_percent"],
             "p50": open_loop["latency_us"]["p50"],
             "p99": open_loop["latency_us"]["p99"],
             "half": open_loop["calls_per_second"],
@@ -171,9 +227,9 @@ class Bench:
         arguments += ["--duration", f"{TOKEN_SECONDS}s", "--message-bytes", str(len(MESSAGE)), *flags]
         return json.loads(self.output(self.hsmac, *arguments))["macs_per_second"]
 
-    def grpc(self, port, rate=None):
+    def grpc(self, port, rate=None, scheme="http"):
         """The closed loop of hsmac's own client, or with `rate` the open one."""
-        arguments = ["bench", "grpc", "--endpoint", f"http://127.0.0.1:{port}", "--key-id", KEY, "--json"]
+        arguments = ["bench", "grpc", *self.endpoint(port, scheme), "--key-id", KEY, "--json"]
         # The open loop on few connections: on many, the client takes the time of the machine that
         # the server is measured on.
         connections, streams = (4, 32) if rate else (CONNECTIONS, STREAMS)
@@ -195,9 +251,16 @@ class Bench:
             raise SystemExit(f"softhsm/bench: calls failed: {measured['errors']}")
         return measured
 
-    def h2load(self, port, seconds):
-        """Calls a second, all of them answered with a MAC."""
-        url = f"http://127.0.0.1:{port}/hsmac.v1.MacService/GenerateMac"
+    def endpoint(self, port, scheme="http"):
+        words = ["--endpoint", f"{scheme}://127.0.0.1:{port}"]
+        if scheme == "https":
+            words += ["--ca-bundle", self.dir / "ca.pem"]
+            words += ["--certificate", self.dir / "client.pem", "--key", self.dir / "client.key"]
+        return words
+
+    def h2load(self, port, seconds, scheme="http"):
+        """Calls a second, all of them answered with a MAC. h2load has no certificate to show."""
+        url = f"{scheme}://127.0.0.1:{port}/hsmac.v1.MacService/GenerateMac"
         headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         request = ["-d", str(self.request), *headers, url]
         # To HTTP a failed gRPC call is a success without data. So one call tells how many bytes an
@@ -228,11 +291,11 @@ class Bench:
         }
         sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         with self.process(["serve", "--config", self.config, *sets]) as front:
-            self.wait_until_ready(front, port, hosts)
+            self.wait_until_ready(front, port, hosts, "https" if "grpc.tls.key" in settings else "http")
             yield front.pid, port, aws_port
 
-    def wait_until_ready(self, front, port, hosts):
-        mac = ["kms", "generate-mac", "--endpoint", f"http://127.0.0.1:{port}", "--key-id", KEY]
+    def wait_until_ready(self, front, port, hosts, scheme):
+        mac = ["kms", "generate-mac", *self.endpoint(port, scheme), "--key-id", KEY]
         mac += ["--message", "ready?", "--mac-algorithm", "HMAC_SHA_256"]
         until = time.monotonic() + 30
         while time.monotonic() < until and front.poll() is None:
@@ -300,6 +363,16 @@ def report(conditions, measured, many):
     row(
         "unary gRPC, `hsmac bench grpc`, calls/s (client's CPU)",
         lambda m: f"{m['closed']:,.0f} ({m['closed_cpu']:.0f} %)",
+    )
+    row("unary gRPC over TLS, h2load, calls/s", lambda m: f"{m['tls_rate']:,.0f}")
+    row(
+        "**its ratio to the naive loop** (each round)",
+        lambda m: f"**{m['tls_ratio']:.2f}** ({', '.join('%.2f' % r for r in m['tls_ratios'])})",
+        "≥ 0.90 with copies",
+    )
+    row(
+        "the same with a client certificate, `hsmac bench grpc`, calls/s (client's CPU)",
+        lambda m: f"{m['tls_closed']:,.0f} ({m['tls_closed_cpu']:.0f} %)",
     )
     row("open loop, calls/s", lambda m: f"{m['half']:,.0f}", "half of h2load's")
     row("its p50, p99", lambda m: f"{m['p50'] / 1000:.2f} ms, {m['p99'] / 1000:.2f} ms", "p99 < 2 ms")
