@@ -639,7 +639,7 @@ async fn a_hangup_ends_nothing() {
     let mut server = token.serve(&token.config()).await;
     let hosts = server.hosts();
     signal(server.child.id(), "HUP");
-    server.until_log("SIGHUP: ").await;
+    server.until_log("reloaded what=\"SIGHUP\"").await;
     // A terminal that closes sends it to every process.
     for host in &hosts {
         for name in ["HUP", "INT", "TERM"] {
