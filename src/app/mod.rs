@@ -5,6 +5,7 @@
 //! answered → hosts end → the store closes; all of it within `drain_timeout`.
 
 mod reload;
+mod simulator;
 mod wires;
 
 use std::{
@@ -19,6 +20,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub use self::simulator::simulator;
 use self::{
     reload::{Marks, Reload},
     wires::{Access, Apis, Gates, Wires},

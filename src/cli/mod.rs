@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod dev;
 mod kms;
+mod policy;
 mod seeds;
 mod serve;
 mod stop;
@@ -52,6 +53,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Stop> {
         Command::Bench(Bench::Grpc(arguments)) => bench::grpc::run(&arguments),
         Command::Bench(Bench::Aws(arguments)) => bench::aws::run(&arguments),
         Command::Token(Token::Unlock(arguments)) => token::unlock(&arguments),
+        Command::Policy(Policy::Simulate(arguments)) => policy::simulate(&arguments),
         Command::Store(Store::Check(arguments)) => store::check(&arguments),
         Command::Store(Store::Backup(arguments)) => store::backup(&arguments),
         Command::Store(Store::Restore(arguments)) => store::restore(&arguments),
@@ -128,6 +130,10 @@ Examples:
     #[command(subcommand)]
     Token(Token),
 
+    /// Find out who may do what, and why.
+    #[command(subcommand)]
+    Policy(Policy),
+
     /// Look after the catalogue: check it, copy it, bring a copy back.
     #[command(subcommand)]
     Store(Store),
@@ -178,6 +184,17 @@ enum Token {
 Example:
   hsmac token unlock primary --config /etc/hsmac/hsmac.toml")]
     Unlock(token::UnlockArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Say whether a principal may do something, which statement decides, or what is missing.
+    ///
+    /// Decides as the server does, from the configuration and from the store as it is now. Asks no
+    /// token and no network, changes nothing, and may run while hsmac serves. Rights alone: a key
+    /// that is disabled is noted.
+    #[command(after_help = policy::EXAMPLES)]
+    Simulate(policy::SimulateArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -243,15 +260,30 @@ impl Configuration {
     /// # Errors
     /// [`Stop::Config`], with every fault there is.
     fn load(&self) -> Result<(Settings, Vec<Warning>), Stop> {
-        // `env::vars` would panic at a variable that is no UTF-8, whosever it is.
-        let environment = env::vars_os().filter_map(|(name, value)| {
-            Some((
-                name.into_string().ok()?,
-                value.to_string_lossy().into_owned(),
-            ))
-        });
-        Ok(Settings::load(&self.config, &self.set, environment)?)
+        Ok(Settings::load(&self.config, &self.set, environment())?)
     }
+
+    /// The same without a look at modules, PINs and other secrets.
+    ///
+    /// # Errors
+    /// [`Stop::Config`], with every fault there is.
+    fn load_policies(&self) -> Result<Settings, Stop> {
+        Ok(Settings::load_policies(
+            &self.config,
+            &self.set,
+            environment(),
+        )?)
+    }
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    // `env::vars` would panic at a variable that is no UTF-8, whosever it is.
+    env::vars_os().filter_map(|(name, value)| {
+        Some((
+            name.into_string().ok()?,
+            value.to_string_lossy().into_owned(),
+        ))
+    })
 }
 
 fn completions(shell: Shell) -> Result<(), Stop> {

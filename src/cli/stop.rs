@@ -17,6 +17,8 @@ pub enum Stop {
     Client(u8, String),
     /// The configuration is wrong; one fault a line: 78.
     Config(String),
+    /// What was asked was answered, on stdout, and the answer is no: 1.
+    Denied,
     /// The command line is wrong in a way that clap cannot see: 64.
     Usage(String),
 }
@@ -31,7 +33,8 @@ pub enum Verbs {
 }
 
 impl Stop {
-    /// 64 usage, 69 token or store away, 70 bug, 78 configuration; under `kms` 252 usage, 254
+    /// 1 denied (`policy simulate` alone), 64 usage, 69 token or store away, 70 bug, 78 configuration;
+    /// under `kms` 252 usage, 254
     /// service error, 255 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -42,6 +45,7 @@ impl Stop {
             Self::Bug(_) => 70,
             Self::Client(code, _) => *code,
             Self::Config(_) => 78,
+            Self::Denied => 1,
         }
     }
 
@@ -51,6 +55,7 @@ impl Stop {
             // clap knows where help and errors go, and whether a terminal wants colours. When
             // nobody reads, nothing is lost.
             Self::Arguments(error, _) => drop(error.print()),
+            Self::Denied => {}
             Self::Away(_) | Self::Bug(_) | Self::Client(..) | Self::Config(_) | Self::Usage(_) => {
                 eprintln!("{self}");
             }
@@ -64,6 +69,7 @@ impl fmt::Display for Stop {
         match self {
             Self::Arguments(error, _) => error.fmt(f),
             Self::Client(_, text) | Self::Config(text) => f.write_str(text),
+            Self::Denied => f.write_str("denied"),
             Self::Away(text) | Self::Bug(text) | Self::Usage(text) => write!(f, "hsmac: {text}"),
         }
     }

@@ -20,6 +20,7 @@ use std::{
 
 use serde::Deserialize;
 
+pub(crate) use self::fault::nearest;
 pub use self::fault::{Fault, Faults, Warning};
 use self::{
     fault::Origins,
@@ -89,6 +90,30 @@ impl Settings {
         sets: &[String],
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<(Self, Vec<Warning>), Faults> {
+        Self::read(file, sets, environment, Self::check_files)
+    }
+
+    /// The same for who is not hsmac itself and only asks about rights: of the files that settings
+    /// name it looks at the policies alone.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn load_policies(
+        file: &Path,
+        sets: &[String],
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let policies = |settings: &Self| (settings.check_policies(), Vec::new());
+        let (settings, _) = Self::read(file, sets, environment, policies)?;
+        Ok(settings)
+    }
+
+    fn read(
+        file: &Path,
+        sets: &[String],
+        environment: impl Iterator<Item = (String, String)>,
+        check_files: impl Fn(&Self) -> (Vec<Fault>, Vec<Warning>),
+    ) -> Result<(Self, Vec<Warning>), Faults> {
         let text = fs::read_to_string(file)
             .map_err(|error| Faults::one(format!("{}: {error}", file.display())))?;
         let environment: BTreeMap<String, String> = environment
@@ -111,7 +136,7 @@ impl Settings {
         };
         settings.fill_in(file, environment.get(STATE_DIRECTORY));
         faults.extend(settings.rule_faults(&spoiled));
-        let (file_faults, mut warnings) = settings.check_files();
+        let (file_faults, mut warnings) = check_files(&settings);
         faults.extend(
             file_faults
                 .into_iter()

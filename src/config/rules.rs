@@ -75,6 +75,13 @@ impl Settings {
                 faults.push(self.origins.fault(&setting, text));
             }
         }
+        faults.extend(self.check_policies());
+        (faults, warnings)
+    }
+
+    /// Looks at the policies that settings name.
+    pub(super) fn check_policies(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
         for (index, principal) in self.principal.iter().enumerate() {
             let policy = principal.policy_file.as_deref();
             if let Err(text) = Principal::read(&principal.arn.0, policy) {
@@ -88,7 +95,7 @@ impl Settings {
                 faults.push(self.origins.fault(&setting, text));
             }
         }
-        (faults, warnings)
+        faults
     }
 
     /// What of the listeners' certificates and lists has ended or ends soon.

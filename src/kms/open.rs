@@ -45,13 +45,9 @@ impl Kms {
     }
 
     pub(super) async fn over(mut kms: Self, store: Store) -> Result<Arc<Self>, OpenFault> {
-        let snapshot = Snapshot::of(&store).await?;
-        if let Some(contradiction) = snapshot.contradiction(&kms.catalogue) {
-            return Err(OpenFault::Contradiction(contradiction));
-        }
+        let changes = kms.take_in(&store).await?;
         kms.tracking_start = tracking_start(&store).await?;
         kms.store = Some(store.clone());
-        let (changes, _) = kms.catalogue.replace(snapshot);
         let kms = Arc::new(kms);
         // Both end with the store, or when nobody has the operations any more.
         let follower = Arc::downgrade(&kms);
@@ -70,6 +66,15 @@ impl Kms {
             }
         });
         Ok(kms)
+    }
+
+    /// Takes over all that the store has; gives what changes from then on.
+    pub(super) async fn take_in(&self, store: &Store) -> Result<Changes, OpenFault> {
+        let snapshot = Snapshot::of(store).await?;
+        if let Some(contradiction) = snapshot.contradiction(&self.catalogue) {
+            return Err(OpenFault::Contradiction(contradiction));
+        }
+        Ok(self.catalogue.replace(snapshot).0)
     }
 
     /// Writes what is only in memory yet: the keys' last uses. For the end, before the store closes.

@@ -11,14 +11,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{DeclaredKey, Kms, Record};
+use super::{DeclaredKey, Kms, Record, unavailable};
 use crate::{
     error::{Error, Kind},
     model::{
         AccountId, Caller, KeyId, KeySpec, KeyUsage, MacAlgorithm, Operation, Origin, Tags,
         policy::{
-            Context, ContextKey, Decision, Denial, Policy, PolicyKind, Question, Rights, Values,
-            decide,
+            Context, ContextKey, Decision, Denial, Grounds, Policy, PolicyKind, Question, Rights,
+            Values, decide,
         },
     },
 };
@@ -76,7 +76,7 @@ impl DeclaredRights {
             Ok(DeclaredPolicy {
                 account: account.clone(),
                 key_id: key.key_id.clone(),
-                policy: compiled(&text, account)?,
+                policy: Arc::new(compiled(&text, account)?),
                 text,
             })
         };
@@ -87,10 +87,15 @@ impl DeclaredRights {
     }
 }
 
-/// Reads a policy document from a file.
+/// Reads a policy document from a file, which the policy is called by from then on.
 ///
 /// # Errors
 /// A sentence that names the file and what is wrong with it.
+pub fn read_policy(file: &Path, kind: PolicyKind) -> Result<Policy, String> {
+    read(file, kind).map(|(_, policy)| policy)
+}
+
+/// The same with the document's text.
 pub(super) fn read(file: &Path, kind: PolicyKind) -> Result<(String, Policy), String> {
     let shown = file.display();
     let unreadable = |error| format!("{shown}: {error}");
@@ -104,26 +109,56 @@ pub(super) fn read(file: &Path, kind: PolicyKind) -> Result<(String, Policy), St
     }
     let text = fs::read_to_string(file).map_err(unreadable)?;
     let policy = Policy::parse(&text, kind).map_err(|fault| format!("{shown}: {fault}"))?;
-    Ok((text, policy))
+    Ok((text, policy.called(shown.to_string())))
 }
 
 /// The policies of all principals.
 #[derive(Debug, Default)]
-pub(super) struct Principals(HashMap<String, Vec<Policy>>);
+pub(super) struct Principals {
+    /// By ARN. A session has those of its role, and its own.
+    own: HashMap<String, Vec<Policy>>,
+    /// By a role's account and name: what sessions have that are not declared themselves.
+    roles: HashMap<(AccountId, String), Vec<Policy>>,
+}
 
 impl Principals {
     pub(super) fn new(principals: Vec<Principal>) -> Self {
-        let mut all: HashMap<String, Vec<Policy>> = HashMap::new();
-        for Principal { caller, policies } in principals {
-            all.entry(caller.arn().to_owned())
-                .or_default()
-                .extend(policies);
+        let mut all = Self::default();
+        for Principal { caller, policies } in &principals {
+            if let Some(role) = caller.role() {
+                let role = (caller.account().clone(), role.to_owned());
+                all.roles
+                    .entry(role)
+                    .or_default()
+                    .extend_from_slice(policies);
+            }
         }
-        Self(all)
+        for Principal { caller, policies } in principals {
+            let mut own = all.of(&caller).to_vec();
+            own.extend(policies);
+            all.own.insert(caller.arn().to_owned(), own);
+        }
+        all
     }
 
-    fn of(&self, caller: &Caller) -> &[Policy] {
-        self.0.get(caller.arn()).map_or(&[], Vec::as_slice)
+    /// Whether a principal has an entry of its own.
+    pub(super) fn has(&self, caller: &Caller) -> bool {
+        self.own.contains_key(caller.arn())
+    }
+
+    pub(super) fn of(&self, caller: &Caller) -> &[Policy] {
+        match self.own.get(caller.arn()) {
+            Some(own) => own,
+            None => self.of_role(caller),
+        }
+    }
+
+    fn of_role(&self, session: &Caller) -> &[Policy] {
+        let Some(role) = session.session_role() else {
+            return &[];
+        };
+        let role = (session.account().clone(), role.to_owned());
+        self.roles.get(&role).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -151,13 +186,35 @@ pub(super) fn default_policy(account: &AccountId) -> String {
 ///
 /// # Errors
 /// Why it is none. What is written is checked first, so that only a record from elsewhere can be so.
-pub(super) fn compiled(text: &str, account: &AccountId) -> Result<Arc<Policy>, String> {
+pub(super) fn compiled(text: &str, account: &AccountId) -> Result<Policy, String> {
     let policy = if text.is_empty() {
         Policy::parse(&default_policy(account), PolicyKind::Key)
+            .map(|policy| policy.called("KMS's default"))
     } else {
-        Policy::parse(text, PolicyKind::Key)
+        Policy::parse(text, PolicyKind::Key).map(|policy| policy.called("of the store"))
     };
-    policy.map(Arc::new).map_err(|fault| fault.to_string())
+    policy.map_err(|fault| fault.to_string())
+}
+
+/// What stands for a policy that cannot be read: the account's root, and nobody else, may read the
+/// text and write another one. Root's own policies can still deny it.
+pub(super) fn for_repair(account: &AccountId) -> Policy {
+    let text = format!(
+        r#"{{
+  "Version" : "2012-10-17",
+  "Statement" : [ {{
+    "Sid" : "Mend it",
+    "Effect" : "Allow",
+    "Principal" : {{ "AWS" : "{account}" }},
+    "Action" : [ "kms:GetKeyPolicy", "kms:PutKeyPolicy" ],
+    "Resource" : "*",
+    "Condition" : {{ "ArnLike" : {{ "aws:PrincipalArn" : "arn:*:iam::{account}:root" }} }}
+  }} ]
+}}"#
+    );
+    Policy::parse(&text, PolicyKind::Key)
+        .expect("it is a key policy for every account")
+        .called("in place of one that cannot be read")
 }
 
 /// What a request says besides its key, as far as conditions ask for it.
@@ -174,9 +231,12 @@ pub(super) struct Asks<'a> {
     pub(super) new_key: Option<KeySpec>,
     pub(super) policy_name: Option<&'a str>,
     pub(super) bypass_lockout_check: Option<bool>,
+    /// When, in seconds since 1970; now, if absent.
+    pub(super) at: Option<u64>,
 }
 
 /// What a right is asked for.
+#[derive(Clone, Copy)]
 pub(super) enum On<'a> {
     Key(&'a Record),
     /// By its ARN what has no policy of its own: an alias, or a key that is still to be made.
@@ -197,44 +257,45 @@ impl Kms {
         on: &On<'_>,
         asks: &Asks<'_>,
     ) -> Result<(), Error> {
+        let principals = self.principals.load();
+        let identity = principals.of(caller);
+        let case = self.case(caller, operation, *on, asks, identity);
+        let decision = case.decide();
+        case.log(decision);
+        match decision {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Denied(denial) => Err(case.refusal(denial)),
+        }
+    }
+
+    /// Everything that one decision is made of; the caller has these policies of its own.
+    pub(super) fn case<'a>(
+        &'a self,
+        caller: &'a Caller,
+        operation: Operation,
+        on: On<'a>,
+        asks: &'a Asks<'a>,
+        identity: &'a [Policy],
+    ) -> Case<'a> {
         let (record, resource) = match on {
-            On::Key(record) => (Some(*record), Some(&*record.arn)),
-            On::Arn(arn) => (None, Some(*arn)),
+            On::Key(record) => (Some(record), Some(&*record.arn)),
+            On::Arn(arn) => (None, Some(arn)),
             On::Nothing => (None, None),
         };
-        let principals = self.principals.load();
-        let rights = Rights {
-            key: record.map(|record| (&*record.policy, &record.body.account)),
-            identity: principals.of(caller),
-        };
-        let question = Question {
-            caller,
-            action: operation.action(),
+        Case {
+            operation,
             resource,
-            context: &Circumstances {
+            rights: Rights {
+                key: record.map(|record| (&*record.policy, &record.body.account)),
+                identity,
+            },
+            unreadable: record.and_then(|record| record.unreadable_policy.as_deref()),
+            circumstances: Circumstances {
                 kms: self,
                 caller,
                 record,
                 asks,
             },
-        };
-        match decide(&rights, &question) {
-            Decision::Allowed(grounds) => {
-                tracing::trace!(%caller, action = operation.action(), resource, ?grounds, "allowed");
-                Ok(())
-            }
-            Decision::Denied(denial) => {
-                let statement = match denial {
-                    Denial::KeyPolicy(at) => record.map(|key| key.policy.statement_name(at)),
-                    Denial::IdentityPolicy(policy, at) => rights
-                        .identity
-                        .get(policy)
-                        .map(|own| own.statement_name(at)),
-                    Denial::NoKeyPolicy | Denial::NoIdentityPolicy => None,
-                };
-                tracing::debug!(%caller, action = operation.action(), resource, ?denial, statement, "denied");
-                Err(denied(caller, operation, record, resource, denial))
-            }
         }
     }
 
@@ -248,61 +309,126 @@ impl Kms {
         policy: &Policy,
         asks: &Asks<'_>,
     ) -> bool {
+        let on = record.map_or(On::Arn(arn), On::Key);
         let principals = self.principals.load();
-        let rights = Rights {
-            key: Some((policy, account)),
-            identity: principals.of(caller),
-        };
-        let question = Question {
-            caller,
-            action: Operation::PutKeyPolicy.action(),
-            resource: Some(arn),
-            context: &Circumstances {
-                kms: self,
-                caller,
-                record,
-                asks,
-            },
-        };
-        matches!(decide(&rights, &question), Decision::Allowed(_))
+        let identity = principals.of(caller);
+        let case = self.case(caller, Operation::PutKeyPolicy, on, asks, identity);
+        matches!(case.under(policy, account).decide(), Decision::Allowed(_))
     }
 }
 
-/// KMS's sentence. Of a key of another account it tells nothing, not even that it is there.
-fn denied(
-    caller: &Caller,
+/// One question of rights. Operations and simulations put it alike.
+pub(super) struct Case<'a> {
     operation: Operation,
-    record: Option<&Record>,
-    resource: Option<&str>,
-    denial: Denial,
-) -> Error {
-    let action = operation.action();
-    let on = match (record, resource) {
-        (Some(record), _) if record.body.account != *caller.account() => {
-            if matches!(denial, Denial::NoKeyPolicy | Denial::KeyPolicy(_)) {
-                return no_such_resource(caller, operation);
+    resource: Option<&'a str>,
+    rights: Rights<'a>,
+    /// Why the key's own policy is not among them.
+    unreadable: Option<&'a str>,
+    circumstances: Circumstances<'a>,
+}
+
+impl<'a> Case<'a> {
+    /// The same under another policy of the key, which is of this account.
+    pub(super) fn under(mut self, policy: &'a Policy, account: &'a AccountId) -> Self {
+        self.rights.key = Some((policy, account));
+        self.unreadable = None;
+        self
+    }
+
+    pub(super) fn decide(&self) -> Decision {
+        decide(&self.rights, &self.question())
+    }
+
+    /// The policies that are looked at: the key's first, then the caller's own.
+    pub(super) fn policies(&self) -> impl Iterator<Item = (PolicyKind, &'a Policy)> {
+        let key = self.rights.key.map(|(policy, _)| (PolicyKind::Key, policy));
+        let identity = self.rights.identity.iter();
+        key.into_iter()
+            .chain(identity.map(|policy| (PolicyKind::Identity, policy)))
+    }
+
+    /// Which of the policies decided, and which statement of it; none if nothing that is said did.
+    pub(super) fn decider(&self, decision: Decision) -> Option<(usize, usize)> {
+        let first = usize::from(self.rights.key.is_some());
+        match decision {
+            Decision::Allowed(Grounds::KeyPolicy(at)) | Decision::Denied(Denial::KeyPolicy(at)) => {
+                Some((0, at))
             }
-            "this resource".to_owned()
+            Decision::Allowed(Grounds::IdentityPolicy(policy, at))
+            | Decision::Denied(Denial::IdentityPolicy(policy, at)) => Some((first + policy, at)),
+            Decision::Allowed(Grounds::Root)
+            | Decision::Denied(Denial::NoKeyPolicy | Denial::NoIdentityPolicy) => None,
         }
-        (_, Some(resource)) => format!("resource: {resource}"),
-        (_, None) => "resource: *".to_owned(),
-    };
-    let why = match denial {
-        Denial::KeyPolicy(_) => "with an explicit deny in a resource-based policy".to_owned(),
-        Denial::IdentityPolicy(..) => {
-            "with an explicit deny in an identity-based policy".to_owned()
+    }
+
+    /// For the operator, who learns more than the client. Costs nothing where `debug` is off.
+    fn log(&self, decision: Decision) {
+        let caller = self.circumstances.caller;
+        let (action, resource) = (self.operation.action(), self.resource);
+        let statement = || {
+            let (policy, at) = self.decider(decision)?;
+            let (kind, policy) = self.policies().nth(policy)?;
+            Some(format!(
+                "{} of the {kind} policy ({})",
+                policy.statement_name(at),
+                policy.name()
+            ))
+        };
+        match decision {
+            Decision::Allowed(grounds) => {
+                tracing::debug!(%caller, action, resource, ?grounds, statement = statement(), "allowed");
+            }
+            Decision::Denied(denial) => {
+                tracing::debug!(%caller, action, resource, ?denial, statement = statement(), "denied");
+            }
         }
-        Denial::NoKeyPolicy => {
-            format!("because no resource-based policy allows the {action} action")
+    }
+
+    /// KMS's sentence. Of a key of another account it tells nothing, not even that it is there.
+    pub(super) fn refusal(&self, denial: Denial) -> Error {
+        let Circumstances { caller, record, .. } = self.circumstances;
+        let action = self.operation.action();
+        let on = match (record, self.resource) {
+            (Some(record), _) if record.body.account != *caller.account() => {
+                if matches!(denial, Denial::NoKeyPolicy | Denial::KeyPolicy(_)) {
+                    return no_such_resource(caller, self.operation);
+                }
+                "this resource".to_owned()
+            }
+            (Some(record), _) if let Some(fault) = self.unreadable => {
+                // It is not that nobody allows it: nobody can know.
+                return unavailable(&record.arn)
+                    .because(format!("its policy cannot be read: {fault}"));
+            }
+            (_, Some(resource)) => format!("resource: {resource}"),
+            (_, None) => "resource: *".to_owned(),
+        };
+        let why = match denial {
+            Denial::KeyPolicy(_) => "with an explicit deny in a resource-based policy".to_owned(),
+            Denial::IdentityPolicy(..) => {
+                "with an explicit deny in an identity-based policy".to_owned()
+            }
+            Denial::NoKeyPolicy => {
+                format!("because no resource-based policy allows the {action} action")
+            }
+            Denial::NoIdentityPolicy => {
+                format!("because no identity-based policy allows the {action} action")
+            }
+        };
+        Error::new(
+            Kind::AccessDenied,
+            format!("User: {caller} is not authorized to perform: {action} on {on} {why}"),
+        )
+    }
+
+    pub(super) fn question(&self) -> Question<'_> {
+        Question {
+            caller: self.circumstances.caller,
+            action: self.operation.action(),
+            resource: self.resource,
+            context: &self.circumstances,
         }
-        Denial::NoIdentityPolicy => {
-            format!("because no identity-based policy allows the {action} action")
-        }
-    };
-    Error::new(
-        Kind::AccessDenied,
-        format!("User: {caller} is not authorized to perform: {action} on {on} {why}"),
-    )
+    }
 }
 
 /// Security: the same words whether a key of another account exists or not.
@@ -332,7 +458,9 @@ impl Context for Circumstances<'_> {
         let spec = self.record.map(|record| record.body.spec).or(asks.new_key);
         match key {
             // Date operators read both forms of a time.
-            ContextKey::CurrentTime | ContextKey::EpochTime => one(Some(seconds().to_string())),
+            ContextKey::CurrentTime | ContextKey::EpochTime => {
+                one(Some(asks.at.unwrap_or_else(seconds).to_string()))
+            }
             ContextKey::PrincipalAccount | ContextKey::CallerAccount => {
                 named(Some(self.caller.account().as_str()))
             }

@@ -69,6 +69,18 @@ impl Caller {
         self.over_tls
     }
 
+    /// R of a role's ARN, `arn:aws:iam::A:role/path/R`.
+    pub fn role(&self) -> Option<&str> {
+        role_in(&self.arn).map(|(_, role)| role)
+    }
+
+    /// R of a session's ARN, `arn:aws:sts::A:assumed-role/R/s`. It acts with the rights of that role,
+    /// whose path it does not tell; an account has one role of a name, whatever the path.
+    pub fn session_role(&self) -> Option<&str> {
+        let (_, session) = resource(&self.arn, "sts")?;
+        session.strip_prefix("assumed-role/")?.split('/').next()
+    }
+
     /// Whether this is the account's root principal, which has all rights that no policy denies.
     pub fn is_root(&self) -> bool {
         self.arn.ends_with(":root")
@@ -79,6 +91,21 @@ impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.arn)
     }
+}
+
+/// Account and name of the role whose ARN this is, `arn:aws:iam::A:role/path/R`.
+pub(super) fn role_in(arn: &str) -> Option<(&str, &str)> {
+    let (account, role) = resource(arn, "iam")?;
+    let name = role.strip_prefix("role/")?.rsplit('/').next()?;
+    Some((account, name))
+}
+
+/// Account and resource of an ARN of this service.
+fn resource<'a>(arn: &'a str, service: &str) -> Option<(&'a str, &'a str)> {
+    let mut parts = arn.splitn(6, ':').skip(2);
+    let found = parts.next()?;
+    let (_region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
+    (found == service).then_some((account, resource))
 }
 
 #[cfg(test)]
@@ -95,6 +122,21 @@ mod tests {
                 .unwrap()
                 .is_root()
         );
+        let role = |arn: &str| Caller::parse(arn).unwrap().role().map(str::to_owned);
+        let session = |arn: &str| {
+            let caller = Caller::parse(arn).unwrap();
+            caller.session_role().map(str::to_owned)
+        };
+        let of_pay = Some("pay".to_owned());
+        assert_eq!(role("arn:aws:iam::111122223333:role/pay"), of_pay);
+        assert_eq!(role("arn:aws:iam::111122223333:role/of/shop/pay"), of_pay);
+        assert_eq!(role("arn:aws:iam::111122223333:user/pay"), None);
+        assert_eq!(
+            session("arn:aws:sts::111122223333:assumed-role/pay/s1"),
+            of_pay
+        );
+        assert_eq!(session("arn:aws:iam::111122223333:assumed-role/a/b"), None);
+        assert_eq!(session("arn:aws:iam::111122223333:role/pay"), None);
         for wrong in [
             "billing",
             "arn:aws:iam::111122223333:",

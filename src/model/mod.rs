@@ -22,6 +22,6 @@ pub use arn::{AccountId, KeyId, KeyReference, Place, ReferenceFault, alias_arn, 
 pub use caller::Caller;
 pub use key::{KeySpec, KeyUsage, MacAlgorithm, Origin};
 pub use reserved::{RESERVED_PREFIX, is_reserved, key_check_message};
-pub use state::{Foreign, KeyState, Operation, Refusal};
+pub use state::{Foreign, KeyState, NamesKey, Operation, Refusal};
 pub use tag::{Tag, TagFault, Tags, TagsFault};
 pub use text::{Date, Description};

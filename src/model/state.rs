@@ -78,6 +78,15 @@ pub enum Operation {
     Foreign(Foreign),
 }
 
+/// Whether an operation's request names a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(missing_docs, reason = "their names say it")]
+pub enum NamesKey {
+    Always,
+    Optionally,
+    Never,
+}
+
 /// Operations of keys that are not for MACs. KMS has them, so clients may ask an HMAC key for them.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[expect(missing_docs, reason = "their names are those of KMS's operations")]
@@ -182,6 +191,47 @@ impl Operation {
     /// KMS's name, `GenerateMac`.
     pub fn name(self) -> &'static str {
         &self.action()[PREFIX.len()..]
+    }
+
+    /// Whether a request names a key.
+    pub const fn names_key(self) -> NamesKey {
+        match self {
+            Self::CreateKey | Self::DeleteAlias | Self::GenerateRandom | Self::ListKeys => {
+                NamesKey::Never
+            }
+            Self::ListAliases => NamesKey::Optionally,
+            Self::CancelKeyDeletion
+            | Self::CreateAlias
+            | Self::DescribeKey
+            | Self::DisableKey
+            | Self::DisableKeyRotation
+            | Self::EnableKey
+            | Self::EnableKeyRotation
+            | Self::Foreign(_)
+            | Self::GenerateMac
+            | Self::GetKeyLastUsage
+            | Self::GetKeyPolicy
+            | Self::GetKeyRotationStatus
+            | Self::ListKeyPolicies
+            | Self::ListKeyRotations
+            | Self::ListResourceTags
+            | Self::PutKeyPolicy
+            | Self::RotateKeyOnDemand
+            | Self::ScheduleKeyDeletion
+            | Self::TagResource
+            | Self::UntagResource
+            | Self::UpdateAlias
+            | Self::UpdateKeyDescription
+            | Self::VerifyMac => NamesKey::Always,
+        }
+    }
+
+    /// Whether a request names an alias beside the key that it is to mean.
+    pub const fn names_alias(self) -> bool {
+        matches!(
+            self,
+            Self::CreateAlias | Self::DeleteAlias | Self::UpdateAlias
+        )
     }
 
     /// Whether an alias may stand for the key. The others want a key ID or a key ARN, so that what

@@ -26,14 +26,26 @@ struct Shelf {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self {
-            shelf: Arc::default(),
-            history: History::after(Revision::default()),
-        }
+        Self::with(Revision::default(), Vec::new())
     }
 }
 
 impl Memory {
+    /// With these records, as another engine had them at this revision.
+    pub(super) fn with(revision: Revision, records: Vec<Record>) -> Self {
+        let named = records
+            .into_iter()
+            .map(|record| (record.name.clone(), record));
+        let shelf = Shelf {
+            records: named.collect(),
+            revision,
+        };
+        Self {
+            shelf: Arc::new(Mutex::new(shelf)),
+            history: History::after(revision),
+        }
+    }
+
     pub(super) fn read(&self, name: &Name) -> Result<Option<Record>, Fault> {
         Ok(self.open()?.records.get(name).cloned())
     }

@@ -140,6 +140,17 @@ impl Store {
         sqlite::Sqlite::open(&settings.sqlite).map(Self::Sqlite)
     }
 
+    /// A copy, in memory, of the catalogue that the settings name, as it is at this moment: to look
+    /// at what another process may be using. Nothing is written, and nobody disturbed. None: there
+    /// is no catalogue yet. Works at the disk: not for a thread that serves.
+    ///
+    /// # Errors
+    /// [`OpenFault`]; its text names the file.
+    pub fn copy(settings: &Settings) -> Result<Option<Self>, OpenFault> {
+        let copied = sqlite::look(&settings.sqlite)?;
+        Ok(copied.map(|(revision, records)| Self::Memory(memory::Memory::with(revision, records))))
+    }
+
     /// The record of that name, as the last change that was answered left it, or a later one.
     ///
     /// # Errors

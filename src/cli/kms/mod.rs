@@ -10,7 +10,7 @@ mod mac;
 mod output;
 mod pages;
 mod policies;
-mod tags;
+pub(super) mod tags;
 
 use std::time::Duration;
 

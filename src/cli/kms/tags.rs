@@ -96,7 +96,7 @@ impl Call {
 
 /// What one word of `--tags` says: one tag in shorthand, or any number in JSON.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Tags(Vec<Tag>);
+pub(in crate::cli) struct Tags(Vec<Tag>);
 
 /// A tag as AWS writes it in JSON.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -107,7 +107,7 @@ struct Tag {
 }
 
 /// Reads the AWS CLI's shorthand or JSON.
-pub(super) fn parse(text: &str) -> Result<Tags, String> {
+pub(in crate::cli) fn parse(text: &str) -> Result<Tags, String> {
     if text.starts_with('[') {
         return serde_json::from_str(text)
             .map(Tags)
@@ -135,7 +135,7 @@ pub(super) fn parse(text: &str) -> Result<Tags, String> {
     }
 }
 
-pub(super) fn all(tags: Vec<Tags>) -> Vec<v1::Tag> {
+pub(in crate::cli) fn all(tags: Vec<Tags>) -> Vec<v1::Tag> {
     tags.into_iter()
         .flat_map(|tags| tags.0)
         .map(|tag| v1::Tag {

@@ -41,7 +41,10 @@ impl Catalogue {
             let policy = declared
                 .policy()
                 .map_err(|fault| format!("key {key_id}: {fault}"))?;
-            let compiled = rights::compiled(&policy, &account)?;
+            let mut compiled = rights::compiled(&policy, &account)?;
+            if let Some(file) = &declared.policy_file {
+                compiled = compiled.called(file.display().to_string());
+            }
             let description = Description::try_from(declared.description)
                 .map_err(|fault| format!("key {key_id}: {fault}"))?;
             let record = Record {
@@ -69,7 +72,8 @@ impl Catalogue {
                 },
                 source: Source::Declared,
                 arn: key_arn(&region, &account, &key_id).into(),
-                policy: compiled,
+                policy: Arc::new(compiled),
+                unreadable_policy: None,
                 group: Some(group),
                 key,
                 usage: Arc::new(Usage::default()),
@@ -136,6 +140,7 @@ impl Catalogue {
                 source: old.source,
                 arn: old.arn.clone(),
                 policy,
+                unreadable_policy: None,
                 group: old.group,
                 key: old.key.clone(),
                 usage: old.usage.clone(),

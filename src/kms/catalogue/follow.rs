@@ -14,7 +14,7 @@ use crate::{
         rights,
         usage::Usage,
     },
-    model::{AliasName, key_arn},
+    model::{AliasName, key_arn, policy::Policy},
     store::{self, Changes, Committed, Name, Revision, Store, WatchFault},
     token,
 };
@@ -153,9 +153,8 @@ impl Catalogue {
                     return;
                 }
                 let before = own.record(&key_id).cloned();
-                let read = records::read_key(record, &account, &key_id).and_then(|body| {
-                    self.record_of(body, record.revision, before.as_deref(), held)
-                });
+                let read = records::read_key(record, &account, &key_id)
+                    .map(|body| self.record_of(body, record.revision, before.as_deref(), held));
                 match read {
                     Ok(record) if record.body.life == Life::Deleting => {
                         own.put_deleting(&self.region, &key_id, Arc::new(record));
@@ -252,6 +251,7 @@ impl Catalogue {
                     source: record.source,
                     arn: record.arn.clone(),
                     policy: record.policy.clone(),
+                    unreadable_policy: record.unreadable_policy.clone(),
                     group: record.group,
                     key: record.key.clone(),
                     usage: record.usage.clone(),
@@ -272,11 +272,11 @@ impl Catalogue {
         revision: Revision,
         before: Option<&Record>,
         held: bool,
-    ) -> Result<Record, String> {
+    ) -> Record {
         let unchanged = before.filter(|before| before.body.policy == body.policy);
-        let policy = match unchanged {
-            Some(before) => before.policy.clone(),
-            None => rights::compiled(&body.policy, &body.account)?,
+        let (policy, unreadable_policy) = match unchanged {
+            Some(before) => (before.policy.clone(), before.unreadable_policy.clone()),
+            None => compiled(&body),
         };
         let name = &body.locator.token;
         let group = self.groups.iter().position(|known| known == name);
@@ -287,9 +287,10 @@ impl Catalogue {
             );
         }
         let same = before.filter(|before| before.body.is_same_object(&body));
-        Ok(Record {
+        Record {
             source: Source::Stored(revision),
             policy,
+            unreadable_policy,
             arn: before.map_or_else(
                 || key_arn(&self.region, &body.account, &body.key_id).into(),
                 |before| before.arn.clone(),
@@ -299,7 +300,7 @@ impl Catalogue {
             usage: before.map_or_else(Arc::<Usage>::default, |before| before.usage.clone()),
             held,
             body,
-        })
+        }
     }
 }
 
@@ -318,6 +319,21 @@ impl Keys {
             named.extend(aliases.map(|name| Named::Alias(account.clone(), name.clone())));
         }
         named
+    }
+}
+
+/// The policy that is in force; if the key's own cannot be read, why, and what stands for it.
+fn compiled(key: &records::Key) -> (Arc<Policy>, Option<Arc<str>>) {
+    match rights::compiled(&key.policy, &key.account) {
+        Ok(policy) => (Arc::new(policy), None),
+        Err(fault) => {
+            error!(
+                key_id = %key.key_id, fault,
+                "a key's policy cannot be read: the key is unavailable until its account's root has put another one"
+            );
+            let policy = rights::for_repair(&key.account);
+            (Arc::new(policy), Some(fault.into()))
+        }
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) struct Record {
     pub(super) arn: Arc<str>,
     /// The key's policy, compiled.
     pub(super) policy: Arc<Policy>,
+    /// Why its own policy is not in force: this version cannot read it. Then `policy` lets the
+    /// account's root mend it.
+    pub(super) unreadable_policy: Option<Arc<str>>,
     /// Which of the groups of tokens has it; none if the configuration no longer has that one.
     pub(super) group: Option<usize>,
     /// Shared by all records of one epoch.

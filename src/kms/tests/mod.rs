@@ -2,6 +2,7 @@
 
 mod life;
 pub(crate) mod rights;
+mod simulate;
 mod stored;
 mod writers;
 

@@ -1,12 +1,17 @@
 //! `Condition`: what else must hold for a statement to apply.
 
-use chrono::DateTime;
+use chrono::{DateTime, SecondsFormat};
 
-use super::pattern::{fits, fits_arn};
+use super::{
+    explain::Misfit,
+    pattern::{fits, fits_arn},
+};
 
 /// One operator with one key: `"StringEquals": {"kms:MacAlgorithm": ["HMAC_SHA_256"]}`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Condition {
+    /// Operator and key as the document writes them.
+    written: Box<(String, String)>,
     key: ContextKey,
     test: Test,
     negated: bool,
@@ -211,11 +216,23 @@ impl Condition {
             _ => return Err(unknown()),
         };
         Ok(Self {
+            written: Box::new((operator.to_owned(), name_of_key.to_owned())),
             key,
             test,
             negated,
             if_exists,
             quantifier,
+        })
+    }
+
+    /// What does not hold, with what the document gives and what the request has; None: it holds.
+    pub(super) fn unmet(&self, context: &dyn Context) -> Option<Misfit> {
+        let (operator, key) = &*self.written;
+        (!self.holds(context)).then(|| Misfit::Condition {
+            operator: operator.clone(),
+            key: key.clone(),
+            wanted: self.test.wanted(),
+            seen: context.values(&self.key),
         })
     }
 
@@ -243,6 +260,23 @@ impl Condition {
 }
 
 impl Test {
+    /// What the document gives, as text.
+    fn wanted(&self) -> Vec<String> {
+        fn shown<T: ToString>(values: &[T]) -> Vec<String> {
+            values.iter().map(T::to_string).collect()
+        }
+        match self {
+            Self::Equal(wanted)
+            | Self::EqualIgnoringCase(wanted)
+            | Self::Like(wanted)
+            | Self::Arn(wanted) => wanted.clone(),
+            Self::Bool(wanted) => shown(wanted),
+            Self::Number(_, wanted) => shown(wanted),
+            Self::Date(_, wanted) => wanted.iter().map(|millis| shown_date(*millis)).collect(),
+            Self::Null(absent) => vec![absent.to_string()],
+        }
+    }
+
     /// Whether a value of the request fits any of the document's.
     fn fits(&self, value: &str) -> bool {
         match self {
@@ -313,4 +347,11 @@ fn date(text: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(text)
         .ok()
         .map(|date| date.timestamp_millis())
+}
+
+fn shown_date(millis: i64) -> String {
+    DateTime::from_timestamp_millis(millis).map_or_else(
+        || millis.to_string(),
+        |date| date.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+    )
 }

@@ -1,5 +1,7 @@
 //! A document's text, read into statements. Whatever is not known is refused by name.
 
+use std::{borrow::Cow, fmt};
+
 use super::{
     Among, Effect, Policy, Statement,
     condition::Condition,
@@ -15,6 +17,15 @@ pub enum PolicyKind {
     Key,
     /// On a principal: each statement is about it.
     Identity,
+}
+
+impl fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Identity => "identity",
+        })
+    }
 }
 
 /// Why a document is no policy.
@@ -55,6 +66,7 @@ impl Policy {
         let statements = statements.ok_or_else(|| malformed("Policy has no Statement."))?;
         let read = |statement| Statement::read(statement, kind);
         Ok(Self {
+            name: Cow::Borrowed(""),
             statements: statements.into_iter().map(read).collect::<Result<_, _>>()?,
         })
     }

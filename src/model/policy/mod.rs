@@ -12,6 +12,7 @@
 mod condition;
 mod decide;
 mod document;
+mod explain;
 mod json;
 mod pattern;
 mod principal;
@@ -20,7 +21,10 @@ pub use self::{
     condition::{Context, ContextKey, Values},
     decide::{Decision, Denial, Grounds, Rights, decide},
     document::{PolicyFault, PolicyKind},
+    explain::{Explained, Misfit, Says},
 };
+
+use std::borrow::Cow;
 
 use self::{
     condition::Condition, pattern::fits_arn, pattern::fits_ignoring_case, principal::Principals,
@@ -30,6 +34,8 @@ use super::Caller;
 /// A document that was parsed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
+    /// Where it stands, for explanations.
+    name: Cow<'static, str>,
     statements: Vec<Statement>,
 }
 
@@ -45,9 +51,12 @@ struct Statement {
     conditions: Vec<Condition>,
 }
 
+/// What a statement does where it applies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Effect {
+pub enum Effect {
+    /// It allows, unless another one denies.
     Allow,
+    /// It denies, whatever the others say.
     Deny,
 }
 
@@ -97,6 +106,17 @@ impl Word {
 }
 
 impl Policy {
+    /// The same policy, with where it stands: a file, the store.
+    pub fn called(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Where it stands; empty if nobody said so.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How a statement is called in explanations: its Sid, or its number from 1.
     pub fn statement_name(&self, statement: usize) -> String {
         match self
@@ -131,17 +151,25 @@ impl Policy {
 
 impl Statement {
     fn applies(&self, question: &Question<'_>) -> bool {
-        self.actions
-            .has(|pattern| fits_ignoring_case(pattern, question.action))
-            && self.resources.has(|pattern| match question.resource {
-                _ if pattern == "*" => true,
-                Some(resource) => fits_arn(pattern, resource),
-                None => false,
-            })
+        self.has_action(question)
+            && self.has_resource(question)
             && self
                 .conditions
                 .iter()
                 .all(|condition| condition.holds(question.context))
+    }
+
+    fn has_action(&self, question: &Question<'_>) -> bool {
+        self.actions
+            .has(|pattern| fits_ignoring_case(pattern, question.action))
+    }
+
+    fn has_resource(&self, question: &Question<'_>) -> bool {
+        self.resources.has(|pattern| match question.resource {
+            _ if pattern == "*" => true,
+            Some(resource) => fits_arn(pattern, resource),
+            None => false,
+        })
     }
 }
 

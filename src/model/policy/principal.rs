@@ -1,6 +1,6 @@
 //! Who a statement is about.
 
-use super::super::{AccountId, Caller};
+use super::super::{AccountId, Caller, caller::role_in};
 
 /// `Principal` or `NotPrincipal`; identity policies have neither.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,19 +62,9 @@ impl Principal {
     }
 }
 
-/// A session `arn:aws:sts::A:assumed-role/R/s` acts with the rights of the role
-/// `arn:aws:iam::A:role/path/R`; a session's ARN does not tell the role's path.
+/// Whether a caller is a session of this role, `arn:aws:iam::A:role/path/R`.
 fn is_session_of(caller: &Caller, role: &str) -> bool {
-    let session = caller.arn().splitn(6, ':').nth(5);
-    let Some(session) = session.and_then(|resource| resource.strip_prefix("assumed-role/")) else {
-        return false;
-    };
-    let parts: Vec<&str> = role.splitn(6, ':').collect();
-    let [_, _, "iam", _, account, resource] = parts[..] else {
-        return false;
-    };
-    let named = resource
-        .strip_prefix("role/")
-        .and_then(|path| path.rsplit('/').next());
-    account == caller.account().as_str() && named.is_some() && session.split('/').next() == named
+    caller
+        .session_role()
+        .is_some_and(|session| role_in(role) == Some((caller.account().as_str(), session)))
 }

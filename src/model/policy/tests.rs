@@ -765,17 +765,83 @@ fn action() -> impl Strategy<Value = &'static str> {
 
 fn word(statements: &[String], action: &str, spec: Option<&str>) -> Word {
     let policy = identity_policy(&statements.join(","));
+    asked(action, spec, |question| {
+        let word = policy.says(question);
+        assert_eq!(word, as_explained(&policy.explain(question)));
+        word
+    })
+}
+
+/// What the explanations of all statements add up to.
+fn as_explained(explained: &[Explained]) -> Word {
+    let first = |wanted: Says| explained.iter().position(|one| one.says == wanted);
+    Word {
+        deny: first(Says::Denies),
+        allow: first(Says::Allows),
+        delegate: first(Says::AllowsAccount),
+    }
+}
+
+fn asked<T>(action: &str, spec: Option<&str>, ask: impl FnOnce(&Question<'_>) -> T) -> T {
     let caller = Caller::parse(USER).unwrap();
     let pairs: Vec<_> = spec
         .map(|spec| (ContextKey::KeySpec, spec))
         .into_iter()
         .collect();
-    policy.says(&Question {
+    ask(&Question {
         caller: &caller,
         action,
         resource: Some(KEY),
         context: &Pairs(&pairs),
     })
+}
+
+#[test]
+fn an_explanation_names_all_that_does_not_fit() {
+    let condition = r#""Condition":{"StringEquals":{"kms:KeySpec":["HMAC_512","HMAC_384"]},"DateLessThan":{"aws:CurrentTime":"2026-01-31T00:00:00Z"},"Null":{"kms:requestalias":"false"},"NumericLessThan":{"kms:ScheduleKeyDeletionPendingWindowInDays":"8"}}"#;
+    let policy = key_policy(&format!(
+        r#"{TO_ACCOUNT},{TO_USER},{DENY_USER},{{"Effect":"Deny","Principal":{{"AWS":"{STRANGER}"}},"Action":"kms:Verify*","Resource":"arn:aws:kms:*:*:alias/*",{condition}}}"#
+    ));
+    let explained = asked("kms:GenerateMac", Some("HMAC_256"), |question| {
+        policy.explain(question)
+    });
+    let said: Vec<_> = explained.iter().map(|one| &one.says).collect();
+    let condition = |operator: &str, key: &str, wanted: &[&str], seen| Misfit::Condition {
+        operator: operator.into(),
+        key: key.into(),
+        wanted: wanted.iter().map(|one| (*one).to_owned()).collect(),
+        seen,
+    };
+    let misfits = Says::Nothing(vec![
+        Misfit::Principal,
+        Misfit::Action,
+        Misfit::Resource,
+        condition(
+            "StringEquals",
+            "kms:KeySpec",
+            &["HMAC_512", "HMAC_384"],
+            Values::One("HMAC_256".into()),
+        ),
+        condition(
+            "DateLessThan",
+            "aws:CurrentTime",
+            &["2026-01-31T00:00:00Z"],
+            Values::Absent,
+        ),
+        condition("Null", "kms:requestalias", &["false"], Values::Absent),
+        condition(
+            "NumericLessThan",
+            "kms:ScheduleKeyDeletionPendingWindowInDays",
+            &["8"],
+            Values::Absent,
+        ),
+    ]);
+    assert_eq!(
+        said,
+        [&Says::AllowsAccount, &Says::Allows, &Says::Denies, &misfits]
+    );
+    assert_eq!(explained[1].sid.as_deref(), Some("Use"));
+    assert_eq!(explained[3].effect, Effect::Deny);
 }
 
 /// Whether a word of one identity policy allows.

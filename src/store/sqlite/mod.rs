@@ -14,6 +14,7 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub(super) use self::upkeep::look;
 pub use self::upkeep::{Examination, backup, check, confirm, restore};
 use self::{
     place::Place,

@@ -43,19 +43,8 @@ impl Place {
     /// that is there but empty is never a catalogue that was begun: it is one that was lost.
     pub(super) fn create_if_missing(&self) -> Result<(), OpenFault> {
         let database = &self.database;
-        if beside(database, RESTORING).exists() {
-            return Err(cut_off(database));
-        }
-        if database.exists() {
+        if is_there(database)? {
             return Ok(());
-        }
-        let log = beside(database, "-wal");
-        if log.exists() {
-            return Err(OpenFault::Configuration(format!(
-                "{} is missing, but {} is there: bring the catalogue back, or restore a backup",
-                database.display(),
-                log.display()
-            )));
         }
         let new = beside(database, ".new");
         clear(&new).map_err(|error| disk(&new, &error))?;
@@ -99,12 +88,26 @@ impl Place {
 /// What a file that will take the catalogue's place is called while it does.
 pub(super) const RESTORING: &str = ".restoring";
 
-/// What is said of a catalogue between the last steps of a restore.
-pub(super) fn cut_off(database: &Path) -> OpenFault {
-    OpenFault::Configuration(format!(
-        "{}: a restore was cut off; run hsmac store restore again",
-        database.display()
-    ))
+/// Whether there is a catalogue; if not, there never was one.
+pub(super) fn is_there(database: &Path) -> Result<bool, OpenFault> {
+    if beside(database, RESTORING).exists() {
+        return Err(OpenFault::Configuration(format!(
+            "{}: a restore was cut off; run hsmac store restore again",
+            database.display()
+        )));
+    }
+    if database.exists() {
+        return Ok(true);
+    }
+    let log = beside(database, "-wal");
+    if log.exists() {
+        return Err(OpenFault::Configuration(format!(
+            "{} is missing, but {} is there: bring the catalogue back, or restore a backup",
+            database.display(),
+            log.display()
+        )));
+    }
+    Ok(false)
 }
 
 /// The path without links: two names of one file have one lock.

@@ -12,7 +12,9 @@ use super::{
     place::{self, Place, RESTORING, beside, disk, fault},
     rows, schema,
 };
-use crate::store::{Change, Expect, OpenFault, Restored, Revision, Settings};
+use crate::store::{
+    Change, Expect, OpenFault, Prefix, Record, Restored, Revision, Settings, settings,
+};
 
 /// What is in a catalogue.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,6 +49,28 @@ pub fn check(settings: &Settings) -> Result<Examination, OpenFault> {
         return Err(schema::damaged(&database.display().to_string(), &verdict));
     }
     examine(&connection, &database)
+}
+
+/// Every record, as they are at one moment, with the store's revision; writes nothing, and does not
+/// disturb a process that uses the catalogue. None: there is no catalogue yet.
+///
+/// # Errors
+/// [`OpenFault`]: it is damaged, something else, or of a newer version.
+pub(in crate::store) fn look(
+    settings: &settings::Sqlite,
+) -> Result<Option<(Revision, Vec<Record>)>, OpenFault> {
+    let database = place::real(&settings.path)?;
+    if !place::is_there(&database)? {
+        return Ok(None);
+    }
+    let connection = place::open_to_read(&database)?;
+    let sqlite = |error: rusqlite::Error| fault(&database, &error);
+    let moment = Transaction::new_unchecked(&connection, TransactionBehavior::Deferred);
+    let moment = moment.map_err(sqlite)?;
+    let revision = rows::revision(&moment).map_err(sqlite)?;
+    let records = rows::list(&moment, &Prefix::all(), None, usize::MAX)
+        .map_err(|fault| schema::damaged(&database.display().to_string(), &fault))?;
+    Ok(Some((revision, records)))
 }
 
 /// Copies the catalogue, as it is at one moment, to a new file that its owner alone can read; a
@@ -130,10 +154,7 @@ pub fn confirm(settings: &Settings) -> Result<Option<Restored>, OpenFault> {
 
 fn existing(path: &Path) -> Result<PathBuf, OpenFault> {
     let database = place::real(path)?;
-    if beside(&database, RESTORING).exists() {
-        return Err(place::cut_off(&database));
-    }
-    if !database.exists() {
+    if !place::is_there(&database)? {
         return Err(OpenFault::Configuration(format!(
             "{}: there is no catalogue yet; hsmac serve makes it",
             database.display()
