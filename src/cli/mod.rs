@@ -83,6 +83,7 @@ Examples:
   hsmac check --config /etc/hsmac/hsmac.toml && hsmac serve --config /etc/hsmac/hsmac.toml
 
 Exit codes: 0 done; 64 usage; 69 token or store away; 70 a bug of hsmac; 78 configuration.
+`hsmac policy simulate` ends with 1 if the answer is no.
 `hsmac kms` ends as `aws` does: 252 usage, 254 service error, 255 not reachable.";
 
 #[derive(Debug, Subcommand)]

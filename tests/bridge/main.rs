@@ -23,6 +23,7 @@ mod policies;
 mod processes;
 mod requests;
 mod seeds;
+mod simulate;
 mod smoke;
 mod start;
 mod vectors;

@@ -29,8 +29,7 @@ Examples:
   hsmac policy simulate --config hsmac.toml --principal arn:aws:iam::111122223333:user/billing \\
         --operation VerifyMac --key-id alias/payments --output json | jq .rights[0].because
 
-Exit codes: 0 allowed; 1 denied; 64 usage, also a key that is not there; 69 the store's disk refuses;
-78 configuration.";
+Exit codes: 0 allowed; 1 denied; 64 usage, or no such key; 69 store away; 78 configuration.";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct SimulateArguments {
@@ -45,8 +44,6 @@ pub(super) struct SimulateArguments {
     /// Key ID, key ARN, alias name or alias ARN; of create-alias and update-alias the new target.
     #[arg(long)]
     key_id: Option<String>,
-    #[command(flatten)]
-    request: RequestArguments,
     /// Try this identity policy in place of those that the principal has.
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
@@ -56,6 +53,8 @@ pub(super) struct SimulateArguments {
     /// How the answer looks.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    request: RequestArguments,
 }
 
 /// What conditions may ask for. What the operation does not have is refused.
@@ -106,12 +105,8 @@ pub(super) fn simulate(arguments: &SimulateArguments) -> Result<(), Stop> {
     let simulator = runtime.block_on(app::simulator(&settings))?;
     let mut simulation = simulator.ask(&asked)?;
     if !simulation.is_declared {
-        let known = settings.principal.iter().map(|one| one.arn.0.arn());
-        let meant = nearest(asked.caller.arn(), known)
-            .map_or_else(String::new, |arn| format!("; did you mean {arn}?"));
-        simulation.notes.push(format!(
-            "no [[principal]] of the configuration has this arn{meant}"
-        ));
+        let known = settings.principal.iter().map(|one| &one.arn.0);
+        simulation.notes.push(undeclared(&asked.caller, known));
     }
     if let (Some(store), None) = (&settings.store, simulator.revision()) {
         simulation.notes.push(format!(
@@ -251,6 +246,16 @@ impl From<Unanswered> for Stop {
             Unanswered::Store(text) => Self::Config(format!("hsmac: {text}")),
         }
     }
+}
+
+fn undeclared<'a>(caller: &Caller, known: impl Iterator<Item = &'a Caller>) -> String {
+    // All ARNs begin alike: only what stands after the account tells them apart.
+    let name = |caller: &'a Caller| caller.arn().rsplit(':').next();
+    let own = known.filter(|one| one.account() == caller.account());
+    let asked = caller.arn().rsplit(':').next().unwrap_or_default();
+    let meant = nearest(asked, own.filter_map(name));
+    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+    format!("no [[principal]] of the configuration has this arn{meant}")
 }
 
 /// As KMS, policies and the command line call it.

@@ -217,7 +217,7 @@ fn reason(misfit: &Misfit) -> String {
             seen,
         } => {
             let seen = match seen {
-                Values::Absent => "the request has none".into(),
+                Values::Absent => "here there is none".into(),
                 Values::One(value) => format!("here it is {value}"),
                 Values::Several(values) => format!("here it is [{}]", values.join(", ")),
             };

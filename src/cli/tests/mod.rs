@@ -28,6 +28,7 @@ fn help_names_every_subcommand_and_hides_the_inner_ones() {
         "kms",
         "bench",
         "token",
+        "policy",
         "completions",
         "man",
     ] {
@@ -53,6 +54,7 @@ fn every_subcommand_has_help_with_an_example() {
         &["bench", "grpc"],
         &["bench", "aws"],
         &["token", "unlock"],
+        &["policy", "simulate"],
         &["completions"],
         &["man"],
     ] {
@@ -100,6 +102,7 @@ fn exit_codes_are_sysexits_and_under_kms_those_of_aws() {
     assert_eq!(Stop::Config(String::new()).exit_code(), 78);
     assert_eq!(Stop::Away(String::new()).exit_code(), 69);
     assert_eq!(Stop::Bug(String::new()).exit_code(), 70);
+    assert_eq!(Stop::Denied.exit_code(), 1);
 }
 
 #[test]
