@@ -72,12 +72,12 @@ impl DeclaredRights {
         keys: &[DeclaredKey],
     ) -> Result<Self, String> {
         let policy = |key: &DeclaredKey| {
-            let text = key.policy()?;
+            let (text, policy) = key.compiled_policy(account)?;
             Ok(DeclaredPolicy {
                 account: account.clone(),
                 key_id: key.key_id.clone(),
-                policy: Arc::new(compiled(&text, account)?),
                 text,
+                policy,
             })
         };
         Ok(Self {

@@ -1,10 +1,13 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
 use super::rights::{self, Principal};
 use crate::{
-    model::{AccountId, KeyId, KeySpec, policy::PolicyKind},
+    model::{
+        AccountId, KeyId, KeySpec,
+        policy::{Policy, PolicyKind},
+    },
     token::{CheckValue, Key, ObjectUri},
 };
 
@@ -62,6 +65,19 @@ impl DeclaredKey {
             Some(file) => rights::read(file, PolicyKind::Key).map(|(text, _)| text),
             None => Ok(String::new()),
         }
+    }
+
+    /// The text of the key's policy, which is of this account, and the policy.
+    pub(super) fn compiled_policy(
+        &self,
+        account: &AccountId,
+    ) -> Result<(String, Arc<Policy>), String> {
+        let text = self.policy()?;
+        let mut policy = rights::compiled(&text, account)?;
+        if let Some(file) = &self.policy_file {
+            policy = policy.called(file.display().to_string());
+        }
+        Ok((text, Arc::new(policy)))
     }
 
     /// The key as its token knows it.

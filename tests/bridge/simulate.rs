@@ -172,6 +172,25 @@ fn without_token_store_and_server_it_explains() {
         })
     );
 
+    // The policy that the configuration declares, on a wire with and without TLS.
+    let config = fs::read_to_string(token.path("hsmac.toml")).unwrap();
+    fs::write(
+        token.path("declared.json"),
+        format!(
+            r#"{{"Statement":{{"Effect":"Allow","Principal":{{"AWS":"{CALLER}"}},"Action":"kms:*","Resource":"*",
+                "Condition":{{"Bool":{{"aws:SecureTransport":"true"}}}}}}}}"#
+        ),
+    )
+    .unwrap();
+    let declared = config.clone() + "policy_file = \"declared.json\"\n";
+    fs::write(token.path("hsmac.toml"), declared).unwrap();
+    let verify = format!("{CALLER} --operation VerifyMac --key-id {KEY_ID}");
+    assert!(!allows(&token, &verify));
+    let said = json(&token, &format!("{verify} --secure-transport"));
+    assert_eq!(said["allowed"], true);
+    assert_eq!(said["rights"][0]["decided_by"]["source"], "declared.json");
+    fs::write(token.path("hsmac.toml"), config).unwrap();
+
     // Without a key; and somebody whom nobody knows.
     for operation in ["CreateKey", "ListKeys", "GenerateRandom", "ListAliases"] {
         let random = format!("{CALLER} --operation {operation}");

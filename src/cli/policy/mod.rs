@@ -82,6 +82,9 @@ struct RequestArguments {
     /// Of create-key and put-key-policy.
     #[arg(long)]
     bypass_policy_lockout_safety_check: bool,
+    /// The request comes over TLS: aws:SecureTransport.
+    #[arg(long)]
+    secure_transport: bool,
     /// When, as 2026-01-31T12:00:00Z. Default: now.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     at: Option<u64>,
@@ -135,7 +138,11 @@ impl SimulateArguments {
             read.map_err(Stop::Usage)
         };
         Ok(Simulate {
-            caller: self.principal.clone(),
+            caller: if request.secure_transport {
+                self.principal.clone().over_tls()
+            } else {
+                self.principal.clone()
+            },
             operation: self.operation,
             key_id: self.key_id.clone(),
             alias_name: request.alias_name.clone(),

@@ -6,12 +6,7 @@ use tokio::sync::watch;
 
 use super::{Alias, Catalogue, Keys, Record, Source, account::Entry};
 use crate::{
-    kms::{
-        Settings, records,
-        rights::{self, DeclaredPolicy},
-        settings::DeclaredKey,
-        usage::Usage,
-    },
+    kms::{Settings, records, rights::DeclaredPolicy, settings::DeclaredKey, usage::Usage},
     model::{AliasName, Description, Origin, Tags, key_arn},
     store::Revision,
 };
@@ -38,13 +33,9 @@ impl Catalogue {
                 return Err(format!("two keys are declared with the key_id {key_id}"));
             }
             let key = Arc::new(declared.token_key());
-            let policy = declared
-                .policy()
+            let (policy, compiled) = declared
+                .compiled_policy(&account)
                 .map_err(|fault| format!("key {key_id}: {fault}"))?;
-            let mut compiled = rights::compiled(&policy, &account)?;
-            if let Some(file) = &declared.policy_file {
-                compiled = compiled.called(file.display().to_string());
-            }
             let description = Description::try_from(declared.description)
                 .map_err(|fault| format!("key {key_id}: {fault}"))?;
             let record = Record {
@@ -72,7 +63,7 @@ impl Catalogue {
                 },
                 source: Source::Declared,
                 arn: key_arn(&region, &account, &key_id).into(),
-                policy: Arc::new(compiled),
+                policy: compiled,
                 unreadable_policy: None,
                 group: Some(group),
                 key,
