@@ -4,6 +4,8 @@ use std::{
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use cryptoki::{
@@ -31,6 +33,10 @@ const RESERVE: u64 = 1;
 
 /// The longest PIN file, in bytes.
 const MAX_PIN: usize = 1024;
+
+/// How often, and after which pause, a token is asked again that says CKR_GENERAL_ERROR of itself.
+const LOOKS: u32 = 4;
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// One initialised module and the one token of it that serves.
 pub(super) struct Module {
@@ -229,11 +235,8 @@ impl Module {
     /// # Errors
     /// Why it is not so.
     pub(super) fn is_well(&self, session: &Session) -> Result<(), Trouble> {
-        match self.pkcs11.get_token_info(self.slot) {
-            // A token info that cannot be parsed (openCryptoki's clock) is an answer.
-            Ok(_) | Err(Error::ParseInt(_) | Error::Utf8(_) | Error::TryFromInt(_)) => {}
-            Err(error) => return Err(Trouble::from(error).judged(Class::Away)),
-        }
+        self.token_answers()
+            .map_err(|error| Trouble::from(error).judged(Class::Away))?;
         let state = session.get_session_info()?.session_state();
         let logged_in = matches!(state, SessionState::RoUser | SessionState::RwUser);
         if self.login_required && !logged_in {
@@ -243,6 +246,24 @@ impl Module {
             ));
         }
         Ok(())
+    }
+
+    fn token_answers(&self) -> Result<(), Error> {
+        let mut looks = LOOKS;
+        loop {
+            looks -= 1;
+            match self.pkcs11.get_token_info(self.slot) {
+                // A token info that cannot be parsed (openCryptoki's clock) is an answer.
+                Ok(_) | Err(Error::ParseInt(_) | Error::Utf8(_) | Error::TryFromInt(_)) => {
+                    return Ok(());
+                }
+                // SoftHSM2 says so while another process logs in, which writes the token's file.
+                Err(Error::Pkcs11(RvError::GeneralError, _)) if looks > 0 => {
+                    thread::sleep(LOOK_AGAIN);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Whether the hot path makes two calls (C_SignInit, C_Sign) and not three.
