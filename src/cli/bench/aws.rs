@@ -4,21 +4,21 @@ use std::{env, fs, path::PathBuf, sync::Arc, time::SystemTime};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Uri};
+use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    sync::Mutex,
-};
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::{
-    super::{Stop, client::Endpoint, dev},
-    Connection, Failed, Load,
+    super::{
+        Stop,
+        client::{Alpn, Endpoint, Flags, Server},
+        dev,
+    },
+    CONNECT, Connection, Failed, Load,
     signer::Signer,
 };
 
@@ -37,9 +37,11 @@ client takes CPU time too; on a shared machine look at \"own CPU\".";
 
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Arguments {
-    /// http://HOST:PORT or unix:/PATH.
+    /// http://HOST:PORT, https://HOST:PORT or unix:/PATH.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8460")]
     endpoint: Endpoint,
+    #[command(flatten)]
+    tls: Flags,
     /// Connections, each with one call at a time.
     #[arg(long, value_name = "C", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -63,17 +65,18 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
         "Message": BASE64_STANDARD.encode(load.message()),
         "MacAlgorithm": load.mac_algorithm,
     });
-    let endpoint = arguments.endpoint.to_string();
-    let server = Arc::new(Server {
-        address: address(&endpoint)?,
+    let endpoint = arguments.endpoint.clone();
+    let target = Arc::new(Target {
+        server: Server::new(endpoint, &arguments.tls, Alpn::Http1).map_err(Stop::Usage)?,
         signer: arguments.signer()?,
         body: body.to_string().into(),
     });
     let connect = async || {
-        let sender = Mutex::new(Some(server.connect().await?));
-        let server = Arc::clone(&server);
-        Ok(Aws { server, sender })
+        let sender = Mutex::new(Some(target.connect().await?));
+        let target = Arc::clone(&target);
+        Ok(Aws { target, sender })
     };
+    let endpoint = arguments.endpoint.to_string();
     super::run(load, &endpoint, arguments.connections, None, connect)
 }
 
@@ -107,77 +110,31 @@ impl Arguments {
 }
 
 /// What all connections share.
-struct Server {
-    address: Address,
+struct Target {
+    server: Server,
     signer: Signer,
     body: Bytes,
 }
 
-enum Address {
-    /// HOST:PORT
-    Tcp(String),
-    /// A path.
-    Unix(String),
-}
-
-fn address(endpoint: &str) -> Result<Address, Stop> {
-    if let Some(path) = endpoint.strip_prefix("unix:") {
-        return Ok(Address::Unix(path.to_owned()));
-    }
-    let authority = endpoint
-        .parse::<Uri>()
-        .ok()
-        .and_then(|uri| uri.into_parts().authority)
-        .ok_or_else(|| Stop::Usage(format!("{endpoint:?} names no host")))?;
-    Ok(Address::Tcp(match authority.port() {
-        Some(_) => authority.to_string(),
-        None => format!("{authority}:80"),
-    }))
-}
-
-impl Server {
-    fn host(&self) -> &str {
-        match &self.address {
-            Address::Tcp(host) => host,
-            Address::Unix(_) => "localhost",
-        }
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let said = |to: &str, error| format!("Could not connect to {to} ({error})");
-        match &self.address {
-            Address::Tcp(host) => {
-                let stream = TcpStream::connect(host).await;
-                let stream = stream.map_err(|error| said(host, error))?;
-                stream
-                    .set_nodelay(true)
-                    .map_err(|error| said(host, error))?;
-                converse(stream).await
-            }
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
-                converse(stream.map_err(|error| said(path, error))?).await
-            }
-        }
+impl Target {
+    async fn connect(&self) -> Result<Sender, String> {
+        let stream = self.server.open(CONNECT).await;
+        let stream = stream.map_err(|error| self.server.unreachable(&error))?;
+        let (sender, conversation) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.server.broken(&error))?;
+        // Its end shows in the sender.
+        tokio::spawn(conversation);
+        Ok(sender)
     }
 }
 
-async fn converse<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, conversation) = handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    // Its end shows in the sender.
-    tokio::spawn(conversation);
-    Ok(sender)
-}
+type Sender = SendRequest<Full<Bytes>>;
 
 struct Aws {
-    server: Arc<Server>,
+    target: Arc<Target>,
     /// Nobody else waits for it: a connection has one lane. None: the last call broke it.
-    sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    sender: Mutex<Option<Sender>>,
 }
 
 impl Connection for Aws {
@@ -185,10 +142,10 @@ impl Connection for Aws {
         let mut sender = self.sender.lock().await;
         let mut open = match sender.take().filter(|open| !open.is_closed()) {
             Some(open) => open,
-            None => self.server.connect().await.map_err(away)?,
+            None => self.target.connect().await.map_err(away)?,
         };
         let answer = self.ask(&mut open).await;
-        let (status, body) = answer.map_err(|error| away(error.to_string()))?;
+        let (status, body) = answer.map_err(|error| away(self.target.server.broken(&error)))?;
         *sender = Some(open);
         if status == StatusCode::OK {
             return Ok(());
@@ -206,12 +163,13 @@ impl Connection for Aws {
 }
 
 impl Aws {
-    async fn ask(
-        &self,
-        open: &mut SendRequest<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), hyper::Error> {
-        let Server { signer, body, .. } = &*self.server;
-        let request = signer.request(self.server.host(), body.clone(), SystemTime::now());
+    async fn ask(&self, open: &mut Sender) -> Result<(StatusCode, Bytes), hyper::Error> {
+        let Target {
+            server,
+            signer,
+            body,
+        } = &*self.target;
+        let request = signer.request(server.endpoint().host(), body.clone(), SystemTime::now());
         open.ready().await?;
         let answer = open.send_request(request.map(Full::new)).await?;
         let status = answer.status();

@@ -1,16 +1,14 @@
 //! Calls over gRPC, many at a time on a connection.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use tonic::{Status, transport::Channel};
 
 use super::{
     super::{
         Stop,
-        client::{Endpoint, Failure},
+        client::{Alpn, Endpoint, Failure, Flags, Server},
     },
-    Connection, Failed, Load,
+    CONNECT, Connection, Failed, Load,
 };
 use crate::proto::v1::{GenerateMacRequest, MacAlgorithm, mac_service_client::MacServiceClient};
 
@@ -19,6 +17,8 @@ Examples:
   hsmac bench grpc --key-id alias/demo
   hsmac bench grpc --key-id alias/demo --connections 16 --streams 8 --duration 30s
   hsmac bench grpc --key-id alias/demo --rate 5000 --json
+  hsmac bench grpc --key-id alias/payments --endpoint https://127.0.0.1:50051 --ca-bundle servers.pem \
+        --certificate billing.pem --key billing.key
 
 Without --rate each of connections × streams lanes waits for its answer before it sends again: what
 the server can do. With --rate calls are sent by the clock, and latency counts from the moment at
@@ -27,9 +27,12 @@ The client takes CPU time too; on a shared machine look at \"own CPU\".";
 
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Arguments {
-    /// http://HOST:PORT or unix:/PATH. Default: $HSMAC_ENDPOINT, else http://127.0.0.1:50051.
+    /// http://HOST:PORT, https://HOST:PORT or unix:/PATH. Default: $HSMAC_ENDPOINT, else
+    /// http://127.0.0.1:50051.
     #[arg(long, value_name = "URL")]
     endpoint: Option<Endpoint>,
+    #[command(flatten)]
+    tls: Flags,
     /// Connections.
     #[arg(long, value_name = "C", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -41,7 +44,9 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
-    let endpoint = Endpoint::chosen(arguments.endpoint.as_ref()).map_err(Stop::Usage)?;
+    let server = Endpoint::chosen(arguments.endpoint.as_ref())
+        .and_then(|endpoint| Server::new(endpoint, &arguments.tls, Alpn::Http2))
+        .map_err(Stop::Usage)?;
     let load = &arguments.load;
     let request = GenerateMacRequest {
         key_id: load.key_id.clone(),
@@ -53,15 +58,16 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
         ..Default::default()
     };
     let connect = async || {
-        let channel = endpoint.connect(Duration::from_secs(5)).await?;
+        let channel = server.channel(CONNECT).await?;
         Ok(Grpc {
+            server: server.clone(),
             client: MacServiceClient::new(channel),
             request: request.clone(),
         })
     };
     super::run(
         load,
-        &endpoint.to_string(),
+        &server.endpoint().to_string(),
         arguments.connections,
         Some(arguments.streams),
         connect,
@@ -69,6 +75,7 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
 }
 
 struct Grpc {
+    server: Server,
     client: MacServiceClient<Channel>,
     request: GenerateMacRequest,
 }
@@ -78,19 +85,19 @@ impl Connection for Grpc {
         let request = self.request.clone();
         match self.client.clone().generate_mac(request).await {
             Ok(_) => Ok(()),
-            Err(status) => Err(failed(&status)),
+            Err(status) => Err(self.failed(&status)),
         }
     }
 }
 
-fn failed(status: &Status) -> Failed {
-    let (reason, away) = match Failure::of(status) {
-        Failure::Service { reason, .. } => (reason, false),
-        Failure::TimedOut | Failure::Transport => (format!("gRPC {:?}", status.code()), true),
-    };
-    Failed {
-        reason,
-        said: status.message().to_owned(),
-        away,
+impl Grpc {
+    fn failed(&self, status: &Status) -> Failed {
+        let code = || format!("gRPC {:?}", status.code());
+        let (reason, said, away) = match self.server.failure(status) {
+            Failure::Service { reason, .. } => (reason, status.message().to_owned(), false),
+            Failure::Broken(cause) => (code(), cause, true),
+            Failure::TimedOut | Failure::Foreign => (code(), status.message().to_owned(), true),
+        };
+        Failed { reason, said, away }
     }
 }

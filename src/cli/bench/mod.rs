@@ -33,6 +33,8 @@ use super::{Stop, client::duration};
 
 /// A call sent so much after it was due counts as late.
 const LATE: Duration = Duration::from_millis(1);
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long the last calls may take.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 

@@ -147,7 +147,7 @@ impl Call {
             255,
             format!(
                 "CRC32C mismatch: message or MAC was damaged between here and \"{}\"; nothing of the answer can be trusted",
-                self.endpoint
+                self.server.endpoint()
             ),
         ))
     }

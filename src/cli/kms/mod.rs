@@ -1,7 +1,7 @@
 //! `hsmac kms`: a client whose verbs, flags and output are those of `aws kms`.
 //!
 //! Promises: what `aws kms` users type works; every blob is checked against its CRC32C on both
-//! ways. Does not: retry, sign, speak TLS.
+//! ways. Does not: retry, sign.
 
 mod aliases;
 mod blob;
@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
     Stop,
-    client::{Endpoint, Failure},
+    client::{Alpn, Endpoint, Failure, Flags, Server},
 };
 use crate::proto::v1::key_service_client::KeyServiceClient;
 
@@ -33,6 +33,8 @@ Examples:
   hsmac kms verify-mac --key-id alias/demo --message hello --mac-algorithm HMAC_SHA_256 --mac $mac
   echo -n hello | hsmac kms generate-mac --key-id alias/demo --message fileb:///dev/stdin \\
         --mac-algorithm HMAC_SHA_256 --endpoint unix:/run/hsmac/grpc.sock
+  hsmac kms list-keys --endpoint https://hsmac.dc1.example:50051 --ca-bundle servers.pem \\
+        --certificate billing.pem --key billing.key
 
   key=$(hsmac kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC \\
         --description 'webhooks of the shop' --tags TagKey=team,TagValue=shop | jq -r .KeyMetadata.KeyId)
@@ -48,7 +50,8 @@ Exit codes: 0 done; 252 usage; 254 the service says no; 255 not reachable, or a 
 pub(super) struct Arguments {
     #[command(subcommand)]
     verb: Verb,
-    /// http://HOST:PORT or unix:/PATH. Default: $HSMAC_ENDPOINT, else http://127.0.0.1:50051.
+    /// http://HOST:PORT, https://HOST:PORT or unix:/PATH. Default: $HSMAC_ENDPOINT, else
+    /// http://127.0.0.1:50051.
     #[arg(
         long,
         global = true,
@@ -56,6 +59,8 @@ pub(super) struct Arguments {
         visible_alias = "endpoint-url"
     )]
     endpoint: Option<Endpoint>,
+    #[command(flatten)]
+    tls: Flags,
     /// Seconds until the call is given up; the server is told.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout: u32,
@@ -92,15 +97,16 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
         .build()
         .map_err(|error| Stop::Client(255, format!("cannot start: {error}")))?;
     runtime.block_on(async {
-        let endpoint = Endpoint::chosen(arguments.endpoint.as_ref())
+        let server = Endpoint::chosen(arguments.endpoint.as_ref())
+            .and_then(|endpoint| Server::new(endpoint, &arguments.tls, Alpn::Http2))
             .map_err(|fault| Stop::Client(252, fault))?;
         let timeout = Duration::from_secs(arguments.timeout.into());
-        let channel = endpoint
-            .connect(timeout)
+        let channel = server
+            .channel(timeout)
             .await
             .map_err(|fault| Stop::Client(255, fault))?;
         let call = Call {
-            endpoint,
+            server,
             timeout,
             channel,
         };
@@ -122,7 +128,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
 }
 
 struct Call {
-    endpoint: Endpoint,
+    server: Server,
     timeout: Duration,
     channel: Channel,
 }
@@ -156,7 +162,7 @@ impl Call {
 
     /// Words a failed call as `aws` does.
     fn stop(&self, operation: &str, status: &Status) -> Stop {
-        let (code, mut text) = match Failure::of(status) {
+        let (code, mut text) = match self.server.failure(status) {
             Failure::Service { exception, .. } => (
                 254,
                 format!(
@@ -166,13 +172,23 @@ impl Call {
             ),
             Failure::TimedOut => (
                 255,
-                format!("Read timeout on endpoint URL: \"{}\"", self.endpoint),
+                format!(
+                    "Read timeout on endpoint URL: \"{}\"",
+                    self.server.endpoint()
+                ),
             ),
-            Failure::Transport => (
+            Failure::Broken(cause) => (
+                255,
+                format!(
+                    "Connection to endpoint URL \"{}\" was closed before a valid response: {cause}",
+                    self.server.endpoint()
+                ),
+            ),
+            Failure::Foreign => (
                 255,
                 format!(
                     "The endpoint \"{}\" did not answer as hsmac does: {:?}: {}",
-                    self.endpoint,
+                    self.server.endpoint(),
                     status.code(),
                     status.message()
                 ),

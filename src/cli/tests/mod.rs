@@ -1,4 +1,7 @@
+#[path = "../../../tests/support/pki.rs"]
+pub(super) mod pki;
 mod service;
+mod tls;
 
 use std::ffi::OsString;
 

@@ -4,6 +4,8 @@
 use std::{
     collections::HashMap,
     future::pending,
+    io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +16,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
 use tokio_stream::Empty;
 use tonic::{Code, Request, Response, Status, Streaming, codegen::tokio_stream};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -96,10 +101,33 @@ impl MacService for Fake {
 
 /// Serves on a thread of its own until the test ends; gives the endpoint.
 fn serve() -> String {
+    format!("http://{}", serve_over(Plain))
+}
+
+struct Plain;
+
+impl Layer for Plain {
+    type Stream = TcpStream;
+
+    async fn accept(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        Ok(stream)
+    }
+}
+
+/// What is between TCP and HTTP.
+pub(super) trait Layer: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    fn accept(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// Serves HTTP/2 as [`Fake`]; gives the address.
+pub(super) fn serve_over(layer: impl Layer) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(|| {
+    let address = listener.local_addr().unwrap();
+    let layer = Arc::new(layer);
+    std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -108,22 +136,25 @@ fn serve() -> String {
             let listener = TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let service = TowerToHyperService::new(MacServiceServer::new(Fake));
-                tokio::spawn(
-                    http2::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service),
-                );
+                let layer = Arc::clone(&layer);
+                tokio::spawn(async move {
+                    let stream = TokioIo::new(layer.accept(stream).await?);
+                    let service = TowerToHyperService::new(MacServiceServer::new(Fake));
+                    let served =
+                        http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service);
+                    served.await.map_err(io::Error::other)
+                });
             }
         })
     });
-    endpoint
+    address
 }
 
-fn command(line: &str) -> Result<(), Stop> {
+pub(super) fn command(line: &str) -> Result<(), Stop> {
     run(line.split(' ').map(OsString::from))
 }
 
-const MAC: &str = "--message hello --mac-algorithm HMAC_SHA_256";
+pub(super) const MAC: &str = "--message hello --mac-algorithm HMAC_SHA_256";
 
 #[test]
 fn an_answer_is_success_and_a_damaged_one_is_not() {
