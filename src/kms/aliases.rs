@@ -259,6 +259,9 @@ impl Kms {
         operation: Operation,
         name: &AliasName,
     ) -> Result<(catalogue::Alias, Expect), Error> {
+        let arn = self.catalogue.alias_arn(caller.account(), name);
+        // Security: who has no right to an alias does not learn whether it is there.
+        self.may(caller, operation, &On::Arn(&arn), &Asks::default())?;
         let alias = self
             .catalogue
             .alias(caller, name)
@@ -268,8 +271,6 @@ impl Kms {
             .target
             .as_ref()
             .and_then(|id| self.catalogue.record(caller.account(), id));
-        let arn = self.catalogue.alias_arn(caller.account(), name);
-        self.may(caller, operation, &On::Arn(&arn), &Asks::default())?;
         if let Some(key) = &key {
             self.may(caller, operation, &On::Key(key), &Asks::default())?;
         }
