@@ -22,6 +22,7 @@ mod objects;
 mod policies;
 mod processes;
 mod requests;
+mod rights;
 mod seeds;
 mod simulate;
 mod smoke;

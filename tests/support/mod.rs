@@ -2,6 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod pki;
+pub mod rights;
+pub mod tls;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -474,6 +478,14 @@ impl Server {
     pub fn log(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(log.get(self.log_from..).unwrap_or_default()).into_owned()
+    }
+
+    /// A field of the first line of the log with these words: `words name=value`.
+    pub fn field(&self, words: &str, name: &str) -> String {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains(words)).unwrap();
+        let (_, value) = line.split_once(&format!("{name}=")).unwrap();
+        value.split(' ').next().unwrap().to_owned()
     }
 
     /// Waits until the log has a line with these words; fails at once if the server ends instead.

@@ -2,11 +2,13 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
+use self::matrix::Right;
 use super::*;
 use crate::{error::Kind, kms::tests::rights::judged};
 
-const ACCOUNT: &str = "111122223333";
-const STRANGER: &str = "444455556666";
+#[path = "../../../../tests/support/rights.rs"]
+mod matrix;
+
 const KEY: &str = "arn:aws:kms:us-west-2:111122223333:key/a234abcd-12ab-34cd-56ef-1234567890ab";
 
 /// A request for the key by its ARN, good enough to come as far as rights.
@@ -49,8 +51,8 @@ fn body(operation: Operation) -> String {
     format!(r#"{{"KeyId":"{KEY}","TargetKeyId":"{KEY}"{more}}}"#)
 }
 
-async fn is_denied(kms: &Arc<Kms>, account: &str, operation: Operation) -> bool {
-    let caller = Caller::parse(&format!("arn:aws:iam::{account}:user/billing")).unwrap();
+async fn is_denied(kms: &Arc<Kms>, caller: &str, operation: Operation) -> bool {
+    let caller = Caller::parse(caller).unwrap();
     let call = Call {
         kms,
         caller: &caller,
@@ -63,75 +65,8 @@ async fn is_denied(kms: &Arc<Kms>, account: &str, operation: Operation) -> bool 
     }
 }
 
-/// What an operation is about, which is what decides whose word counts.
-#[derive(Clone, Copy, PartialEq)]
-enum About {
-    Key,
-    /// The same, and callers of other accounts may be let in.
-    KeyOfAnyAccount,
-    AliasAndKey,
-    Account,
-}
-
-fn about(operation: Operation) -> About {
-    let of_account = [
-        Operation::CreateKey,
-        Operation::GenerateRandom,
-        Operation::ListKeys,
-    ];
-    if of_account.contains(&operation) {
-        About::Account
-    } else if operation == Operation::CreateAlias {
-        About::AliasAndKey
-    } else if operation.crosses_accounts() {
-        About::KeyOfAnyAccount
-    } else {
-        About::Key
-    }
-}
-
-const MAY: &str = r#"{"Effect":"Allow","Action":"kms:*","Resource":"*"}"#;
-const MUST_NOT: &str = r#"[{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny","Action":"kms:*","Resource":"*"}]"#;
-const LETS_USER: &str = r#"{"Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:user/billing"},"Action":"kms:*","Resource":"*"}]}"#;
-const DENIES_USER: &str = r#"{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"},{"Effect":"Deny","Principal":{"AWS":"arn:aws:iam::111122223333:user/billing"},"Action":"kms:*","Resource":"*"}]}"#;
-const LETS_STRANGER: &str = r#"{"Statement":[{"Effect":"Allow","Principal":{"AWS":"444455556666"},"Action":"kms:*","Resource":"*"}]}"#;
-
 #[tokio::test]
 async fn every_operation_by_every_kind_of_right() {
-    use About::{Account, AliasAndKey, Key, KeyOfAnyAccount};
-    type Wanted = fn(About) -> bool;
-    /// Name; the key's policy; the caller's account and own policy; what it may.
-    type Row<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, Wanted);
-    let rows: [Row<'_>; 10] = [
-        ("no rights", "", ACCOUNT, None, |_| false),
-        ("own policy", "", ACCOUNT, Some(MAY), |_| true),
-        ("key policy", LETS_USER, ACCOUNT, None, |about| {
-            matches!(about, Key | KeyOfAnyAccount)
-        }),
-        ("both", LETS_USER, ACCOUNT, Some(MAY), |_| true),
-        ("own deny", LETS_USER, ACCOUNT, Some(MUST_NOT), |_| false),
-        ("key deny", DENIES_USER, ACCOUNT, Some(MAY), |about| {
-            about == Account
-        }),
-        (
-            "key for others",
-            LETS_STRANGER,
-            ACCOUNT,
-            Some(MAY),
-            |about| about == Account,
-        ),
-        ("stranger, own", "", STRANGER, Some(MAY), |about| {
-            about == Account
-        }),
-        ("stranger, key", LETS_STRANGER, STRANGER, None, |_| false),
-        (
-            "stranger, both",
-            LETS_STRANGER,
-            STRANGER,
-            Some(MAY),
-            |about| matches!(about, Account | KeyOfAnyAccount),
-        ),
-    ];
     let mut table = String::new();
     let mut wrong = Vec::new();
     for operation in Operation::ALL {
@@ -140,22 +75,23 @@ async fn every_operation_by_every_kind_of_right() {
             continue;
         }
         write!(table, "{:38}", operation.name()).unwrap();
-        for (name, key, account, own, wanted) in rows {
+        for right in Right::ALL {
             // A fresh key each time: some operations end what the next would ask for.
-            let principals: Vec<_> = own.map(|own| (account, own)).into_iter().collect();
-            let kms = judged(key, &principals).await;
-            let denied = is_denied(&kms, account, operation).await;
+            let account = right.account();
+            let caller = format!("arn:aws:iam::{account}:user/billing");
+            let key = format!(r#"{{"Statement":[{}]}}"#, right.key(&caller));
+            let own = right.identity().map(|own| format!("[{own}]"));
+            let principals: Vec<_> = own.iter().map(|own| (account, &**own)).collect();
+            let kms = judged(&key, &principals).await;
+            let denied = is_denied(&kms, &caller, operation).await;
             write!(table, " {}", if denied { "-" } else { "+" }).unwrap();
-            // A foreign alias's account is not the caller's, and the key is not its own.
-            let about = about(operation);
-            let wanted = wanted(about) && !(about == AliasAndKey && account == STRANGER);
-            if denied == wanted {
-                wrong.push(format!("{} with {name}", operation.name()));
+            if denied == right.lets(operation.name()) {
+                wrong.push(format!("{} with {}", operation.name(), right.name()));
             }
         }
         table.push('\n');
     }
-    let names: Vec<_> = rows.iter().map(|(name, ..)| *name).collect();
+    let names: Vec<_> = Right::ALL.iter().map(|right| right.name()).collect();
     println!("{}: {}\n{table}", Operation::ALL.len(), names.join(", "));
     assert!(wrong.is_empty(), "{wrong:?}\n{table}");
 }
