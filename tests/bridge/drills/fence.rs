@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use hsmac::proto::v1::{
     DisableKeyRequest, EnableKeyRequest, PutKeyPolicyRequest, key_service_client::KeyServiceClient,
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::*;
 use crate::support::assert_status;

@@ -7,6 +7,7 @@
 mod codes;
 mod fence;
 mod groups;
+mod tls;
 mod tokens;
 
 use std::{
@@ -20,7 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hsmac::proto::v1::mac_service_client::MacServiceClient;
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use crate::support::{
     KEY, KEY_ID, LIMIT, Server, TOKEN, Token, Usage, declare, fault_module, hmac_sha256, long,
@@ -209,14 +212,22 @@ impl Load {
 
     /// The same, without waiting for the first MACs.
     async fn begin(server: &Server) -> Self {
+        let mut clients = Vec::new();
+        for _ in 0..16 {
+            clients.push(server.mac().await);
+        }
+        Self::with(clients)
+    }
+
+    /// One caller for each of these clients.
+    fn with(clients: Vec<MacServiceClient<Channel>>) -> Self {
         let mut load = Self {
             began: Instant::now(),
             ended: Arc::default(),
             seen: Arc::default(),
             callers: JoinSet::new(),
         };
-        for caller in 0..16_u64 {
-            let mut client = server.mac().await;
+        for (caller, mut client) in (0_u64..).zip(clients) {
             let (ended, seen) = (Arc::clone(&load.ended), Arc::clone(&load.seen));
             load.callers.spawn(async move {
                 let mut number = caller << 32;
