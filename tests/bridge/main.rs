@@ -27,5 +27,6 @@ mod seeds;
 mod simulate;
 mod smoke;
 mod start;
+mod tls;
 mod vectors;
 mod wire;
