@@ -153,8 +153,8 @@ impl Settings {
     /// Reads the same sources again.
     ///
     /// # Errors
-    /// As [`Settings::load`], and if a listener would begin or end to speak TLS: connections that are
-    /// there already could not follow.
+    /// As [`Settings::load`], and if a listener would move, or begin or end to speak TLS: who may come
+    /// in was judged by where it listens, and connections that are there already could not follow.
     pub fn again(&self) -> Result<(Self, Vec<Warning>), Faults> {
         let Source {
             file,
@@ -162,26 +162,34 @@ impl Settings {
             environment,
         } = &self.source;
         let (new, warnings) = Self::load(file, sets, environment.clone().into_iter())?;
-        let aws = |settings: &Self| settings.aws.as_ref().map(|aws| aws.tls.is_some());
-        let faults: Vec<Fault> = [
+        const MOVES: &str = "a running listener does not move; restart hsmac";
+        const TURNS: &str =
+            "a running listener neither begins nor ends to speak TLS; restart hsmac";
+        const ENDS: &str = "this listener runs, and ends with hsmac; restart hsmac";
+        let (grpc, was_grpc) = (&new.grpc, &self.grpc);
+        let mut differences = vec![
+            // Security: what only loopback may have must not reach a listener that others reach.
+            ("grpc.listen", grpc.listen != was_grpc.listen, MOVES),
             (
                 "grpc.tls",
-                new.grpc.tls.is_some() != self.grpc.tls.is_some(),
+                grpc.tls.is_some() != was_grpc.tls.is_some(),
+                TURNS,
             ),
-            (
-                "aws.tls",
-                aws(&new).is_some() && aws(self).is_some() && aws(&new) != aws(self),
-            ),
-        ]
-        .into_iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(setting, _)| {
-            new.origins.fault(
-                setting,
-                "a running listener neither begins nor ends to speak TLS; restart hsmac",
-            )
-        })
-        .collect();
+        ];
+        match (&new.aws, &self.aws) {
+            (Some(aws), Some(was_aws)) => differences.extend([
+                ("aws.listen", aws.listen != was_aws.listen, MOVES),
+                ("aws.tls", aws.tls.is_some() != was_aws.tls.is_some(), TURNS),
+            ]),
+            // Security: a listener that is still there must know of principals that are not.
+            (None, Some(_)) => differences.push(("aws", true, ENDS)),
+            (_, None) => {}
+        }
+        let faults: Vec<Fault> = differences
+            .into_iter()
+            .filter(|(_, differs, _)| *differs)
+            .map(|(setting, _, text)| new.origins.fault(setting, text))
+            .collect();
         if faults.is_empty() {
             Ok((new, warnings))
         } else {

@@ -287,3 +287,36 @@ fn what_is_read_again_is_told_from_what_waits_for_a_start() {
         "{faults}"
     );
 }
+
+/// Security: what loopback may have does not come to a listener that others reach, because the file
+/// says by now that it is on loopback; and no listener is left behind with principals of before.
+#[test]
+fn a_running_listener_neither_moves_nor_is_forgotten() {
+    let aws = "[aws]\nlisten = \"127.0.0.1:8460\"\n[[principal]]\n\
+               arn = \"arn:aws:iam::111122223333:user/a\"\naccess_key_id = \"A\"\n\
+               secret_access_key_file = \"secret\"\n";
+    let place = place(&(GOOD.to_owned() + aws));
+    place.write("secret", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+    let (serving, _) = place.load(&[], &[]).unwrap();
+    let text = fs::read_to_string(&place.file).unwrap();
+    for (from, to, said) in [
+        (
+            "127.0.0.1:50051",
+            "127.0.0.1:50052",
+            "grpc.listen: a running listener does not move",
+        ),
+        (
+            "127.0.0.1:8460",
+            "127.0.0.1:8461",
+            "aws.listen: a running listener does not move",
+        ),
+        (aws, "", "aws: this listener runs"),
+    ] {
+        assert!(text.contains(from), "{text}");
+        fs::write(&place.file, text.replace(from, to)).unwrap();
+        let faults = serving.again().unwrap_err().to_string();
+        assert!(faults.contains(said), "{faults}");
+    }
+    fs::write(&place.file, text).unwrap();
+    serving.again().unwrap();
+}
