@@ -5,7 +5,9 @@ mod tests;
 mod tls;
 mod watched;
 
-use std::{env, error::Error as StdError, fmt, io, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    env, error::Error as StdError, fmt, io, iter, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use http::uri::{Authority, Uri};
 use hyper_util::rt::TokioIo;
@@ -15,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 use tonic::{
-    Status,
+    Code, Status,
     transport::{Channel, channel},
 };
 use tonic_types::StatusExt as _;
@@ -207,11 +209,17 @@ impl Server {
         if let Some(error) = self.noticed.error() {
             return Failure::Broken(self.because(&*error));
         }
-        match (status.code(), status.source()) {
-            // tonic's client gives up at the deadline by itself, and calls that "cancelled".
-            (tonic::Code::Cancelled | tonic::Code::DeadlineExceeded, _) => Failure::TimedOut,
-            (_, Some(_)) => Failure::Broken(self.because(status)),
-            (_, None) => Failure::Foreign,
+        let mut causes = iter::successors(status.source(), |cause| (*cause).source());
+        if causes.any(|cause| cause.is::<hyper::Error>()) {
+            return Failure::Broken(self.because(status));
+        }
+        // tonic's client gives up at the deadline by itself, and calls that "cancelled".
+        if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
+            return Failure::TimedOut;
+        }
+        match status.source() {
+            Some(_) => Failure::Broken(self.because(status)),
+            None => Failure::Foreign,
         }
     }
 

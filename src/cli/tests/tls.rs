@@ -11,7 +11,10 @@ use http_body_util::Full;
 use hyper::{Response, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -315,6 +318,31 @@ impl Layer for Plainly {
     async fn accept(&self, stream: TcpStream) -> io::Result<TcpStream> {
         Ok(stream)
     }
+}
+
+/// Agrees on TLS, and ends the connection in order.
+struct HangsUp(TlsAcceptor);
+
+impl Layer for HangsUp {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn accept(&self, stream: TcpStream) -> io::Result<Self::Stream> {
+        let mut stream = TlsAcceptor::accept(&self.0, stream).await?;
+        stream.shutdown().await?;
+        Ok(stream)
+    }
+}
+
+#[test]
+fn a_server_that_hangs_up_is_no_time_limit() {
+    let place = Place::new();
+    let at = https(HangsUp(lax(&place.servers.server())));
+    let stop = place
+        .mac(&at, "--ca-bundle FOLDER/servers.pem")
+        .unwrap_err();
+    assert_eq!(stop.exit_code(), 255);
+    let says = format!("Connection to endpoint URL \"{at}\" was closed before a valid response: ");
+    assert!(stop.to_string().starts_with(&says), "{stop}");
 }
 
 #[test]
