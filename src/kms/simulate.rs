@@ -262,14 +262,11 @@ impl Court<'_> {
         };
         let asks = asked.bare_asks();
         let arn = kms.catalogue.alias_arn(asked.caller.account(), name);
-        let alias = kms.catalogue.alias(&asked.caller, name);
-        if operation == Operation::CreateAlias {
-            self.hear(operation, On::Arn(&arn), &asks, None)?;
-        } else {
-            let alias = alias.ok_or_else(|| {
+        self.hear(operation, On::Arn(&arn), &asks, None)?;
+        if operation != Operation::CreateAlias {
+            let alias = kms.catalogue.alias(&asked.caller, name).ok_or_else(|| {
                 End::Refused(kms.catalogue.no_alias(&asked.caller, name.as_str()))
             })?;
-            self.hear(operation, On::Arn(&arn), &asks, None)?;
             let account = asked.caller.account();
             let key = alias
                 .target

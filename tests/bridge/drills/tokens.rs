@@ -154,7 +154,8 @@ async fn away_and_back(what: &str, times: usize, pull: impl Fn(&Drill), plug: im
     let hosts: Vec<Usage> = drill.server.hosts().into_iter().map(Usage::of).collect();
     println!("front, early and late: {usage:?}; hosts: {hosts:?}");
     if let [early, .., late] = usage[..] {
-        assert!(late.threads <= early.threads, "{early:?} {late:?}");
+        // One more looks at the files that are read again when they change, every two seconds.
+        assert!(late.threads <= early.threads + 1, "{early:?} {late:?}");
         assert!(
             late.descriptors <= early.descriptors + 16,
             "{early:?} {late:?}"
