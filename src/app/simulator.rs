@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Fault;
+use super::{Fault, wires::read_principals};
 use crate::{
     config::Settings,
-    kms::{self, Principal, Simulator},
+    kms::{self, Simulator},
     store::Store,
     token,
 };
@@ -16,18 +16,12 @@ use crate::{
 /// [`Fault::Configuration`]: a policy is none, declared and stored keys contradict each other, the
 /// catalogue is damaged. [`Fault::Away`]: the store's disk refuses.
 pub async fn simulator(settings: &Settings) -> Result<Simulator, Fault> {
-    let principals = settings
-        .principal
-        .iter()
-        .map(|declared| Principal::read(&declared.arn.0, declared.policy_file.as_deref()));
     let of_kms = kms::Settings {
         account: settings.account.clone(),
         region: settings.region.clone(),
         new_keys: settings.new_keys.clone(),
         keys: settings.key.clone(),
-        principals: principals
-            .collect::<Result<_, _>>()
-            .map_err(Fault::Configuration)?,
+        principals: read_principals(settings).map_err(Fault::Configuration)?,
     };
     let groups: BTreeSet<String> = settings
         .token

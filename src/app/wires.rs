@@ -70,15 +70,20 @@ impl Access {
             }
             None => None,
         };
-        let policies = principals
-            .iter()
-            .map(|declared| Principal::read(&declared.arn.0, declared.policy_file.as_deref()));
-        let policies = policies.collect::<Result<_, _>>()?;
+        let policies = read_principals(settings)?;
         Ok(Self {
             gates: Gates { grpc, aws },
             rights: DeclaredRights::read(&settings.account, policies, &settings.key)?,
         })
     }
+}
+
+/// The principals with their policies.
+pub(super) fn read_principals(settings: &Settings) -> Result<Vec<Principal>, String> {
+    let declared = settings.principal.iter();
+    declared
+        .map(|one| Principal::read(&one.arn.0, one.policy_file.as_deref()))
+        .collect()
 }
 
 /// What answers on the listeners.
