@@ -54,11 +54,13 @@ impl Settings {
                     continue;
                 }
             }
-            if let Err(fault) = Tls::load(tls, b"") {
-                faults.push(self.origins.fault(&setting(fault.setting), fault.text));
+            match Tls::load(tls, b"") {
+                Ok(loaded) => warnings.extend(self.ends(section, &loaded)),
+                Err(fault) => {
+                    faults.push(self.origins.fault(&setting(fault.setting), fault.text));
+                }
             }
         }
-        warnings.extend(self.tls_warnings());
         for (index, principal) in self.principal.iter().enumerate() {
             let Some(file) = &principal.secret_access_key_file else {
                 continue;
@@ -100,17 +102,20 @@ impl Settings {
 
     /// What of the listeners' certificates and lists has ended or ends soon.
     pub fn tls_warnings(&self) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        for (section, tls) in self.tls() {
-            let Ok(loaded) = Tls::load(tls, b"") else {
-                continue;
-            };
-            for (name, text) in loaded.warnings() {
-                let fault = self.origins.fault(&format!("{section}.tls.{name}"), text);
-                warnings.push(Warning(fault));
-            }
-        }
+        let loaded = self.tls().into_iter().filter_map(|(section, tls)| {
+            // What cannot be read is told by who wants to use it.
+            Some((section, Tls::load(tls, b"").ok()?))
+        });
+        loaded
+            .flat_map(|(section, tls)| self.ends(section, &tls))
+            .collect()
+    }
+
+    fn ends(&self, section: &str, tls: &Tls) -> Vec<Warning> {
+        let warnings = tls.warnings().into_iter();
         warnings
+            .map(|(name, text)| Warning(self.origins.fault(&format!("{section}.tls.{name}"), text)))
+            .collect()
     }
 
     /// Each listener in one line: its address, its certificate, whose certificates it believes.

@@ -49,6 +49,9 @@ impl Guest {
         // Security: what a reload has taken away is gone with the first request after it.
         if judged.gate.has_changed().unwrap_or(false) {
             let caller = judged.gate.borrow_and_update().caller(&self.peer);
+            if caller.is_ok() {
+                self.stay.prove();
+            }
             judged.caller = caller;
         }
         let ended = |it: &super::certificate::ClientCertificate| it.has_ended();

@@ -242,6 +242,15 @@ async fn every_connection_is_judged_again_when_who_may_come_in_changes() {
         gates.send_replace(gate(&[], &principals()));
         assert_eq!(guest.caller().unwrap().arn(), arn("billing"));
     }
+
+    // A stranger can become known, too.
+    gates.send_replace(gate(&[], &[]));
+    let guest = enter();
+    assert_eq!(guest.caller().unwrap_err(), Stranger::Unrecognized);
+    assert!(!guest.stay.is_proven());
+    gates.send_replace(gate(&[], &principals()));
+    assert_eq!(guest.caller().unwrap().arn(), arn("billing"));
+    assert!(guest.stay.is_proven());
     assert_eq!(strangers.count(), 0);
 }
 

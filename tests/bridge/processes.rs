@@ -271,7 +271,8 @@ async fn nothing_grows_over_many_calls() {
     let after = processes.map(Usage::of);
     println!("front and host before {before:?} and after {after:?} {calls} calls");
     for (before, after) in before.iter().zip(&after) {
-        assert!(after.threads <= before.threads, "{before:?} {after:?}");
+        // One more looks at the files that are read again when they change, every two seconds.
+        assert!(after.threads <= before.threads + 1, "{before:?} {after:?}");
         assert!(
             after.descriptors <= before.descriptors + 2,
             "{before:?} {after:?}"
