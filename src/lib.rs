@@ -28,7 +28,7 @@
 //! | [`app`] | builds every part once; start and drain order |
 //! | [`config`] | file < environment < `--set`; every fault at once, with its line |
 //! | [`telemetry`] | logs |
-//! | [`front`] | what the network sees: connections, gRPC, errors on the wire |
+//! | [`front`] | what the network sees: connections, TLS, who calls, gRPC and AWS's wire |
 //! | [`kms`] | the operations, in KMS's order of checks |
 //! | [`token`] | hosts, queue, PIN care: the front's view of a token |
 //! | [`store`] | the catalogue: named records with revisions |
