@@ -19,6 +19,9 @@ use crate::config::Settings;
 /// Reads the configuration and its files again, at SIGHUP and when one of them has changed.
 pub(super) struct Reload {
     apis: Arc<Apis>,
+    /// With these hsmac started: listeners and whatever waits for a restart are as they say.
+    started: Arc<Settings>,
+    /// The last that were taken over.
     settings: Arc<Settings>,
     /// The files as they were when they were last read.
     read: Marks,
@@ -28,11 +31,13 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// `settings` are those that serve, and `read` how their files were before they were read.
+    /// `settings` are those that hsmac started with, and `read` how their files were before they were read.
     pub(super) fn new(apis: Arc<Apis>, settings: Settings, read: Marks) -> Self {
+        let settings = Arc::new(settings);
         Self {
             apis,
-            settings: Arc::new(settings),
+            started: settings.clone(),
+            settings,
             read,
             trouble: None,
             warned: Instant::now(),
@@ -75,14 +80,14 @@ impl Reload {
 
     /// All of it or nothing.
     async fn attempt(&mut self, what: &str, marks: &Marks) {
-        let settings = self.settings.clone();
-        let read = spawn_blocking(move || again(&settings)).await;
+        let started = self.started.clone();
+        let read = spawn_blocking(move || again(&started)).await;
         let read = read.unwrap_or_else(|error| Err(error.to_string()));
         self.read = marks.clone();
         match read {
             Ok((settings, access)) => {
                 self.apis.admit(access);
-                let later = settings.later_than(&self.settings);
+                let later = settings.later_than(&self.started);
                 if !later.is_empty() {
                     let settings = later.join(", ");
                     warn!(
@@ -117,8 +122,8 @@ impl Reload {
     }
 }
 
-fn again(settings: &Settings) -> Result<(Settings, Access), String> {
-    let (new, _) = settings.again().map_err(|faults| {
+fn again(started: &Settings) -> Result<(Settings, Access), String> {
+    let (new, _) = started.again().map_err(|faults| {
         faults
             .iter()
             .map(ToString::to_string)
