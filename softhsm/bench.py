@@ -1,4 +1,4 @@
-"""The measuring part of softhsm/bench: `python3 bench.py PATH-OF-HSMAC PATH-OF-STORE-TOOL`.
+"""The measuring part of softhsm/bench: `python3 bench.py PATH-OF-HSMAC PATH-OF-TEST-ENGINES`.
 
 Every figure is a ratio to the naive loop, C_SignInit + C_Sign on the token object in one process
 (`hsmac bench token`), which is measured before and after it in the same round: a machine whose speed
@@ -6,6 +6,7 @@ drifts does not move the ratio.
 """
 
 import contextlib
+import copy
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ import tempfile
 import time
 
 SHORT = bool(os.environ.get("SHORT"))
+POLICIES = bool(os.environ.get("POLICIES"))
 ROUNDS = 1 if SHORT else 3
 SECONDS = 5 if SHORT else 30
 TOKEN_SECONDS = 3 if SHORT else 10
@@ -35,6 +37,7 @@ HOSTS = (1, 2, 3)
 # naive loop where 64 make 0.60 and 128 make 0.55: token object, two cores).
 AWS_CONNECTIONS = 64
 MANY_KEYS = 10_000
+STATEMENTS = (1, 50)
 # Who the client is over TLS, by its certificate.
 CLIENT = "spiffe://bench/client"
 SERVER_FILES = {"certificate": "server.pem", "key": "server.key", "client_ca": "ca.pem"}
@@ -42,7 +45,7 @@ SERVER_FILES = {"certificate": "server.pem", "key": "server.key", "client_ca": "
 OBJECTS = ((False, "token object", 0.75), (True, "working copies", 1.0))
 
 
-def main(hsmac, store_tool, base=None):
+def main(hsmac, engines, base=None):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="hsmac-bench-"))
     try:
         bench = Bench(hsmac, folder)
@@ -50,10 +53,15 @@ def main(hsmac, store_tool, base=None):
         if base:
             other = Bench(base, folder / "base")
             other.provision()
+            bench.certify()
+            other.certify()
             print(against(other, bench))
             return
+        if POLICIES:
+            print(bench.policies())
+            return
         bench.certify()
-        bench.fill(store_tool)
+        bench.fill(engines)
         conditions = bench.conditions()
         measured = [bench.measure(*one) for one in OBJECTS]
         print(report(conditions, measured, bench.many(measured[-1]["hosts"])))
@@ -61,24 +69,30 @@ def main(hsmac, store_tool, base=None):
         shutil.rmtree(folder)
 
 
-def against(base, bench):
-    """What one binary makes of what another one does: calls over gRPC, on copies, in short turns, so
-    that a machine whose speed drifts does so to both. Who does not serve waits, which costs nothing."""
-    ratios = []
-    with base.serve(2, True) as (_, base_port, _), bench.serve(2, True) as (_, port, _):
-        for turn in range(2 if SHORT else 40):
-            # Each goes first as often as the other.
-            if turn % 2:
-                rate, base_rate = bench.h2load(port, 2), base.h2load(base_port, 2)
-            else:
-                base_rate, rate = base.h2load(base_port, 2), bench.h2load(port, 2)
-            ratios.append(rate / base_rate)
-            progress(f"base {base_rate:.0f}/s, this {rate:.0f}/s: {ratios[-1]:.3f}")
+def quartiles(ratios):
     low, middle, high = statistics.quantiles(ratios, n=4)
-    return (
-        f"unary gRPC, working copies, to the rate of the base: median {middle:.3f} "
-        f"({low:.3f} to {high:.3f} the half in the middle, {len(ratios)} turns of 2 s each)"
-    )
+    return f"median {middle:.3f} ({low:.3f} to {high:.3f} the half in the middle, {len(ratios)} turns of 2 s each)"
+
+
+def against(base, bench):
+    """What one binary makes of what another one does: calls over gRPC, on copies, plain and over TLS, in
+    short turns, so that a machine whose speed drifts does so to both. Who does not serve waits, which
+    costs nothing."""
+    lines = []
+    for scheme in ("http", "https"):
+        of = lambda one: one.tls() if scheme == "https" else ()
+        ratios = []
+        with base.serve(2, True, of(base)) as (_, base_port, _), bench.serve(2, True, of(bench)) as (_, port, _):
+            for turn in range(2 if SHORT else 20):
+                # Each goes first as often as the other.
+                if turn % 2:
+                    rate, base_rate = bench.h2load(port, 2, scheme), base.h2load(base_port, 2, scheme)
+                else:
+                    base_rate, rate = base.h2load(base_port, 2, scheme), bench.h2load(port, 2, scheme)
+                ratios.append(rate / base_rate)
+                progress(f"{scheme}: base {base_rate:.0f}/s, this {rate:.0f}/s: {ratios[-1]:.3f}")
+        lines.append(f"unary gRPC over {scheme}, working copies, to the rate of the base: {quartiles(ratios)}")
+    return "\n".join(lines)
 
 
 class Bench:
@@ -129,7 +143,7 @@ class Bench:
                 f'certificate_uri = "{CLIENT}"\npolicy_file = "dev.policy.json"\n'
             )
 
-    def fill(self, store_tool):
+    def fill(self, engines):
         """A catalogue of many keys, besides the one that the configuration declares."""
         progress(f"putting {MANY_KEYS} keys into a catalogue")
         lines = ["open"]
@@ -144,10 +158,12 @@ class Bench:
             lines.append(f"put key/{ACCOUNT}/{key_id} {json.dumps(record, separators=(',', ':'))}")
         lines.append("close")
         done = subprocess.run(
-            [store_tool, self.many_keys], input="\n".join(lines) + "\n",
-            env=self.env, text=True, capture_output=True,
+            [engines, "--exact", "store_tool::a_catalogue_in_another_process", "--nocapture"],
+            input="\n".join(lines) + "\n", text=True, capture_output=True,
+            env=self.env | {"TEST_HELPER_ARGUMENT": str(self.many_keys)},
         )
-        said = done.stdout.split("\n")[:-1]
+        # What comes before is the test harness's.
+        said = done.stdout.partition("helper: ready\n")[2].split("\n")[:-1]
         if done.returncode or len(said) != len(lines) or not all(line.startswith("ok") for line in said):
             raise SystemExit(f"softhsm/bench: the catalogue could not be filled: {said[-1:]} {done.stderr}")
 
@@ -169,6 +185,65 @@ class Bench:
                     "--key-id", f"{MANY_KEYS - 1:08x}-0000-4000-8000-00000000cafe",
                 )
             return self.h2load(port, TOKEN_SECONDS)
+
+    def policies(self):
+        """What policies cost: calls over gRPC, on copies, by a caller that needs none, the account's root,
+        and by one whose identity policy and whose key's policy have 1 or 50 statements each; in turns."""
+        measured = {statements: [] for statements in (0, *STATEMENTS)}
+        with contextlib.ExitStack() as running:
+            fronts = {}
+            for statements in measured:
+                own = {"store.sqlite.path": f"{statements}.db", "state_dir": f"state-{statements}"}
+                serving = self.with_policies(statements).serve(2, True, own)
+                fronts[statements] = running.enter_context(serving)
+            for turn in range(2 if SHORT else 40):
+                # Each goes first, second and last as often as the others.
+                at = turn % len(measured)
+                for statements in [*measured][at:] + [*measured][:at]:
+                    front, port, _ = fronts[statements]
+                    measured[statements].append(self.loaded(port, 2, front=front))
+                progress(", ".join(f"{n} statements {all_[-1]['rate']:.0f}/s" for n, all_ in measured.items()))
+        lines = [
+            "| statements in each of the two | unary gRPC, to the rate without | front, µs of CPU a call |",
+            "|---|---|---|",
+        ]
+        for statements, all_ in measured.items():
+            ratios = [one["rate"] / without["rate"] for one, without in zip(all_, measured[0])]
+            cpu = statistics.median(one["cpu"] for one in all_)
+            lines.append(f"| {statements} | {quartiles(ratios) if statements else 1} | {cpu:.1f} |")
+        return "\n".join(lines)
+
+    def with_policies(self, statements):
+        """This, with policies of so many statements; of many the last one allows, and all others are looked
+        at in vain: each is about this key and this caller, and has a condition that does not hold."""
+        other = copy.copy(self)
+        other.config = self.dir / f"statements-{statements}.toml"
+        config = self.config.read_text()
+        if not statements:
+            config = config.replace(f"{ACCOUNT}:user/dev", f"{ACCOUNT}:root")
+            config = config.replace('policy_file = "dev.policy.json"', "#")
+        else:
+            last = {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}
+            others = [
+                {
+                    "Effect": "Deny",
+                    "Action": ["kms:GenerateMac", "kms:VerifyMac"],
+                    "Resource": "arn:aws:kms:*:*:key/*",
+                    "Condition": {
+                        "StringLike": {"kms:RequestAlias": ["alias/*"]},
+                        "NotIpAddress": {"aws:SourceIp": ["127.0.0.0/8", f"10.{number}.0.0/16"]},
+                    },
+                }
+                for number in range(statements - 1)
+            ]
+            whom = {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
+            for name, more in (("own", {}), ("key", whom)):
+                document = {"Version": "2012-10-17", "Statement": [one | more for one in (*others, last)]}
+                (self.dir / f"{name}-{statements}.json").write_text(json.dumps(document))
+            config = config.replace('"dev.policy.json"', f'"own-{statements}.json"')
+            config = config.replace("[[key]]\n", f'[[key]]\npolicy_file = "key-{statements}.json"\n')
+        other.config.write_text(config)
+        return other
 
     def measure(self, copies, name, goal):
         trials = {hosts: self.trial(hosts, copies) for hosts in HOSTS}
@@ -201,8 +276,7 @@ class Bench:
             open_loop = self.grpc(port, rate=int(rate / 2))
             aws = self.aws(aws_port)
             front_memory, host_memory = memory(front)
-        tls = {f"grpc.tls.{name}": f"{file}" for name, file in SERVER_FILES.items()}
-        with self.serve(hosts, copies, tls) as (_, port, _):
+        with self.serve(hosts, copies, self.tls()) as (_, port, _):
             tls_rate = self.h2load(port, SECONDS, "https")
             tls_closed = self.grpc(port, scheme="https")
         naive = (before + self.token_rate()) / 2
@@ -267,6 +341,10 @@ class Bench:
 
     def h2load(self, port, seconds, scheme="http"):
         """Calls a second, all of them answered with a MAC. h2load has no certificate to show."""
+        return self.loaded(port, seconds, scheme)["rate"]
+
+    def loaded(self, port, seconds, scheme="http", front=None):
+        """What h2load counts; with the process of a front, its microseconds of CPU a call too."""
         url = f"{scheme}://127.0.0.1:{port}/hsmac.v1.MacService/GenerateMac"
         headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         request = ["-d", str(self.request), *headers, url]
@@ -278,12 +356,15 @@ class Bench:
         # The warm-up is a run of its own: h2load would count its bytes, and not its calls.
         load = [f"-c{CONNECTIONS}", f"-m{STREAMS}", "-t1"]
         self.output("h2load", *load, "-D1", *request)
+        before = cpu_seconds(front) if front else 0
         all_ = h2load_counts(self.output("h2load", *load, f"-D{seconds}", *request))
+        if front:
+            all_["cpu"] = (cpu_seconds(front) - before) / all_["succeeded"] * 1e6
         # Answers that the end of the time cut in two count for h2load's bytes, not for its calls.
         spare = CONNECTIONS * STREAMS * one["data"]
         if all_["failed"] or abs(all_["data"] - all_["succeeded"] * one["data"]) > spare:
             raise SystemExit(f"softhsm/bench: calls failed: {all_}, {one['data']:.0f} bytes an answer")
-        return all_["rate"]
+        return all_
 
     @contextlib.contextmanager
     def serve(self, hosts, copies, more=()):
@@ -300,6 +381,9 @@ class Bench:
         with self.process(["serve", "--config", self.config, *sets]) as front:
             self.wait_until_ready(front, port, hosts, "https" if "grpc.tls.key" in settings else "http")
             yield front.pid, port, aws_port
+
+    def tls(self):
+        return {f"grpc.tls.{name}": file for name, file in SERVER_FILES.items()}
 
     def wait_until_ready(self, front, port, hosts, scheme):
         mac = ["kms", "generate-mac", *self.endpoint(port, scheme), "--key-id", KEY]
@@ -406,6 +490,12 @@ def report(conditions, measured, many):
     lines.append("\nConditions:\n")
     lines += [f"* {name}: {value}" for name, value in conditions.items()]
     return "\n".join(lines)
+
+
+def cpu_seconds(process):
+    """User and system time of a process, without its children's."""
+    stat = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def generate_mac_request():

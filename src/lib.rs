@@ -24,28 +24,32 @@
 //!
 //! | room | is |
 //! |---|---|
-//! | [`cli`] | what a person types |
+//! | [`cli`] | the command line |
 //! | [`app`] | builds every part once; start and drain order |
+//! | [`admin`] | what operators see: probes, metrics, state, a page |
 //! | [`config`] | file < environment < `--set`; every fault at once, with its line |
 //! | [`telemetry`] | logs |
-//! | [`front`] | what the network sees: connections, TLS, who calls, gRPC and AWS's wire |
+//! | [`front`] | what the network sees: connections, TLS, authentication, gRPC and AWS's API |
 //! | [`kms`] | the operations, in KMS's order of checks |
 //! | [`token`] | hosts, queue, PIN care: the front's view of a token |
 //! | [`store`] | the catalogue: named records with revisions |
 //! | [`token_host`] | the child process; the only room that knows PKCS#11 |
-//! | [`wire`] | framing and board, shared by both ends of a host's socket |
+//! | [`host_ipc`] | framing, and the table of calls in flight, shared by both ends of a host's socket |
+//! | [`metrics`] | counters and histograms |
 //! | [`model`], [`error`], [`proto`] | nouns and rules; faults; generated code |
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod error;
 pub mod front;
+pub mod host_ipc;
 pub mod kms;
+pub mod metrics;
 pub mod model;
 pub mod proto;
 pub mod store;
 pub mod telemetry;
 pub mod token;
 pub mod token_host;
-pub mod wire;

@@ -1,50 +1,73 @@
-//! What changes while hsmac runs: certificates, revocation lists, principals, policies.
+//! Reload of certificates, revocation lists, principals and policies while hsmac runs.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::Signal,
+    sync::watch,
     task::spawn_blocking,
     time::{Instant, sleep},
 };
 use tracing::{error, info, warn};
 
 use super::{
-    notify,
-    wires::{Access, Apis},
+    listeners::{Access, Apis},
+    policy_warnings::PolicyWarnings,
+    signals::notify,
 };
-use crate::config::Settings;
+use crate::{
+    config::{ConfigFault, FileFingerprints, LoadedFiles, Reloaded, Settings},
+    kms::Kms,
+};
 
 /// Reads the configuration and its files again, at SIGHUP and when one of them has changed.
 pub(super) struct Reload {
     apis: Arc<Apis>,
-    /// With these hsmac started: listeners and whatever waits for a restart are as they say.
+    /// The settings that hsmac started with: listeners, and what needs a restart, are still as they say.
     started: Arc<Settings>,
-    /// The last that were taken over.
+    /// The settings that are in force.
     settings: Arc<Settings>,
+    /// What the files held that are in force.
+    files: LoadedFiles,
     /// The files as they were when they were last read.
-    read: Marks,
-    /// Why they could not be taken over then.
-    trouble: Option<String>,
+    read: FileFingerprints,
+    failure: Failure,
+    /// Settings that have changed and wait for a restart, for operators.
+    pending: watch::Sender<Vec<String>>,
     warned: Instant,
+    kms: Arc<Kms>,
+    policy_warnings: PolicyWarnings,
 }
 
 impl Reload {
     /// `settings` are those that hsmac started with, and `read` how their files were before they were read.
-    pub(super) fn new(apis: Arc<Apis>, settings: Settings, read: Marks) -> Self {
+    pub(super) fn new(
+        (apis, kms): (Arc<Apis>, Arc<Kms>),
+        settings: Settings,
+        files: LoadedFiles,
+        read: FileFingerprints,
+        failing: watch::Sender<bool>,
+        pending: watch::Sender<Vec<String>>,
+    ) -> Self {
         let settings = Arc::new(settings);
+        let mut policy_warnings = PolicyWarnings::default();
+        policy_warnings.tell(&kms);
         Self {
             apis,
             started: settings.clone(),
             settings,
+            files,
             read,
-            trouble: None,
+            failure: Failure::new(failing),
+            pending,
             warned: Instant::now(),
+            kms,
+            policy_warnings,
         }
     }
 
-    /// Never ends by itself.
+    /// Runs until it is aborted.
     pub(super) async fn run(mut self, mut hangups: Signal) {
         let mut last = self.read.clone();
         loop {
@@ -52,66 +75,74 @@ impl Reload {
                 Some(()) = hangups.recv() => true,
                 () = sleep(LOOK) => false,
             };
-            let now = self.marks().await;
+            let now = self.fingerprints().await;
             if asked {
                 let mut begins = vec![NotifyState::Reloading];
                 begins.extend(NotifyState::monotonic_usec_now());
                 notify(&begins);
                 self.attempt("SIGHUP", &now).await;
                 notify(&[NotifyState::Ready]);
-            } else if now == last && (now != self.read || self.trouble.is_some()) {
-                // Twice the same: nobody is in the middle of replacing them.
+            } else if now == last && (now != self.read || self.failure.reason.is_some()) {
+                // The files have not changed between two looks, so that none is being written now.
                 let changed = now.changed_since(&self.read);
                 self.attempt(&changed, &now).await;
             }
             last = now;
+            self.failure.remind();
             if self.warned.elapsed() >= DAY {
                 self.warn();
             }
         }
     }
 
-    async fn marks(&self) -> Marks {
+    async fn fingerprints(&self) -> FileFingerprints {
         let settings = self.settings.clone();
-        spawn_blocking(move || Marks::of(&settings))
+        spawn_blocking(move || settings.fingerprints())
             .await
             .unwrap_or_default()
     }
 
-    /// All of it or nothing.
-    async fn attempt(&mut self, what: &str, marks: &Marks) {
-        let started = self.started.clone();
-        let read = spawn_blocking(move || again(&started)).await;
-        let read = read.unwrap_or_else(|error| Err(error.to_string()));
-        self.read = marks.clone();
-        match read {
-            Ok((settings, access)) => {
-                self.apis.admit(access);
-                let later = settings.later_than(&self.started);
-                if !later.is_empty() {
-                    let settings = later.join(", ");
-                    warn!(
-                        settings,
-                        "these settings have changed: restart hsmac to use them"
-                    );
-                }
-                self.settings = Arc::new(settings);
-                self.trouble = None;
-                info!(what, "reloaded");
-                self.warn();
-                // What is named now may be other files than before.
-                self.read = self.marks().await;
-            }
-            Err(trouble) if self.trouble.as_ref() == Some(&trouble) => {}
-            Err(trouble) => {
-                error!(
-                    what,
-                    reason = trouble,
-                    "not reloaded: the old settings stay"
-                );
-                self.trouble = Some(trouble);
-            }
+    /// Reads everything again. What is good takes effect; what is broken stays as it was.
+    async fn attempt(&mut self, what: &str, now: &FileFingerprints) {
+        let (started, current) = (self.started.clone(), self.settings.clone());
+        let files = self.files.clone();
+        let read = spawn_blocking(move || reload(&started, &current, &files)).await;
+        let changed = self.read != *now;
+        self.read = now.clone();
+        let (reloaded, access) = match read.map_err(|error| error.to_string()).flatten() {
+            Ok(read) => read,
+            Err(reason) => return self.failure.set(what, reason),
+        };
+        let failure = failure_of(&reloaded.faults);
+        // Nothing has changed since the last attempt, which found the same.
+        if !changed && failure.is_some() && failure == self.failure.reason {
+            return;
         }
+        self.apis.admit(access).await;
+        // Principals may have other IDs now than those that a policy means.
+        self.policy_warnings.tell(&self.kms);
+        let pending = reloaded.settings.needing_restart(&self.started);
+        self.pending
+            .send_replace(pending.iter().map(|&setting| setting.to_owned()).collect());
+        if !pending.is_empty() {
+            let settings = pending.join(", ");
+            warn!(
+                settings,
+                "these settings have changed: restart hsmac to use them"
+            );
+        }
+        self.settings = Arc::new(reloaded.settings);
+        self.files = reloaded.files;
+        match failure {
+            None => {
+                self.failure.clear();
+                info!(what, "reloaded");
+                // Of the files that are named now, which may be others than before.
+                self.read = reloaded.fingerprints;
+            }
+            Some(reason) => self.failure.set(what, reason),
+        }
+        self.warn();
     }
 
     fn warn(&mut self) {
@@ -122,55 +153,130 @@ impl Reload {
     }
 }
 
-fn again(started: &Settings) -> Result<(Settings, Access), String> {
-    let (new, _) = started.again().map_err(|faults| {
-        faults
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ")
-    })?;
-    let access = Access::read(&new)?;
-    Ok((new, access))
+/// Why the last reload failed: told when it begins to, and again every hour until it no longer does.
+struct Failure {
+    reason: Option<String>,
+    /// For health.
+    failing: watch::Sender<bool>,
+    logged: Instant,
 }
 
-/// How files are: enough to see that one of them is no longer the same.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Marks(Vec<(PathBuf, Option<Mark>)>);
-
-/// Device, inode, size, and both times in seconds and nanoseconds.
-type Mark = [i64; 7];
-
-impl Marks {
-    pub(super) fn of(settings: &Settings) -> Self {
-        let mark = |file: PathBuf| {
-            let found = fs::metadata(&file).ok();
-            let mark = found.map(|it| {
-                [
-                    it.dev().cast_signed(),
-                    it.ino().cast_signed(),
-                    it.size().cast_signed(),
-                    it.mtime(),
-                    it.mtime_nsec(),
-                    it.ctime(),
-                    it.ctime_nsec(),
-                ]
-            });
-            (file, mark)
-        };
-        Self(settings.reloadable_files().into_iter().map(mark).collect())
+impl Failure {
+    fn new(failing: watch::Sender<bool>) -> Self {
+        Self {
+            reason: None,
+            failing,
+            logged: Instant::now(),
+        }
     }
 
-    fn changed_since(&self, before: &Self) -> String {
-        let changed = self.0.iter().filter(|mark| !before.0.contains(mark));
-        let changed: Vec<String> = changed
-            .map(|(file, _)| file.display().to_string())
-            .collect();
-        changed.join(", ")
+    fn set(&mut self, what: &str, reason: String) {
+        if self.reason.as_ref() == Some(&reason) {
+            return;
+        }
+        error!(
+            what,
+            reason, "not reloaded: the old settings stay, and everything else is in force"
+        );
+        self.reason = Some(reason);
+        self.failing.send_replace(true);
+        self.logged = Instant::now();
+    }
+
+    fn clear(&mut self) {
+        self.reason = None;
+        self.failing.send_replace(false);
+    }
+
+    fn remind(&mut self) {
+        if let Some(reason) = &self.reason
+            && self.logged.elapsed() >= HOUR
+        {
+            error!(reason, "still not reloaded");
+            self.logged = Instant::now();
+        }
     }
 }
 
-/// Between two looks at the files.
+fn reload(
+    started: &Settings,
+    current: &Settings,
+    files: &LoadedFiles,
+) -> Result<(Reloaded, Access), String> {
+    let reloaded = started.reload(current, files);
+    let access = Access::new(&reloaded.settings, reloaded.files.clone())?;
+    Ok((reloaded, access))
+}
+
+fn failure_of(faults: &[ConfigFault]) -> Option<String> {
+    let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    (!faults.is_empty()).then(|| faults.join("; "))
+}
+
+/// The pause between two looks at the files.
 const LOOK: Duration = Duration::from_secs(2);
-/// Certificates that end are warned of as often as this.
+/// How often a reload that keeps failing is logged.
+const HOUR: Duration = Duration::from_hours(1);
+/// How often expiring certificates are warned of.
 const DAY: Duration = Duration::from_hours(24);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::Mutex,
+    };
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// Keeps the log of this thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn lines(&self, with: &str) -> usize {
+            let log = self.0.lock().unwrap();
+            str::from_utf8(&log).unwrap().matches(with).count()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_in_health_until_it_is_mended_and_in_the_log_at_once_and_every_hour() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _kept = tracing::subscriber::set_default(subscriber.finish());
+        let (sender, failing) = watch::channel(false);
+        let mut failure = Failure::new(sender);
+        let reason = "hsmac.toml:3: region: is no region";
+
+        failure.set("SIGHUP", reason.to_owned());
+        assert!(*failing.borrow());
+        // Tried again every few seconds, all day.
+        for second in 0..=24 * 3600 {
+            failure.set("hsmac.toml", reason.to_owned());
+            failure.remind();
+            assert_eq!(log.lines("not reloaded: the old settings stay"), 1);
+            assert_eq!(log.lines("still not reloaded"), second / 3600);
+            advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(log.lines(reason), 25);
+        failure.clear();
+        assert!(!*failing.borrow());
+        advance(HOUR * 2).await;
+        failure.remind();
+        assert_eq!(log.lines("still not reloaded"), 24);
+    }
+}

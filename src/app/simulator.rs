@@ -1,28 +1,22 @@
-//! The operations as `hsmac policy simulate` asks them: without a token, beside a server that runs.
+//! The operations for `hsmac policy simulate`: without a token, beside a server that runs.
 
 use std::collections::BTreeSet;
 
-use super::{Fault, wires::read_principals};
+use super::{AppError, kms_settings};
 use crate::{
     config::Settings,
-    kms::{self, Simulator},
+    kms::{DeclaredRights, Simulator},
     store::Store,
     token,
 };
 
-/// Takes in what is declared and, if there is a store, what it has at this moment.
+/// Loads what is declared and, if there is a store, a snapshot of it.
 ///
 /// # Errors
-/// [`Fault::Configuration`]: a policy is none, declared and stored keys contradict each other, the
-/// catalogue is damaged. [`Fault::Away`]: the store's disk refuses.
-pub async fn simulator(settings: &Settings) -> Result<Simulator, Fault> {
-    let of_kms = kms::Settings {
-        account: settings.account.clone(),
-        region: settings.region.clone(),
-        new_keys: settings.new_keys.clone(),
-        keys: settings.key.clone(),
-        principals: read_principals(settings).map_err(Fault::Configuration)?,
-    };
+/// [`AppError::Configuration`]: declared and stored keys contradict each other, the
+/// catalogue is damaged. [`AppError::Away`]: the store's disk refuses.
+pub async fn simulator(settings: &Settings, rights: DeclaredRights) -> Result<Simulator, AppError> {
+    let of_kms = kms_settings(settings, rights);
     let groups: BTreeSet<String> = settings
         .token
         .values()

@@ -1,9 +1,15 @@
-//! `hsmac bench token`.
+//! `hsmac bench token`: how fast a token is without hsmac.
 
 use std::time::Duration;
 
-use super::{Configuration, Stop, print};
-use crate::token_host::{self, Measurement};
+use tokio::runtime::Builder;
+
+use super::{CliError, Configuration, print};
+use crate::{
+    app::prepare_state_dir,
+    token,
+    token_host::{Bench, Measurement},
+};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -26,8 +32,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
-    let (settings, _warnings) = arguments.configuration.load()?;
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let settings = arguments.configuration.load()?.settings;
     let mut keys = settings.key.iter().filter(|key| {
         arguments
             .key_id
@@ -35,15 +41,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
             .is_none_or(|wanted| key.key_id.as_str() == wanted || key.aliases.contains(wanted))
     });
     let (Some(declared), None) = (keys.next(), keys.next()) else {
-        return Err(Stop::Usage("name one declared key with --key-id".into()));
+        return Err(CliError::Usage(
+            "name one declared key with --key-id".into(),
+        ));
     };
     let name = declared
         .token
         .as_ref()
         .or_else(|| settings.token.keys().next());
     let Some(token) = name.and_then(|name| settings.token.get(name)) else {
-        return Err(Stop::Config("the key names no token".into()));
+        return Err(CliError::Config("the key names no token".into()));
     };
+    prepare_state_dir(&settings)?;
     // A vendor library reads its environment when it is loaded, and `set_var` would be unsafe.
     if token
         .env
@@ -55,34 +64,46 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     let mut wanted = token.for_host(1);
     wanted.working_copies = arguments.working_copies;
     let message = vec![b'm'; usize::from(arguments.message_bytes)];
-    let measurement = token_host::measure(
-        &wanted,
-        declared.token_key().definition(),
-        &message,
-        arguments.duration,
-    )
-    .map_err(Stop::Away)?;
-    report(arguments, measurement)
+    let mut bench = Bench::start(wanted).map_err(CliError::Away)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Bug(format!("no runtime: {error}")))?;
+    // Security: under the governor that hosts have too, so that a PIN that was refused is not tried at
+    // each run.
+    let found = bench.found().clone();
+    let logged_in = token::log_in_here(
+        &settings.state_dir,
+        token,
+        &found,
+        &mut bench,
+        |bench, salts| bench.read_pins(salts),
+        Bench::log_in,
+    );
+    runtime.block_on(logged_in).map_err(CliError::Away)?;
+    let key = declared.token_key().definition();
+    let measured = bench.measure(key, &message, arguments.duration);
+    report(arguments, measured.map_err(CliError::Away)?)
 }
 
 /// Starts this very command again with the token's own environment.
-fn measure_in_child(token: &crate::token::Settings, _arguments: &Arguments) -> Result<(), Stop> {
-    let own = std::env::current_exe().map_err(|error| Stop::Bug(error.to_string()))?;
+fn measure_in_child(token: &token::Settings, _arguments: &Arguments) -> Result<(), CliError> {
+    let own = std::env::current_exe().map_err(|error| CliError::Bug(error.to_string()))?;
     let status = std::process::Command::new(own)
         .args(std::env::args_os().skip(1))
         .envs(&token.env)
         .status()
-        .map_err(|error| Stop::Bug(error.to_string()))?;
+        .map_err(|error| CliError::Bug(error.to_string()))?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(78) => Err(Stop::Config(
+        Some(78) => Err(CliError::Config(
             "the measuring process found the configuration wrong".into(),
         )),
-        Some(_) | None => Err(Stop::Away("the measuring process failed".into())),
+        Some(_) | None => Err(CliError::Away("the measuring process failed".into())),
     }
 }
 
-fn report(arguments: &Arguments, measurement: Measurement) -> Result<(), Stop> {
+fn report(arguments: &Arguments, measurement: Measurement) -> Result<(), CliError> {
     let Measurement {
         macs,
         took,

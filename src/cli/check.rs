@@ -1,15 +1,16 @@
-//! `hsmac check`: the doctor.
+//! `hsmac check`: examines configuration, tokens and keys.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use tokio::runtime::Builder;
 
-use super::{Configuration, Stop, print};
+use super::{CliError, Configuration, print};
 use crate::{
-    app::{self, Examination},
-    kms::DeclaredKey,
+    app::{self, TokenExamination},
+    config::Settings,
+    kms::{DeclaredKey, Simulator},
     model::KeyId,
-    token::{Fault, KeyFacts, State},
+    token::{self, Fault, KeyFacts, State},
 };
 
 #[derive(clap::Args, Debug)]
@@ -18,52 +19,86 @@ pub(super) struct Arguments {
     configuration: Configuration,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
-    let (settings, warnings) = arguments.configuration.load()?;
-    // No log: what `check` finds out it says itself.
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let loaded = arguments.configuration.load()?;
+    // No log: `check` prints what it finds.
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Stop::Bug(format!("no runtime: {error}")))?;
+        .map_err(|error| CliError::Bug(format!("no runtime: {error}")))?;
     let mut page = format!(
         "configuration  {}: good\n",
         arguments.configuration.config.display()
     );
-    for warning in &warnings {
+    for warning in &loaded.warnings {
         let _ = writeln!(page, "  warning: {warning}");
     }
-    for listener in settings.listeners() {
+    for listener in loaded.settings.listeners(&loaded.files) {
         let _ = writeln!(page, "listener       {listener}");
     }
-    let examinations = runtime.block_on(app::examine(settings))?;
-    let mut verdict = Verdict::default();
+    let simulator = app::simulator(&loaded.settings, loaded.files.rights.clone());
+    describe_store(&loaded.settings, &runtime.block_on(simulator)?, &mut page);
+    let state_dir = loaded.settings.state_dir.clone();
+    let was_there = state_dir.is_dir();
+    let examinations = runtime.block_on(app::examine(loaded.settings))?;
+    let of = match token::foreign_owner(&state_dir) {
+        Some(owner) => Some(format!("of uid {owner}, who gets what is noted of logins")),
+        None if !was_there && rustix::process::geteuid().is_root() => Some(
+            "made now, and root's; if hsmac serves as another user, give it to them (chown -R)"
+                .to_owned(),
+        ),
+        None => None,
+    };
+    if let Some(of) = of {
+        let _ = writeln!(page, "state_dir      {}: {of}", state_dir.display());
+    }
+    let mut result = CheckResult::default();
     for examination in &examinations {
-        describe(examination, &mut page, &mut verdict);
+        describe(examination, &mut page, &mut result);
     }
     for (group, members) in groups(&examinations) {
-        describe_group(group, &members, &mut page, &mut verdict);
+        describe_group(group, &members, &mut page, &mut result);
     }
     print(page.as_bytes())?;
-    verdict.stop()
+    result.into_result()
 }
 
-/// What is wrong, by the exit code that it calls for.
+/// The catalogue, and what is to be said of the policies in it.
+fn describe_store(settings: &Settings, simulator: &Simulator, page: &mut String) {
+    let Some(store) = &settings.store else {
+        return;
+    };
+    let path = store.sqlite.path.display();
+    let _ = match simulator.revision() {
+        Some(_) => writeln!(
+            page,
+            "store          {path}, stored keys: {}",
+            simulator.stored_keys()
+        ),
+        None => writeln!(page, "store          {path}: not there yet"),
+    };
+    for warning in simulator.stored_policy_warnings() {
+        let _ = writeln!(page, "  warning: {warning}");
+    }
+}
+
+/// The faults that were found, by the exit code that they lead to.
 #[derive(Default)]
-struct Verdict {
+struct CheckResult {
     wrong: Vec<String>,
     away: Vec<String>,
 }
 
-impl Verdict {
-    fn stop(self) -> Result<(), Stop> {
+impl CheckResult {
+    fn into_result(self) -> Result<(), CliError> {
         if !self.wrong.is_empty() {
-            return Err(Stop::Config(format!(
+            return Err(CliError::Config(format!(
                 "hsmac: mend {}",
                 self.wrong.join(", ")
             )));
         }
         if !self.away.is_empty() {
-            return Err(Stop::Away(format!(
+            return Err(CliError::Away(format!(
                 "not available: {}",
                 self.away.join(", ")
             )));
@@ -72,8 +107,8 @@ impl Verdict {
     }
 }
 
-fn describe(examination: &Examination, page: &mut String, verdict: &mut Verdict) {
-    let Examination {
+fn describe(examination: &TokenExamination, page: &mut String, result: &mut CheckResult) {
+    let TokenExamination {
         token,
         group,
         state,
@@ -86,9 +121,9 @@ fn describe(examination: &Examination, page: &mut String, verdict: &mut Verdict)
     let _ = writeln!(page, "\ntoken {token}{of}: {state}");
     match state {
         State::Up | State::Degraded(_) => {}
-        State::Misconfigured(_) => verdict.wrong.push(format!("token.{token}")),
+        State::Misconfigured(_) => result.wrong.push(format!("token.{token}")),
         State::Starting | State::Away(_) | State::PinRefused(_) => {
-            verdict.away.push(format!("token {token}"));
+            result.away.push(format!("token {token}"));
         }
     }
     if let Some(facts) = facts {
@@ -120,13 +155,13 @@ fn describe(examination: &Examination, page: &mut String, verdict: &mut Verdict)
         }
     }
     for (key, found) in keys {
-        describe_key(key, found, page, verdict);
+        describe_key(key, found, page, result);
     }
 }
 
 /// The tokens of each group.
-fn groups(examinations: &[Examination]) -> BTreeMap<&str, Vec<&Examination>> {
-    let mut groups: BTreeMap<&str, Vec<&Examination>> = BTreeMap::new();
+fn groups(examinations: &[TokenExamination]) -> BTreeMap<&str, Vec<&TokenExamination>> {
+    let mut groups: BTreeMap<&str, Vec<&TokenExamination>> = BTreeMap::new();
     for examination in examinations {
         if let Some(group) = &examination.group {
             groups.entry(group).or_default().push(examination);
@@ -135,8 +170,13 @@ fn groups(examinations: &[Examination]) -> BTreeMap<&str, Vec<&Examination>> {
     groups
 }
 
-/// Which token of a group has which key, and whether all of them mean the same one.
-fn describe_group(group: &str, members: &[&Examination], page: &mut String, verdict: &mut Verdict) {
+/// Which token of a group has which key, and whether their keys of one name are equal.
+fn describe_group(
+    group: &str,
+    members: &[&TokenExamination],
+    page: &mut String,
+    result: &mut CheckResult,
+) {
     let away: Vec<String> = members
         .iter()
         .filter(|member| !member.state.is_serving())
@@ -177,7 +217,7 @@ fn describe_group(group: &str, members: &[&Examination], page: &mut String, verd
                 page,
                 "    its tokens have different keys under this name: mend the wrong one, and set check_value"
             );
-            verdict.wrong.push(format!("key {key_id} in group {group}"));
+            result.wrong.push(format!("key {key_id} in group {group}"));
         }
     }
 }
@@ -186,7 +226,7 @@ fn describe_key(
     key: &DeclaredKey,
     found: &Result<KeyFacts, Fault>,
     page: &mut String,
-    verdict: &mut Verdict,
+    result: &mut CheckResult,
 ) {
     let aliases = if key.aliases.is_empty() {
         String::new()
@@ -233,16 +273,16 @@ fn describe_key(
         Err(fault) => {
             let _ = writeln!(page, "    {fault}");
             match fault {
-                Fault::Key(_) | Fault::Message(_) | Fault::Unsupported(_) => {
-                    verdict.wrong.push(format!("key {}", key.key_id));
+                Fault::Key(_) | Fault::Message(_) | Fault::Job(_) | Fault::Unsupported(_) => {
+                    result.wrong.push(format!("key {}", key.key_id));
                 }
-                Fault::Saturated
+                Fault::Saturated(_)
                 | Fault::Deadline(_)
                 | Fault::Unavailable(_)
                 | Fault::Unknown(_)
                 | Fault::Closed
                 | Fault::Internal(_) => {
-                    verdict.away.push(format!("key {}", key.key_id));
+                    result.away.push(format!("key {}", key.key_id));
                 }
             }
         }

@@ -12,11 +12,11 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use super::{Stop, print, seeds, serve::serve};
+use super::{CliError, print, seeds, serve::serve};
 use crate::{
     app::App,
     config::Settings,
-    kms::{GenerateMac, Named, Seed},
+    kms::{EnumMember, GenerateMac, Seed},
     model::{Caller, MacAlgorithm},
     token_host::{NewKey, Provision},
 };
@@ -63,11 +63,11 @@ pub(super) struct Arguments {
     seed: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
-    // Read first: a file that is wrong makes no folder.
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    // Read first: with a wrong file no folder is made.
     let seeds = arguments.seed.as_deref().map(seeds::read).transpose()?;
     let dir = absolute(&arguments.dir)
-        .map_err(|error| Stop::Usage(format!("--dir {}: {error}", arguments.dir.display())))?;
+        .map_err(|error| CliError::Usage(format!("--dir {}: {error}", arguments.dir.display())))?;
     let config = dir.join("hsmac.toml");
     if config.exists() {
         // A folder that was moved still works: SoftHSM wants absolute paths.
@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     // A folder of an earlier version, or one whose owner wants no such listener.
     let text = fs::read_to_string(&config).map_err(|error| unwritable(&dir, &error))?;
     if !text.contains("[[principal]]") {
-        return Err(Stop::Config(format!(
+        return Err(CliError::Config(format!(
             "hsmac: {} has no [[principal]], so that nobody may do anything: it was made by an earlier version; remove {} or name another --dir",
             config.display(),
             dir.display()
@@ -94,38 +94,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
     if text.lines().any(|line| line.trim() == "[aws]") {
         sets.push(format!("aws.listen={}", arguments.aws));
     }
-    let (settings, warnings) = Settings::load(&config, &sets, std::iter::empty())?;
+    let loaded = Settings::load(&config, &sets, std::iter::empty())?;
     let endpoint = format!("http://{}", arguments.grpc);
-    serve(settings, &warnings, async |app| {
-        plant(app, seeds.unwrap_or_default()).await?;
-        greet(app, &endpoint, &dir).await
+    serve(loaded, async |app| {
+        create_seeds(app, seeds.unwrap_or_default()).await?;
+        print_examples(app, &endpoint, &dir).await
     })
 }
 
-/// Makes the keys that are asked for, or sees that they are there.
-async fn plant(app: &App, seeds: Vec<Seed>) -> Result<(), Stop> {
-    let caller = Caller::parse(CALLER).map_err(Stop::Bug)?;
+/// Makes the keys of the seed file, unless they are there.
+async fn create_seeds(app: &App, seeds: Vec<Seed>) -> Result<(), CliError> {
+    let caller = Caller::parse(CALLER).map_err(CliError::Bug)?;
     for seed in seeds {
         let key_id = seed.key_id.clone();
         let until = Instant::now() + Duration::from_secs(30);
         app.kms()
             .seed(&caller, seed, until)
             .await
-            .map_err(|error| Stop::Config(format!("hsmac: --seed: key {key_id}: {error}")))?;
+            .map_err(|error| CliError::Config(format!("hsmac: --seed: key {key_id}: {error}")))?;
     }
     Ok(())
 }
 
 /// Makes the folder's files and, in a process of its own, the token. The configuration comes last:
 /// a folder that has one is complete.
-fn provision(dir: &Path, module: Option<&Path>) -> Result<(), Stop> {
+fn provision(dir: &Path, module: Option<&Path>) -> Result<(), CliError> {
     let module = find_module(module)?;
     let io = |error: io::Error| unwritable(dir, &error);
     if dir
         .read_dir()
         .is_ok_and(|mut entries| entries.next().is_some())
     {
-        return Err(Stop::Usage(format!(
+        return Err(CliError::Usage(format!(
             "{} is not empty and has no hsmac.toml; name another --dir, or remove it",
             dir.display()
         )));
@@ -151,22 +151,24 @@ fn provision(dir: &Path, module: Option<&Path>) -> Result<(), Stop> {
             bytes: 32,
         }],
     };
-    let own = std::env::current_exe().map_err(|error| Stop::Bug(error.to_string()))?;
+    let own = std::env::current_exe().map_err(|error| CliError::Bug(error.to_string()))?;
     let mut child = Command::new(own)
         .arg("token-provision")
         .env("SOFTHSM2_CONF", &conf)
         .stdin(Stdio::piped())
         .spawn()
-        .map_err(|error| Stop::Bug(format!("token-provision: {error}")))?;
-    let told = child
+        .map_err(|error| CliError::Bug(format!("token-provision: {error}")))?;
+    let written = child
         .stdin
         .take()
         .map(|stdin| serde_json::to_writer(stdin, &wanted));
-    let status = child.wait().map_err(|error| Stop::Bug(error.to_string()))?;
-    if !status.success() || !matches!(told, Some(Ok(()))) {
-        // Nothing in it is worth keeping, and the next start must not find half a token.
+    let status = child
+        .wait()
+        .map_err(|error| CliError::Bug(error.to_string()))?;
+    if !status.success() || !matches!(written, Some(Ok(()))) {
+        // The next start must not find half a token.
         let _ = fs::remove_dir_all(dir);
-        return Err(Stop::Away(format!(
+        return Err(CliError::Away(format!(
             "{} could not make a token",
             module.display()
         )));
@@ -174,10 +176,10 @@ fn provision(dir: &Path, module: Option<&Path>) -> Result<(), Stop> {
     write_private(&dir.join("hsmac.toml"), &config(&module, &conf)).map_err(io)
 }
 
-fn find_module(given: Option<&Path>) -> Result<PathBuf, Stop> {
+fn find_module(given: Option<&Path>) -> Result<PathBuf, CliError> {
     let known = MODULES.iter().map(PathBuf::from).find(|path| path.exists());
     given.map(Path::to_owned).or(known).ok_or_else(|| {
-        Stop::Config(
+        CliError::Config(
             "hsmac: SoftHSM2 is not installed: apt-get install softhsm2 (Debian, Ubuntu), dnf \
              install softhsm (Fedora), brew install softhsm (macOS); or name it with --module"
                 .into(),
@@ -251,22 +253,22 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-fn unwritable(dir: &Path, error: &io::Error) -> Stop {
-    Stop::Usage(format!("--dir {}: {error}", dir.display()))
+fn unwritable(dir: &Path, error: &io::Error) -> CliError {
+    CliError::Usage(format!("--dir {}: {error}", dir.display()))
 }
 
 /// Prints what to paste, and the first MAC.
-async fn greet(app: &App, endpoint: &str, dir: &Path) -> Result<(), Stop> {
+async fn print_examples(app: &App, endpoint: &str, dir: &Path) -> Result<(), CliError> {
     for (_, state) in app.states() {
         if !state.is_serving() {
-            return Err(Stop::Away(format!("the token does not serve: {state}")));
+            return Err(CliError::Away(format!("the token does not serve: {state}")));
         }
     }
-    let caller = Caller::parse(CALLER).map_err(Stop::Bug)?;
+    let caller = Caller::parse(CALLER).map_err(CliError::Bug)?;
     let request = GenerateMac {
         key_id: Some("alias/demo".into()),
         message: Some("Hello World".into()),
-        mac_algorithm: Named::Known(MacAlgorithm::HmacSha256),
+        mac_algorithm: EnumMember::Known(MacAlgorithm::HmacSha256),
         grant_tokens: Vec::new(),
         dry_run: false,
     };
@@ -275,7 +277,7 @@ async fn greet(app: &App, endpoint: &str, dir: &Path) -> Result<(), Stop> {
         .kms()
         .generate_mac(&caller, request, until)
         .await
-        .map_err(|error| Stop::Away(format!("no MAC: {error}")))?;
+        .map_err(|error| CliError::Away(format!("no MAC: {error}")))?;
     let mac = BASE64_STANDARD.encode(&made.mac);
     let aws = app
         .aws_address()

@@ -1,6 +1,6 @@
-//! What a person types.
+//! The command line.
 //!
-//! Promises: help that teaches, exit codes that scripts can rely on (see [`Stop`]), nothing on
+//! Promises: help that teaches, exit codes that scripts can rely on (see [`CliError`]), nothing on
 //! stdout but what was asked for. Each subcommand is a file: its arguments and its `run`.
 
 mod bench;
@@ -8,11 +8,11 @@ mod bench_token;
 mod check;
 mod client;
 mod dev;
+mod error;
 mod kms;
 mod policy;
 mod seeds;
 mod serve;
-mod stop;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,35 +29,40 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub use self::stop::{Stop, Verbs};
-use crate::config::{Settings, Warning};
+pub use self::error::{CliError, ExitCodes};
+use crate::{
+    config::{Loaded, Settings},
+    kms::DeclaredRights,
+};
 
 /// Runs what the arguments say; the first of them is the program's name.
 ///
 /// # Errors
-/// Everything but success, `--help` and `--version` included.
-pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Stop> {
+/// [`CliError`] for everything but success; [`CliError::Arguments`] stands for `--help` and
+/// `--version` too.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), CliError> {
     let arguments: Vec<OsString> = arguments.collect();
     let verbs = if arguments.get(1).is_some_and(|verb| verb == "kms") {
-        Verbs::Aws
+        ExitCodes::Aws
     } else {
-        Verbs::Own
+        ExitCodes::Sysexits
     };
-    let cli = Cli::try_parse_from(arguments).map_err(|error| Stop::Arguments(error, verbs))?;
+    let cli = Cli::try_parse_from(arguments).map_err(|error| CliError::Arguments(error, verbs))?;
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Kms(arguments) => kms::run(arguments),
-        Command::Bench(Bench::Token(arguments)) => bench_token::run(&arguments),
-        Command::Bench(Bench::Grpc(arguments)) => bench::grpc::run(&arguments),
-        Command::Bench(Bench::Aws(arguments)) => bench::aws::run(&arguments),
-        Command::Token(Token::Unlock(arguments)) => token::unlock(&arguments),
-        Command::Policy(Policy::Simulate(arguments)) => policy::simulate(&arguments),
-        Command::Store(Store::Check(arguments)) => store::check(&arguments),
-        Command::Store(Store::Backup(arguments)) => store::backup(&arguments),
-        Command::Store(Store::Restore(arguments)) => store::restore(&arguments),
-        Command::Store(Store::Confirm(arguments)) => store::confirm(&arguments),
+        Command::Bench(BenchCommand::Token(arguments)) => bench_token::run(&arguments),
+        Command::Bench(BenchCommand::Grpc(arguments)) => bench::grpc::run(&arguments),
+        Command::Bench(BenchCommand::Aws(arguments)) => bench::aws::run(&arguments),
+        Command::Token(TokenCommand::Unlock(arguments)) => token::unlock(&arguments),
+        Command::Token(TokenCommand::Kick(arguments)) => token::kick(&arguments),
+        Command::Policy(PolicyCommand::Simulate(arguments)) => policy::simulate(&arguments),
+        Command::Store(StoreCommand::Check(arguments)) => store::check(&arguments),
+        Command::Store(StoreCommand::Backup(arguments)) => store::backup(&arguments),
+        Command::Store(StoreCommand::Restore(arguments)) => store::restore(&arguments),
+        Command::Store(StoreCommand::Confirm(arguments)) => store::confirm(&arguments),
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
         Command::TokenHost(arguments) => token_host::run(&arguments),
@@ -125,19 +130,19 @@ Examples:
 
     /// Measure how fast a token or a server is.
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(BenchCommand),
 
     /// Look after a token.
     #[command(subcommand)]
-    Token(Token),
+    Token(TokenCommand),
 
     /// Find out who may do what, and why.
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(PolicyCommand),
 
     /// Look after the catalogue: check it, copy it, bring a copy back.
     #[command(subcommand)]
-    Store(Store),
+    Store(StoreCommand),
 
     /// Print the completions of a shell.
     #[command(after_help = "\
@@ -164,7 +169,7 @@ Example:
 }
 
 #[derive(Debug, Subcommand)]
-enum Bench {
+enum BenchCommand {
     /// Measure the token alone, in this process: what the hardware gives without hsmac.
     Token(bench_token::Arguments),
     /// Measure a server over gRPC: calls per second, latencies, this process's own CPU share.
@@ -176,7 +181,7 @@ enum Bench {
 }
 
 #[derive(Debug, Subcommand)]
-enum Token {
+enum TokenCommand {
     /// Let hsmac try the PIN again after the token refused it.
     ///
     /// After a refused PIN hsmac does not log in any more until the PIN file changes, because tokens
@@ -185,10 +190,19 @@ enum Token {
 Example:
   hsmac token unlock primary --config /etc/hsmac/hsmac.toml")]
     Unlock(token::UnlockArguments),
+
+    /// Let hsmac ask a token now that is away.
+    ///
+    /// A token that is away is asked again after pauses that grow to 30 s. This ends the pause. A PIN
+    /// that was refused is not tried by it.
+    #[command(after_help = "\
+Example:
+  hsmac token kick primary --config /etc/hsmac/hsmac.toml")]
+    Kick(token::KickArguments),
 }
 
 #[derive(Debug, Subcommand)]
-enum Policy {
+enum PolicyCommand {
     /// Say whether a principal may do something, which statement decides, or what is missing.
     ///
     /// Decides as the server does, from the configuration and from the store as it is now. Asks no
@@ -199,7 +213,7 @@ enum Policy {
 }
 
 #[derive(Debug, Subcommand)]
-enum Store {
+enum StoreCommand {
     /// Examine the catalogue, page by page and record by record.
     ///
     /// Says what is in it, which process uses it, and whether a restore waits to be confirmed. Writes
@@ -259,16 +273,16 @@ struct Configuration {
 
 impl Configuration {
     /// # Errors
-    /// [`Stop::Config`], with every fault there is.
-    fn load(&self) -> Result<(Settings, Vec<Warning>), Stop> {
+    /// [`CliError::Config`], with every fault there is.
+    fn load(&self) -> Result<Loaded, CliError> {
         Ok(Settings::load(&self.config, &self.set, environment())?)
     }
 
-    /// The same without a look at modules, PINs and other secrets.
+    /// Loads the settings and the policies alone: not modules, PINs and other secrets.
     ///
     /// # Errors
-    /// [`Stop::Config`], with every fault there is.
-    fn load_policies(&self) -> Result<Settings, Stop> {
+    /// [`CliError::Config`], with every fault there is.
+    fn load_policies(&self) -> Result<(Settings, DeclaredRights), CliError> {
         Ok(Settings::load_policies(
             &self.config,
             &self.set,
@@ -278,7 +292,7 @@ impl Configuration {
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
-    // `env::vars` would panic at a variable that is no UTF-8, whosever it is.
+    // `env::vars` would panic at a variable that is no UTF-8, even one that hsmac does not use.
     env::vars_os().filter_map(|(name, value)| {
         Some((
             name.into_string().ok()?,
@@ -287,14 +301,14 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-fn completions(shell: Shell) -> Result<(), Stop> {
+fn completions(shell: Shell) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "hsmac", &mut script);
     print(&script)
 }
 
-/// One page for all: hsmac(1), then each subcommand.
-fn man() -> Result<(), Stop> {
+/// One page for all commands: hsmac(1), then each subcommand.
+fn man() -> Result<(), CliError> {
     let mut root = Cli::command();
     root.build();
     let mut page = Vec::new();
@@ -302,22 +316,25 @@ fn man() -> Result<(), Stop> {
     print(&page)
 }
 
-fn render(command: &clap::Command, page: &mut Vec<u8>) -> Result<(), Stop> {
+fn render(command: &clap::Command, page: &mut Vec<u8>) -> Result<(), CliError> {
     clap_mangen::Man::new(command.clone())
         .render(page)
-        .map_err(|error| Stop::Bug(error.to_string()))?;
+        .map_err(|error| CliError::Bug(error.to_string()))?;
     command
         .get_subcommands()
         .filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
         .try_for_each(|verb| render(verb, page))
 }
 
-/// Writes to stdout. A reader that has gone (`hsmac man | head`) is no fault.
-fn print(bytes: &[u8]) -> Result<(), Stop> {
+/// Writes to stdout. A closed pipe (`hsmac man | head`) is not an error.
+///
+/// # Errors
+/// [`CliError::Bug`]: stdout cannot be written.
+fn print(bytes: &[u8]) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Stop::Bug(format!("cannot write to stdout: {error}")))
+            Err(CliError::Bug(format!("cannot write to stdout: {error}")))
         }
         Ok(()) | Err(_) => Ok(()),
     }

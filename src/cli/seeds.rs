@@ -1,4 +1,4 @@
-//! `hsmac dev --seed FILE`: which keys are there from the start.
+//! `hsmac dev --seed FILE`: keys that are made at the first start.
 //!
 //! ```toml
 //! [[key]]
@@ -16,10 +16,11 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use toml_edit::{Document, Item, TableLike};
 use zeroize::Zeroizing;
 
-use super::Stop;
+use super::CliError;
 use crate::{
+    config::line_of,
     kms::Seed,
-    model::{AliasName, Description, Tag, Tags},
+    model::{AliasName, Description, Tag, Tags, decode_hex},
 };
 
 /// The longest given secret, in bytes.
@@ -36,18 +37,19 @@ const FIELDS: [&str; 7] = [
 ];
 
 /// Reads the seeds of a file.
-pub(super) fn read(file: &Path) -> Result<Vec<Seed>, Stop> {
+pub(super) fn read(file: &Path) -> Result<Vec<Seed>, CliError> {
     let text = fs::read_to_string(file)
         .map(Zeroizing::new)
-        .map_err(|error| Stop::Usage(format!("--seed {}: {error}", file.display())))?;
-    parse(&text)
-        .map_err(|(line, what)| Stop::Config(format!("hsmac: {}:{line}: {what}", file.display())))
+        .map_err(|error| CliError::Usage(format!("--seed {}: {error}", file.display())))?;
+    parse(&text).map_err(|(line, what)| {
+        CliError::Config(format!("hsmac: {}:{line}: {what}", file.display()))
+    })
 }
 
-/// A line, and what is wrong there. Nothing of a value is repeated: it may be key material.
-type Wrong = (usize, String);
+/// A line, and what is wrong there. No value is repeated: it may be key material.
+type SeedFault = (usize, String);
 
-fn parse(text: &str) -> Result<Vec<Seed>, Wrong> {
+fn parse(text: &str) -> Result<Vec<Seed>, SeedFault> {
     let document = Document::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         (line_of(text, at), error.message().replace('\n', "; "))
@@ -87,7 +89,7 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn seed(&self) -> Result<Seed, Wrong> {
+    fn seed(&self) -> Result<Seed, SeedFault> {
         for (name, _) in self.table.iter() {
             if !FIELDS.contains(&name) {
                 let known = FIELDS.join(", ");
@@ -126,7 +128,7 @@ impl Fields<'_> {
         })
     }
 
-    fn tags(&self) -> Result<Tags, Wrong> {
+    fn tags(&self) -> Result<Tags, SeedFault> {
         let Some(item) = self.table.get("tags") else {
             return Ok(Tags::default());
         };
@@ -147,7 +149,7 @@ impl Fields<'_> {
         Tags::new(tags).map_err(|_| wrong("a key has at most 50 tags"))
     }
 
-    fn material(&self) -> Result<Option<Zeroizing<Vec<u8>>>, Wrong> {
+    fn material(&self) -> Result<Option<Zeroizing<Vec<u8>>>, SeedFault> {
         let (name, bytes) = match (
             self.text_of("material_hex")?,
             self.text_of("material_base64")?,
@@ -156,7 +158,7 @@ impl Fields<'_> {
             (Some(_), Some(_)) => {
                 return Err(self.wrong("material_hex", "there is material_base64 too"));
             }
-            (Some(hex), None) => ("material_hex", from_hex(hex)),
+            (Some(hex), None) => ("material_hex", decode_hex(hex)),
             (None, Some(text)) => ("material_base64", BASE64_STANDARD.decode(text).ok()),
         };
         let bytes = bytes
@@ -168,7 +170,7 @@ impl Fields<'_> {
         Ok(Some(bytes))
     }
 
-    fn text_of(&self, name: &str) -> Result<Option<&str>, Wrong> {
+    fn text_of(&self, name: &str) -> Result<Option<&str>, SeedFault> {
         self.table
             .get(name)
             .map(|item| {
@@ -178,28 +180,12 @@ impl Fields<'_> {
             .transpose()
     }
 
-    fn wrong(&self, name: &str, what: &str) -> Wrong {
+    fn wrong(&self, name: &str, what: &str) -> SeedFault {
         let key = self.table.key(name).and_then(toml_edit::Key::span);
         let span = key.or_else(|| self.table.get(name).and_then(Item::span));
         let line = span.map_or(self.line, |span| line_of(self.text, span.start));
         (line, format!("{}.{name}: {what}", self.path))
     }
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| {
-            let digits = str::from_utf8(pair).ok()?;
-            let plain = pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
-            u8::from_str_radix(digits, 16).ok().filter(|_| plain)
-        })
-        .collect()
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().iter().take(offset);
-    before.filter(|byte| **byte == b'\n').count() + 1
 }
 
 #[cfg(test)]
@@ -231,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line_and_field_and_without_material() {
+    fn a_seed_s_fault_has_line_and_field_and_no_material() {
         for (from, to, said) in [
             (
                 "key_spec = \"HMAC_256\"\n",

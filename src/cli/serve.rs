@@ -1,12 +1,12 @@
-//! `hsmac serve`.
+//! `hsmac serve`: serves until SIGTERM.
 
 use tokio::runtime::Builder;
 use tracing::warn;
 
-use super::{Configuration, Stop};
+use super::{CliError, Configuration};
 use crate::{
     app::{self, App},
-    config::{Settings, Warning},
+    config::Loaded,
     telemetry,
 };
 
@@ -16,42 +16,41 @@ pub(super) struct Arguments {
     configuration: Configuration,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Stop> {
-    let (settings, warnings) = arguments.configuration.load()?;
-    serve(settings, &warnings, async |_| Ok(()))
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    serve(arguments.configuration.load()?, async |_| Ok(()))
 }
 
 /// Serves until SIGTERM; `announce` is called once, when everything is ready.
 pub(super) fn serve(
-    settings: Settings,
-    warnings: &[Warning],
-    announce: impl AsyncFnOnce(&App) -> Result<(), Stop>,
-) -> Result<(), Stop> {
-    telemetry::start(&settings.log);
-    for warning in warnings {
+    loaded: Loaded,
+    announce: impl AsyncFnOnce(&App) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    telemetry::start(&loaded.settings.log);
+    for warning in &loaded.warnings {
         warn!("{warning}");
     }
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Stop::Bug(format!("no runtime: {error}")))?;
+        .map_err(|error| CliError::Bug(format!("no runtime: {error}")))?;
     runtime.block_on(async {
-        let app = match App::start(settings).await {
-            Err(app::Fault::Ended) => return Ok(()),
+        let app = match App::start(loaded).await {
+            Err(app::AppError::Ended) => return Ok(()),
             started => started?,
         };
         announce(&app).await?;
-        Ok(app.run().await?)
+        app.run().await;
+        Ok(())
     })
 }
 
-impl From<app::Fault> for Stop {
-    fn from(fault: app::Fault) -> Self {
+impl From<app::AppError> for CliError {
+    fn from(fault: app::AppError) -> Self {
         match fault {
-            app::Fault::Configuration(text) => Self::Config(text),
-            app::Fault::Away(text) => Self::Away(text),
-            app::Fault::Internal(text) => Self::Bug(text),
-            ended @ app::Fault::Ended => Self::Away(ended.to_string()),
+            app::AppError::Configuration(text) => Self::Config(text),
+            app::AppError::Away(text) => Self::Away(text),
+            app::AppError::Internal(text) => Self::Bug(text),
+            ended @ app::AppError::Ended => Self::Away(ended.to_string()),
         }
     }
 }

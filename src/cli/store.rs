@@ -1,9 +1,9 @@
-//! `hsmac store …`: the catalogue, by hand.
+//! `hsmac store …`: checks, backs up and restores the catalogue.
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use super::{Configuration, Stop, print};
-use crate::store::{self, Examination, OpenFault, Settings};
+use super::{CliError, Configuration, print};
+use crate::store::{self, CatalogueReport, OpenFault, Settings};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct CheckArguments {
@@ -33,7 +33,7 @@ pub(super) struct ConfirmArguments {
     configuration: Configuration,
 }
 
-pub(super) fn check(arguments: &CheckArguments) -> Result<(), Stop> {
+pub(super) fn check(arguments: &CheckArguments) -> Result<(), CliError> {
     let found = store::check(&settings(&arguments.configuration)?)?;
     let mut page = format!("catalogue  {}: good\n", found.path.display());
     let _ = writeln!(page, "  schema    version {}", found.version);
@@ -57,11 +57,11 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<(), Stop> {
     print(page.as_bytes())
 }
 
-pub(super) fn backup(arguments: &BackupArguments) -> Result<(), Stop> {
+pub(super) fn backup(arguments: &BackupArguments) -> Result<(), CliError> {
     let settings = settings(&arguments.configuration)?;
     let file = arguments.file.display();
     if arguments.file.symlink_metadata().is_ok() {
-        return Err(Stop::Usage(format!(
+        return Err(CliError::Usage(format!(
             "{file} is there already; a backup is written to a new file"
         )));
     }
@@ -75,7 +75,7 @@ pub(super) fn backup(arguments: &BackupArguments) -> Result<(), Stop> {
     print(page.as_bytes())
 }
 
-pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Stop> {
+pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), CliError> {
     let settings = settings(&arguments.configuration)?;
     let (restored, kept) = store::restore(&settings, &arguments.file)?;
     let path = restored.path.display();
@@ -96,7 +96,7 @@ pub(super) fn restore(arguments: &RestoreArguments) -> Result<(), Stop> {
     print(page.as_bytes())
 }
 
-pub(super) fn confirm(arguments: &ConfirmArguments) -> Result<(), Stop> {
+pub(super) fn confirm(arguments: &ConfirmArguments) -> Result<(), CliError> {
     let said = match store::confirm(&settings(&arguments.configuration)?)? {
         Some(restored) => format!(
             "The restore of {restored} is confirmed: from the next start on, keys serve as the \
@@ -107,17 +107,17 @@ pub(super) fn confirm(arguments: &ConfirmArguments) -> Result<(), Stop> {
     print(said.as_bytes())
 }
 
-fn settings(configuration: &Configuration) -> Result<Settings, Stop> {
-    let (settings, _warnings) = configuration.load()?;
+fn settings(configuration: &Configuration) -> Result<Settings, CliError> {
+    let settings = configuration.load()?.settings;
     settings.store.ok_or_else(|| {
-        Stop::Config(format!(
+        CliError::Config(format!(
             "{}: store: there is no catalogue without it; add [store.sqlite] with its path",
             configuration.config.display()
         ))
     })
 }
 
-fn records(found: &Examination) -> String {
+fn records(found: &CatalogueReport) -> String {
     if found.kinds.is_empty() {
         return "no records".into();
     }
@@ -128,7 +128,7 @@ fn records(found: &Examination) -> String {
     kinds.join(", ")
 }
 
-impl From<OpenFault> for Stop {
+impl From<OpenFault> for CliError {
     fn from(fault: OpenFault) -> Self {
         match fault {
             OpenFault::Configuration(text) => Self::Config(format!("hsmac: {text}")),

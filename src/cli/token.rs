@@ -1,6 +1,11 @@
-//! `hsmac token …`.
+//! `hsmac token unlock`: lets hsmac try a refused PIN again.
 
-use super::{Configuration, Stop, print};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{CliError, Configuration, print};
 use crate::token;
 
 #[derive(clap::Args, Debug)]
@@ -11,23 +16,44 @@ pub(super) struct UnlockArguments {
     configuration: Configuration,
 }
 
-pub(super) fn unlock(arguments: &UnlockArguments) -> Result<(), Stop> {
-    let (settings, _warnings) = arguments.configuration.load()?;
+#[derive(clap::Args, Debug)]
+pub(super) struct KickArguments {
+    /// The token's name in the configuration.
+    name: String,
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+pub(super) fn kick(arguments: &KickArguments) -> Result<(), CliError> {
     let name = &arguments.name;
+    let state_dir = state_dir(name, &arguments.configuration)?;
+    token::kick(&state_dir, name).map_err(|error| unwritable(&state_dir, &error))?;
+    print(format!("hsmac asks {name} now, if it is away.\n").as_bytes())
+}
+
+/// The folder in which a serving hsmac looks for orders, if it has the token.
+fn state_dir(name: &str, configuration: &Configuration) -> Result<PathBuf, CliError> {
+    let settings = configuration.load()?.settings;
     if !settings.token.contains_key(name) {
         let known: Vec<&str> = settings.token.keys().map(String::as_str).collect();
-        return Err(Stop::Usage(format!(
+        return Err(CliError::Usage(format!(
             "there is no token {name:?} in {}; there is {}",
-            arguments.configuration.config.display(),
+            configuration.config.display(),
             known.join(", ")
         )));
     }
-    let refused = token::unlock(&settings.state_dir, name).map_err(|error| {
-        Stop::Config(format!(
-            "state_dir: {}: {error}",
-            settings.state_dir.display()
-        ))
-    })?;
+    Ok(settings.state_dir)
+}
+
+fn unwritable(state_dir: &Path, error: &io::Error) -> CliError {
+    CliError::Config(format!("state_dir: {}: {error}", state_dir.display()))
+}
+
+pub(super) fn unlock(arguments: &UnlockArguments) -> Result<(), CliError> {
+    let name = &arguments.name;
+    let state_dir = state_dir(name, &arguments.configuration)?;
+    let refused =
+        token::unlock(&state_dir, name).map_err(|error| unwritable(&state_dir, &error))?;
     let said = if refused {
         format!("The refused PIN of {name} is forgotten; hsmac tries the PIN file once more.\n")
     } else {

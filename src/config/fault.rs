@@ -1,4 +1,4 @@
-//! What is wrong, worded for the person at 3 a.m., and where it stands.
+//! Faults of the configuration: where each one is, and a sentence that says how to correct it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,32 +8,32 @@ use std::{
 
 use config::ConfigError;
 
-/// One thing that is wrong: where, which setting, what. Its Display is one line.
+/// A fault of one setting. Its Display is one line: where, which setting, what is wrong.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Fault {
-    origin: Origin,
+pub struct ConfigFault {
+    origin: SettingOrigin,
     setting: String,
     line: String,
 }
 
-impl Fault {
-    /// The setting's dotted path; empty if it is about none.
+impl ConfigFault {
+    /// The setting's dotted path; empty if the fault is about none.
     pub(super) fn setting(&self) -> &str {
         &self.setting
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.line)
     }
 }
 
-/// Something that a person should know, though hsmac can start.
+/// A risk that an operator should know of, though hsmac can start.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Warning(pub(super) Fault);
+pub struct ConfigWarning(pub(super) ConfigFault);
 
-impl fmt::Display for Warning {
+impl fmt::Display for ConfigWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -41,30 +41,30 @@ impl fmt::Display for Warning {
 
 /// All faults of one run, one line each.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Faults(Vec<Fault>);
+pub struct ConfigFaults(Vec<ConfigFault>);
 
-impl Faults {
-    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+impl ConfigFaults {
+    pub(super) fn new(mut faults: Vec<ConfigFault>) -> Self {
         faults.sort();
         faults.dedup();
         Self(faults)
     }
 
     pub(super) fn one(line: String) -> Self {
-        Self(vec![Fault {
-            origin: Origin::File(0),
+        Self(vec![ConfigFault {
+            origin: SettingOrigin::File(0),
             setting: String::new(),
             line,
         }])
     }
 
     /// Each of them, in the order of the file.
-    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigFault> {
         self.0.iter()
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, fault) in self.0.iter().enumerate() {
             write!(f, "{}{fault}", if index == 0 { "" } else { "\n" })?;
@@ -73,12 +73,12 @@ impl fmt::Display for Faults {
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigFaults {}
 
-/// Where a value came from; in the order in which faults are told.
+/// Where a value came from; in the order in which faults are reported.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Origin {
-    /// A line of the file; 0 if no line is to blame.
+pub(super) enum SettingOrigin {
+    /// A line of the file; 0 if the fault is at no line.
     File(usize),
     /// A variable.
     Environment(String),
@@ -88,36 +88,41 @@ pub(super) enum Origin {
 
 /// Where every setting came from, by dotted path (`key[0].aliases[1]`).
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origins {
+pub(super) struct SettingOrigins {
     pub(super) file: PathBuf,
     pub(super) lines: BTreeMap<String, usize>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) sets: BTreeSet<String>,
 }
 
-impl Origins {
-    pub(super) fn fault(&self, setting: &str, text: impl fmt::Display) -> Fault {
+impl SettingOrigins {
+    pub(super) fn fault(&self, setting: &str, text: impl fmt::Display) -> ConfigFault {
         self.fault_at(self.origin(setting), setting, text)
     }
 
-    pub(super) fn fault_at(&self, origin: Origin, setting: &str, text: impl fmt::Display) -> Fault {
+    pub(super) fn fault_at(
+        &self,
+        origin: SettingOrigin,
+        setting: &str,
+        text: impl fmt::Display,
+    ) -> ConfigFault {
         let file = self.file.display();
         let line = match &origin {
-            Origin::File(0) => format!("{file}: {setting}: {text}"),
-            Origin::File(line) => format!("{file}:{line}: {setting}: {text}"),
-            Origin::Environment(name) => format!("environment {name}: {text}"),
-            Origin::Set(path) => format!("--set {path}: {text}"),
+            SettingOrigin::File(0) => format!("{file}: {setting}: {text}"),
+            SettingOrigin::File(line) => format!("{file}:{line}: {setting}: {text}"),
+            SettingOrigin::Environment(name) => format!("environment {name}: {text}"),
+            SettingOrigin::Set(path) => format!("--set {path}: {text}"),
         };
-        Fault {
+        ConfigFault {
             origin,
             setting: setting.to_owned(),
             line,
         }
     }
 
-    fn origin(&self, setting: &str) -> Origin {
-        let set = |path: &String| Origin::Set(path.clone());
-        let variable = |(_, name): (&String, &String)| Origin::Environment(name.clone());
+    fn origin(&self, setting: &str) -> SettingOrigin {
+        let set = |path: &String| SettingOrigin::Set(path.clone());
+        let variable = |(_, name): (&String, &String)| SettingOrigin::Environment(name.clone());
         let inside = |path: &str| {
             path.strip_prefix(setting)
                 .is_some_and(|rest| rest.starts_with(['.', '[']))
@@ -128,7 +133,11 @@ impl Origins {
             .get(setting)
             .map(set)
             .or_else(|| self.environment.get_key_value(setting).map(variable))
-            .or_else(|| self.lines.get(setting).map(|line| Origin::File(*line)))
+            .or_else(|| {
+                self.lines
+                    .get(setting)
+                    .map(|line| SettingOrigin::File(*line))
+            })
             .or_else(|| self.sets.iter().find(|path| inside(path)).map(set))
             .or_else(|| {
                 self.environment
@@ -141,20 +150,20 @@ impl Origins {
                 loop {
                     around = &around[..around.rfind(['.', '['])?];
                     if let Some(line) = self.lines.get(around) {
-                        return Some(Origin::File(*line));
+                        return Some(SettingOrigin::File(*line));
                     }
                 }
             })
-            .unwrap_or(Origin::File(0))
+            .unwrap_or(SettingOrigin::File(0))
     }
 }
 
-/// Settings whose fault is told already: what follows from it is not told as well.
+/// Settings whose fault is reported already: faults that follow from it are not reported as well.
 #[derive(Debug, Default)]
-pub(super) struct Spoiled(pub(super) BTreeSet<String>);
+pub(super) struct InvalidSettings(pub(super) BTreeSet<String>);
 
-impl Spoiled {
-    /// Whether the setting, or a table around it, is spoiled.
+impl InvalidSettings {
+    /// Whether the setting, or a table around it, is invalid.
     pub(super) fn covers(&self, setting: &str) -> bool {
         self.0.iter().any(|path| {
             setting
@@ -163,7 +172,7 @@ impl Spoiled {
         })
     }
 
-    /// Whether something in the setting, or the setting, is spoiled.
+    /// Whether something in the setting, or the setting, is invalid.
     pub(super) fn within(&self, setting: &str) -> bool {
         self.covers(setting)
             || self.0.iter().any(|path| {
@@ -173,7 +182,7 @@ impl Spoiled {
     }
 }
 
-/// Where the text of a TOML file breaks off: `file:line:column: message`. toml_edit's own Display
+/// Where TOML's syntax is broken: `file:line:column: message`. toml_edit's own Display
 /// would show the line, which may hold what must not be shown.
 pub(super) fn syntax(file: &Path, text: &str, error: &toml_edit::TomlError) -> String {
     let before = error
@@ -206,8 +215,8 @@ pub(super) fn wording(setting: &str, value: Option<&str>, error: &ConfigError) -
         }
     };
     let shows = value.is_some_and(|value| text.contains(value.trim()));
-    // Security: nothing that may be a PIN or a secret is repeated in a message.
-    if secretive(setting) && shows {
+    // Security: no message repeats a value that may be a PIN or a secret.
+    if is_secret(setting) && shows {
         return "this value cannot stand here (it is not shown: it may be a secret)".into();
     }
     let holds_pin = value.is_some_and(|value| value.to_lowercase().contains("pin-"));
@@ -235,7 +244,7 @@ fn unknown_setting(setting: &str, rest: &str) -> String {
 fn not_yet(setting: &str) -> bool {
     let steps: Vec<&str> = setting.split('.').collect();
     match steps[..] {
-        [section] => section == "admin",
+        [section] => matches!(section, "audit" | "limits" | "spawner"),
         ["store", "etcd"] | ["token", _, "run_as"] => true,
         _ => false,
     }
@@ -250,7 +259,7 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> 
         .map(|(_, name)| name)
 }
 
-/// A value of the wrong type; both texts are the `config` crate's.
+/// Words a value of the wrong type; both texts come from the `config` crate.
 fn mismatch(found: &str, expected: &str) -> String {
     let wanted = match expected {
         text if text.contains("integer") => "a whole number",
@@ -276,7 +285,7 @@ fn mismatch(found: &str, expected: &str) -> String {
     }
 }
 
-/// serde's own sentences, shortened; ours pass as they are.
+/// Shortens serde's own sentences; other texts stay as they are.
 fn unpack(text: &str) -> String {
     let Some((found, expected)) = text
         .strip_prefix("invalid type: ")
@@ -299,8 +308,8 @@ fn unpack(text: &str) -> String {
     }
 }
 
-/// Whether a setting's name says that its value is nobody's business.
-fn secretive(setting: &str) -> bool {
+/// Whether a setting's name says that its value is secret.
+fn is_secret(setting: &str) -> bool {
     let name = setting.rsplit('.').next().unwrap_or(setting).to_lowercase();
     ["pin", "secret", "passw", "passphrase"]
         .iter()

@@ -2,12 +2,17 @@
 //!
 //! Hides: layering, where each setting came from, and how a wrong one is worded. Promises: all
 //! faults of a run come at once, each with file and line (or variable, or `--set`) and the nearest
-//! right name; the value of a secret is never shown. Does not: read a PIN, open a module, know what
-//! a setting does (each room owns its own `Settings`).
+//! right name; the value of a secret is never shown; TLS files, secrets and policies are read once, and
+//! handed on. Does not: read a PIN, open a module, know what a setting does (each room owns its own
+//! `Settings`).
 
 mod fault;
+mod files;
+mod fingerprint;
 mod layers;
+mod reload;
 mod rules;
+mod secret_file;
 #[cfg(test)]
 mod tests;
 
@@ -20,13 +25,23 @@ use std::{
 
 use serde::Deserialize;
 
-pub(crate) use self::fault::nearest;
-pub use self::fault::{Fault, Faults, Warning};
-use self::{
-    fault::Origins,
-    layers::{Layers, Read},
+pub(crate) use self::{fault::nearest, layers::lines::line_of};
+pub use self::{
+    fault::{ConfigFault, ConfigFaults, ConfigWarning},
+    files::LoadedFiles,
+    fingerprint::FileFingerprints,
+    reload::Reloaded,
 };
-use crate::{front, kms, model::AccountId, store, telemetry, token};
+use self::{
+    fault::{InvalidSettings, SettingOrigins},
+    layers::{LayeredSettings, Layers},
+};
+use crate::{
+    admin, front,
+    kms::{self, DeclaredRights},
+    model::{AccountId, Organization},
+    store, telemetry, token,
+};
 
 /// All settings of `hsmac serve`.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,24 +49,30 @@ use crate::{front, kms, model::AccountId, store, telemetry, token};
 pub struct Settings {
     /// The account of declared keys: 12 digits.
     pub account: AccountId,
-    /// The region in every ARN, such as `us-west-2`.
+    /// The region in every ARN, such as `us-west-2`: lowercase letters, digits and `-`.
     pub region: String,
+    /// `[organization]` that the account is in, for policies that ask for it.
+    pub organization: Option<Organization>,
     /// The token that new keys and random bytes come from; may be left out when there is one.
     pub new_keys: Option<String>,
     /// Where hsmac keeps what must outlive it, such as the marker of a refused PIN. Default
     /// `$STATE_DIRECTORY` (systemd sets it), else the folder `state` beside the configuration file.
     #[serde(default)]
     pub state_dir: PathBuf,
-    /// How long calls in flight and token hosts get at the end. Default 20 s.
+    /// How long calls in flight and token hosts get at the end: at most 1 h. Default 20 s.
     #[serde(default = "twenty_seconds", with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// Use private keys, secrets and PINs although others than hsmac can read their files. Default
+    /// false: such a file is refused.
+    #[serde(default)]
+    pub allow_readable_secrets: bool,
     /// `[grpc]`
     pub grpc: front::GrpcSettings,
-    /// `[aws]`; without it nobody listens for AWS's clients.
+    /// `[aws]`; without it there is no listener for AWS's clients.
     pub aws: Option<front::AwsSettings>,
     /// `[[principal]]`
     #[serde(default)]
-    pub principal: Vec<front::DeclaredPrincipal>,
+    pub principal: Vec<front::PrincipalSettings>,
     /// `[token.NAME]`, by name.
     #[serde(default)]
     pub token: BTreeMap<String, token::Settings>,
@@ -60,13 +81,29 @@ pub struct Settings {
     /// `[[key]]`
     #[serde(default)]
     pub key: Vec<kms::DeclaredKey>,
+    /// `[admin]`; without it operators have nothing to look at but the log.
+    #[serde(default)]
+    pub admin: admin::Settings,
     /// `[log]`
     #[serde(default)]
     pub log: telemetry::Settings,
     #[serde(skip)]
-    origins: Origins,
+    origins: SettingOrigins,
     #[serde(skip)]
     source: Source,
+}
+
+/// Settings, and what was read with them.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings, all of them good.
+    pub settings: Settings,
+    /// What a person should know, though hsmac can start.
+    pub warnings: Vec<ConfigWarning>,
+    /// What the files hold that the settings name.
+    pub files: LoadedFiles,
+    /// How the configuration and those files were before they were read.
+    pub fingerprints: FileFingerprints,
 }
 
 /// Where settings are read from.
@@ -74,59 +111,85 @@ pub struct Settings {
 struct Source {
     file: PathBuf,
     sets: Vec<String>,
-    /// The variables that matter.
+    /// The variables whose names begin with `HSMAC`, and `STATE_DIRECTORY`.
     environment: BTreeMap<String, String>,
 }
 
 impl Settings {
-    /// Reads `file`, lays `environment` and then `sets` (`section.key=value`) over it, and checks
-    /// what can be checked without a token. Of the environment only names that begin with `HSMAC`
-    /// matter, and systemd's `STATE_DIRECTORY`.
+    /// Reads `file`, lays `environment` and then `sets` (`section.key=value`) over it, reads the
+    /// files that the settings name, and checks what can be checked without a token. Of the
+    /// environment only names that begin with `HSMAC` matter, and systemd's `STATE_DIRECTORY`.
     ///
     /// # Errors
-    /// Every fault there is, in the order of the file; then of the environment, then of `sets`.
+    /// [`ConfigFaults`]: every fault there is, in the order of the file; then of the environment, then
+    /// of `sets`.
     pub fn load(
         file: &Path,
         sets: &[String],
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<Warning>), Faults> {
-        Self::read(file, sets, environment, Self::check_files)
+    ) -> Result<Loaded, ConfigFaults> {
+        // Taken before anything is read: a change meanwhile shows as one since then.
+        let own = fingerprint::fingerprint(file);
+        let (settings, invalid, mut faults) = Self::parse(file, sets, environment)?;
+        let mut fingerprints = settings.fingerprints();
+        fingerprints.set(&settings.source.file, own);
+        let read = settings.read_files();
+        faults.extend(uncovered(read.faults, &invalid));
+        if !faults.is_empty() {
+            return Err(ConfigFaults::new(faults));
+        }
+        let mut warnings = read.warnings;
+        warnings.extend(settings.rule_warnings());
+        Ok(Loaded {
+            settings,
+            warnings,
+            files: read.files,
+            fingerprints,
+        })
     }
 
-    /// The same for who is not hsmac itself and only asks about rights: of the files that settings
-    /// name it looks at the policies alone.
+    /// Reads the settings and their policies, for a program that only asks about rights; does not
+    /// look at the other files that settings name.
     ///
     /// # Errors
-    /// As [`Settings::load`].
+    /// [`ConfigFaults`]: every fault there is, but for those of modules, PINs, secrets and TLS files.
     pub fn load_policies(
         file: &Path,
         sets: &[String],
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Faults> {
-        let policies = |settings: &Self| (settings.check_policies(), Vec::new());
-        let (settings, _) = Self::read(file, sets, environment, policies)?;
-        Ok(settings)
+    ) -> Result<(Self, DeclaredRights), ConfigFaults> {
+        let (settings, invalid, mut faults) = Self::parse(file, sets, environment)?;
+        let files::ReadPolicies {
+            rights,
+            faults: of_policies,
+            ..
+        } = settings.read_policies();
+        faults.extend(uncovered(of_policies, &invalid));
+        if !faults.is_empty() {
+            return Err(ConfigFaults::new(faults));
+        }
+        Ok((settings, rights))
     }
 
-    fn read(
+    /// The settings as they are written, with what is wrong with them.
+    fn parse(
         file: &Path,
         sets: &[String],
         environment: impl Iterator<Item = (String, String)>,
-        check_files: impl Fn(&Self) -> (Vec<Fault>, Vec<Warning>),
-    ) -> Result<(Self, Vec<Warning>), Faults> {
+    ) -> Result<(Self, InvalidSettings, Vec<ConfigFault>), ConfigFaults> {
         let text = fs::read_to_string(file)
-            .map_err(|error| Faults::one(format!("{}: {error}", file.display())))?;
+            .map_err(|error| ConfigFaults::one(format!("{}: {error}", file.display())))?;
         let environment: BTreeMap<String, String> = environment
             .filter(|(name, _)| name.starts_with("HSMAC") || name == STATE_DIRECTORY)
             .collect();
-        let Read {
+        let LayeredSettings {
             settings,
-            spoiled,
+            invalid,
             mut faults,
             origins,
         } = Layers::new(file, &text, sets, &environment)?.read();
         let Some(mut settings) = settings else {
-            return Err(Faults::new(faults));
+            return Err(ConfigFaults::new(faults));
         };
         settings.origins = origins;
         settings.source = Source {
@@ -135,116 +198,8 @@ impl Settings {
             environment: environment.clone(),
         };
         settings.fill_in(file, environment.get(STATE_DIRECTORY));
-        faults.extend(settings.rule_faults(&spoiled));
-        let (file_faults, mut warnings) = check_files(&settings);
-        faults.extend(
-            file_faults
-                .into_iter()
-                .filter(|fault| !spoiled.covers(fault.setting())),
-        );
-        if faults.is_empty() {
-            warnings.extend(settings.rule_warnings());
-            Ok((settings, warnings))
-        } else {
-            Err(Faults::new(faults))
-        }
-    }
-
-    /// Reads the same sources again.
-    ///
-    /// # Errors
-    /// As [`Settings::load`], and if a listener would move, or begin or end to speak TLS: who may come
-    /// in was judged by where it listens, and connections that are there already could not follow.
-    pub fn again(&self) -> Result<(Self, Vec<Warning>), Faults> {
-        let Source {
-            file,
-            sets,
-            environment,
-        } = &self.source;
-        let (new, warnings) = Self::load(file, sets, environment.clone().into_iter())?;
-        const MOVES: &str = "a running listener does not move; restart hsmac";
-        const TURNS: &str =
-            "a running listener neither begins nor ends to speak TLS; restart hsmac";
-        const ENDS: &str = "this listener runs, and ends with hsmac; restart hsmac";
-        let (grpc, was_grpc) = (&new.grpc, &self.grpc);
-        let mut differences = vec![
-            // Security: what only loopback may have must not reach a listener that others reach.
-            ("grpc.listen", grpc.listen != was_grpc.listen, MOVES),
-            (
-                "grpc.tls",
-                grpc.tls.is_some() != was_grpc.tls.is_some(),
-                TURNS,
-            ),
-        ];
-        match (&new.aws, &self.aws) {
-            (Some(aws), Some(was_aws)) => differences.extend([
-                ("aws.listen", aws.listen != was_aws.listen, MOVES),
-                ("aws.tls", aws.tls.is_some() != was_aws.tls.is_some(), TURNS),
-            ]),
-            // Security: a listener that is still there must know of principals that are not.
-            (None, Some(_)) => differences.push(("aws", true, ENDS)),
-            (_, None) => {}
-        }
-        let faults: Vec<Fault> = differences
-            .into_iter()
-            .filter(|(_, differs, _)| *differs)
-            .map(|(setting, _, text)| new.origins.fault(setting, text))
-            .collect();
-        if faults.is_empty() {
-            Ok((new, warnings))
-        } else {
-            Err(Faults::new(faults))
-        }
-    }
-
-    /// The settings that differ from those that serve and are used at the next start only.
-    pub fn later_than(&self, serving: &Self) -> Vec<&'static str> {
-        let (new, old) = (self.lasting(), serving.lasting());
-        [
-            ("account", new.account != old.account),
-            ("region", new.region != old.region),
-            ("new_keys", new.new_keys != old.new_keys),
-            ("state_dir", new.state_dir != old.state_dir),
-            ("drain_timeout", new.drain_timeout != old.drain_timeout),
-            ("grpc", new.grpc != old.grpc),
-            ("aws", new.aws != old.aws),
-            ("token", new.token != old.token),
-            ("store", new.store != old.store),
-            ("key", new.key != old.key),
-            ("log", new.log != old.log),
-        ]
-        .into_iter()
-        .filter_map(|(setting, differs)| differs.then_some(setting))
-        .collect()
-    }
-
-    /// The same without what can be reloaded.
-    fn lasting(&self) -> Self {
-        let mut lasting = self.clone();
-        lasting.principal.clear();
-        lasting.grpc.tls = None;
-        lasting.grpc.anonymous = None;
-        if let Some(aws) = &mut lasting.aws {
-            aws.tls = None;
-        }
-        for key in &mut lasting.key {
-            key.policy_file = None;
-        }
-        lasting
-    }
-
-    /// The files that can be read again while hsmac runs.
-    pub fn reloadable_files(&self) -> Vec<PathBuf> {
-        let tls = self.tls().into_iter().flat_map(|(_, tls)| tls.files());
-        let principals = self
-            .principal
-            .iter()
-            .flat_map(|principal| [&principal.secret_access_key_file, &principal.policy_file]);
-        let keys = self.key.iter().map(|key| &key.policy_file);
-        let others = principals.chain(keys).flatten();
-        let mut files = vec![self.source.file.clone()];
-        files.extend(tls.chain(others).cloned());
-        files
+        faults.extend(settings.rule_faults(&invalid));
+        Ok((settings, invalid, faults))
     }
 
     /// Each listener's TLS, by its section.
@@ -296,11 +251,20 @@ impl Settings {
         for (name, token) in &mut self.token {
             token.name.clone_from(name);
             token.uri.module_path = beside.join(&token.uri.module_path);
-            if let Some(pin_file) = &mut token.pin_file {
+            for pin_file in token.pin_file.iter_mut().chain(&mut token.next_pin_file) {
                 *pin_file = beside.join(&*pin_file);
             }
         }
     }
+}
+
+/// The faults that do not follow from a setting whose own fault is reported already.
+fn uncovered(
+    faults: Vec<ConfigFault>,
+    invalid: &InvalidSettings,
+) -> impl Iterator<Item = ConfigFault> {
+    let faults = faults.into_iter();
+    faults.filter(|fault| !invalid.covers(fault.setting()))
 }
 
 /// systemd: where a service keeps its state.

@@ -1,4 +1,4 @@
-//! What a call has on every wire: an ID, and a line in the log when it fails.
+//! What every call has, over gRPC and over HTTP/1.1: a request ID, and a log line when it fails.
 
 use std::{
     fmt,
@@ -13,9 +13,13 @@ use std::{
 use http::HeaderValue;
 use uuid::{Builder, Uuid};
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    model::echo,
+};
 
-/// Names one call in the answer and in the log: a UUID, random in the process and counted in it.
+/// Names one call in its answer and in the log: a UUID whose first half is random for the process, and
+/// whose second half is counted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct RequestId(Uuid);
 
@@ -32,7 +36,7 @@ impl RequestId {
         let text = &mut Uuid::encode_buffer();
         let mut header = HeaderValue::from_str(self.0.hyphenated().encode_lower(text))
             .expect("a UUID is printable ASCII");
-        // Not secret, but never the same again: HPACK need not index it, nor the peer keep it.
+        // Not secret, but different each time: sensitive headers stay out of HPACK's tables.
         header.set_sensitive(true);
         header
     }
@@ -50,29 +54,32 @@ impl fmt::Display for RequestId {
 pub(super) fn log(error: &Error, request_id: RequestId) {
     let exception = error.kind().exception();
     let cause = error.cause().map(tracing::field::display);
-    let ours = matches!(
-        error.kind(),
-        Kind::DependencyTimeout | Kind::Internal | Kind::KeyUnavailable | Kind::Throttling
-    );
-    if ours && let Some(unsaid) = may_warn() {
-        tracing::warn!(%request_id, exception, cause, unsaid, "a call failed");
+    let ours = error.kind().is_ours() || error.kind() == Kind::Throttling;
+    if ours && let Some(suppressed) = may_warn() {
+        tracing::warn!(%request_id, exception, cause, unsaid = suppressed, "a call failed");
     } else {
-        tracing::debug!(%request_id, exception, cause, "{}", error.say());
+        tracing::debug!(%request_id, exception, cause, "{}", error.say_with(shortened));
     }
 }
 
-/// How many warnings were kept back since the last one, if it is time for one.
+/// The value of a broken constraint where there is no room for a whole one. Ten of them still fit what
+/// clients take of headers, where a gRPC status travels.
+pub(super) fn shortened(value: &str) -> String {
+    echo(value, 256)
+}
+
+/// The number of warnings that were suppressed since the last one, if another may be logged now.
 fn may_warn() -> Option<u64> {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    static UNSAID: AtomicU64 = AtomicU64::new(0);
+    static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     if LAST.swap(now, Ordering::Relaxed) == now {
-        UNSAID.fetch_add(1, Ordering::Relaxed);
+        SUPPRESSED.fetch_add(1, Ordering::Relaxed);
         return None;
     }
-    Some(UNSAID.swap(0, Ordering::Relaxed))
+    Some(SUPPRESSED.swap(0, Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+//! `[grpc]`, `[aws]` and `[[principal]]`: what an operator sets of this room, and the checks of each
+//! value by itself. What values must fulfil together is checked by `config`.
+
+use std::{borrow::Borrow, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::aws::AccessKeyId;
-use crate::model::Caller;
+use crate::model::{Caller, PrincipalAttributes};
 
 /// `[grpc]`: the gRPC listener.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -16,24 +18,29 @@ pub struct GrpcSettings {
     pub tls: Option<TlsSettings>,
     /// Who a caller without proof is: a principal's ARN. Loopback or Unix socket only. Without it
     /// there must be principals with a `unix_uid`, or with a certificate.
-    pub anonymous: Option<Principal>,
+    pub anonymous: Option<PrincipalArn>,
     /// Serve gRPC reflection (grpcurl without proto files). Default false.
     #[serde(default)]
     pub reflection: bool,
-    /// The deadline of a caller that sends none. Default 5 s.
+    /// The deadline of a caller that sends none: 1 ms to 1 h. Default 5 s.
     #[serde(default = "five_seconds", with = "humantime_serde")]
     pub default_deadline: Duration,
-    /// Connections at a time, 1 to 65,536; one more waits in the kernel. Default 1,024.
+    /// Connections of known callers at a time, 1 to 65,536; one more waits in the kernel. Peers that
+    /// have not proved who they are have a quarter as many besides, and 16 at least. Default 1,024.
     #[serde(default = "connections")]
     pub max_connections: u32,
     /// Calls at a time on one connection, 1 to 65,536. Default 256.
     #[serde(default = "streams")]
     pub max_streams: u32,
+    /// Whether a request over a Unix socket counts as one over TLS (IAM: `aws:SecureTransport`): the
+    /// kernel carries it, and nobody else can read it. Default true.
+    #[serde(default = "yes")]
+    pub secure_unix_socket: bool,
     /// Mode of the Unix socket, as in chmod: `"0600"`. Default 0600.
     pub mode: Option<SocketMode>,
 }
 
-/// `[aws]`: the listener of AWS's wire, AWS JSON 1.1 over HTTP/1.1.
+/// `[aws]`: the listener of AWS's API, AWS JSON 1.1 over HTTP/1.1.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct AwsSettings {
@@ -54,9 +61,8 @@ pub struct AwsSettings {
     /// 5 s.
     #[serde(default = "five_seconds", with = "humantime_serde")]
     pub deadline: Duration,
-    /// Connections at a time, 1 to 65,536; one more waits in the kernel. At most a quarter of them
-    /// are of callers who have not proved yet who they are: a newcomer takes the place of the one that
-    /// has been silent for longest. Default 1,024.
+    /// Connections of known callers at a time, 1 to 65,536; one more waits in the kernel. Peers that
+    /// have not proved who they are have a quarter as many besides, and 16 at least. Default 1,024.
     #[serde(default = "connections")]
     pub max_connections: u32,
     /// Mode of the Unix socket, as in chmod: `"0600"`. Default 0600.
@@ -89,7 +95,7 @@ impl TlsSettings {
             .chain(optional.into_iter().flatten())
     }
 
-    /// The same, to be changed.
+    /// Every file that is named, to be made absolute.
     pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let optional = [&mut self.client_ca, &mut self.client_crl];
         [&mut self.certificate, &mut self.key]
@@ -98,13 +104,13 @@ impl TlsSettings {
     }
 }
 
-/// `[[principal]]`: somebody who may call, and what proves that it is him. An ARN may stand several
-/// times, with other proofs: while one access key takes the place of another, say.
+/// `[[principal]]`: a caller, and what proves who it is. An ARN may be declared several times with
+/// different proofs, for instance while access keys are rotated.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct DeclaredPrincipal {
+pub struct PrincipalSettings {
     /// The principal's ARN: `arn:aws:iam::111122223333:user/billing`.
-    pub arn: Principal,
+    pub arn: PrincipalArn,
     /// The user of a process that connects to a Unix socket of gRPC. The overflow uid, which stands
     /// for users that this machine does not know, never matches.
     pub unix_uid: Option<u32>,
@@ -121,21 +127,59 @@ pub struct DeclaredPrincipal {
     /// A file with what this principal may do, an IAM JSON document of at most 32 KiB. Without it
     /// only key policies give it rights; an account's root needs none.
     pub policy_file: Option<PathBuf>,
+    /// What policies ask of the principal besides its ARN.
+    #[serde(default)]
+    pub attributes: PrincipalAttributes,
 }
 
 #[cfg(test)]
-impl DeclaredPrincipal {
-    /// Somebody who has no proof yet.
+impl PrincipalSettings {
+    /// A principal without any proof.
     pub(super) fn new(caller: Caller) -> Self {
         Self {
-            arn: Principal(caller),
+            arn: PrincipalArn(caller),
             unix_uid: None,
             certificate_uri: None,
             certificate_dns: None,
             access_key_id: None,
             secret_access_key_file: None,
             policy_file: None,
+            attributes: PrincipalAttributes::default(),
         }
+    }
+}
+
+/// The public half of an access key.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[serde(try_from = "String")]
+pub struct AccessKeyId(String);
+
+impl AccessKeyId {
+    /// The ID as requests name it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for AccessKeyId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "{text:?} is no access key ID: it must be 1 to 128 letters, digits and _"
+            ))
+        }
+    }
+}
+
+// Look-ups by the text in a request.
+impl Borrow<str> for AccessKeyId {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -234,9 +278,9 @@ impl fmt::Display for Listen {
 /// A principal's ARN in the configuration.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(try_from = "String")]
-pub struct Principal(pub Caller);
+pub struct PrincipalArn(pub Caller);
 
-impl TryFrom<String> for Principal {
+impl TryFrom<String> for PrincipalArn {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -263,6 +307,10 @@ impl TryFrom<String> for SocketMode {
 
 fn five_minutes() -> Duration {
     Duration::from_mins(5)
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn five_seconds() -> Duration {

@@ -1,3 +1,5 @@
+//! Whether tokens serve, for health checks.
+
 use tokio::sync::watch;
 
 use crate::token::State;

@@ -1,14 +1,23 @@
-use std::{path::PathBuf, sync::Arc};
+//! What the configuration says of keys, and of what each principal may do.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
-use super::rights::{self, Principal};
 use crate::{
+    kms::{
+        policy_documents,
+        principals::{PrincipalPolicies, Principals},
+    },
     model::{
-        AccountId, KeyId, KeySpec,
+        AccountId, Caller, KeyId, KeySpec, Organization,
         policy::{Policy, PolicyKind},
     },
-    token::{CheckValue, Key, ObjectUri},
+    token::{self, CheckValue, ObjectUri},
 };
 
 /// What the operations need to know besides requests.
@@ -18,12 +27,12 @@ pub struct Settings {
     pub account: AccountId,
     /// The region in every ARN.
     pub region: String,
-    /// The token that GenerateRandom asks; may be left out when there is one.
+    /// The token or group that makes keys and random bytes; may be left out when there is one.
     pub new_keys: Option<String>,
     /// The keys that the configuration declares.
     pub keys: Vec<DeclaredKey>,
-    /// Who may call, and what each may do.
-    pub principals: Vec<Principal>,
+    /// The policies of the principals and of those keys.
+    pub rights: DeclaredRights,
 }
 
 /// `[[key]]`: maps a key ID to an object that is in a token already.
@@ -50,44 +59,96 @@ pub struct DeclaredKey {
     /// A file with the key's policy, an IAM JSON document of at most 32 KiB. Default: KMS's default
     /// policy, which leaves it to the account.
     pub policy_file: Option<PathBuf>,
-    /// False: the key answers Disabled. Default true.
+    /// False: the key answers Disabled, as one that is no longer declared does until hsmac starts again.
+    /// Default true.
     #[serde(default = "yes")]
     pub enabled: bool,
 }
 
 impl DeclaredKey {
-    /// The text of the key's policy; empty for the default policy.
+    /// Reads the key's policy; without a file it is KMS's default policy of the account.
     ///
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
-    pub fn policy(&self) -> Result<String, String> {
-        match &self.policy_file {
-            Some(file) => rights::read(file, PolicyKind::Key).map(|(text, _)| text),
-            None => Ok(String::new()),
-        }
-    }
-
-    /// The text of the key's policy, which is of this account, and the policy.
-    pub(super) fn compiled_policy(
-        &self,
-        account: &AccountId,
-    ) -> Result<(String, Arc<Policy>), String> {
-        let text = self.policy()?;
-        let mut policy = rights::compiled(&text, account)?;
-        if let Some(file) = &self.policy_file {
-            policy = policy.called(file.display().to_string());
-        }
-        Ok((text, Arc::new(policy)))
+    pub fn read_policy(&self, account: &AccountId) -> Result<DeclaredPolicy, String> {
+        let (text, policy) = match &self.policy_file {
+            Some(file) => policy_documents::read_with_text(file, PolicyKind::Key)?,
+            None => (String::new(), policy_documents::compiled("", account)?),
+        };
+        Ok(DeclaredPolicy {
+            account: account.clone(),
+            key_id: self.key_id.clone(),
+            text,
+            policy: Arc::new(policy),
+        })
     }
 
     /// The key as its token knows it.
-    pub fn token_key(&self) -> Key {
-        Key::new(
+    pub fn token_key(&self) -> token::TokenKey {
+        token::TokenKey::new(
             self.key_id.clone(),
             self.key_spec,
             self.object.0.clone(),
             self.check_value.clone(),
         )
+    }
+}
+
+/// The rights that the configuration's files give, read at one time.
+#[derive(Clone, Debug, Default)]
+pub struct DeclaredRights {
+    pub(super) of_files: Vec<PrincipalPolicies>,
+    pub(super) principals: Arc<Principals>,
+    pub(super) keys: Vec<DeclaredPolicy>,
+    pub(super) enabled: BTreeSet<KeyId>,
+}
+
+/// The policy of a declared key, as it was read.
+#[derive(Clone, Debug)]
+pub struct DeclaredPolicy {
+    pub(super) account: AccountId,
+    pub(super) key_id: KeyId,
+    /// Empty for the default policy.
+    pub(super) text: String,
+    pub(super) policy: Arc<Policy>,
+}
+
+impl DeclaredPolicy {
+    /// What its author should know of it, by statement.
+    pub fn warnings(&self, region: &str) -> Vec<String> {
+        self.policy.named_warnings(region)
+    }
+}
+
+impl DeclaredRights {
+    /// The policies of the principals and the organization of an account, the policies of the declared
+    /// keys, and which of these are declared and enabled.
+    pub fn new(
+        principals: Vec<PrincipalPolicies>,
+        organization: Option<(AccountId, Organization)>,
+        keys: Vec<DeclaredPolicy>,
+        enabled: BTreeSet<KeyId>,
+    ) -> Self {
+        Self {
+            principals: Arc::new(Principals::new(&principals, organization)),
+            of_files: principals,
+            keys,
+            enabled,
+        }
+    }
+
+    /// A principal with what it has by these rights.
+    pub fn authenticate(&self, caller: &Caller) -> Caller {
+        self.principals.authenticate(caller)
+    }
+
+    /// What a principal's policies of this file were.
+    pub fn policies_of(&self, caller: &Caller, file: &Path) -> Option<PrincipalPolicies> {
+        let name = file.display().to_string();
+        let is_of_file = |it: &&PrincipalPolicies| {
+            it.caller == *caller && it.policies.iter().any(|policy| policy.name() == name)
+        };
+        self.of_files.iter().find(is_of_file).cloned()
     }
 }
 

@@ -1,3 +1,5 @@
+//! Alias names, with KMS's rules.
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -81,7 +83,7 @@ mod tests {
     use crate::model::KeyReference;
 
     #[test]
-    fn names_that_are_none() {
+    fn wrong_alias_names_are_refused() {
         let long = format!("alias/{}", "a".repeat(251));
         for (text, fault) in [
             ("", AliasFault::Length),
@@ -103,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_can_be_asked_for(text in "(alias/)?[a-zA-Z0-9:/_-]{0,20}") {
+        fn every_alias_name_is_a_key_reference(text in "(alias/)?[a-zA-Z0-9:/_-]{0,20}") {
             if let Ok(name) = text.parse::<AliasName>() {
                 prop_assert_eq!(
                     name.as_str().parse(),

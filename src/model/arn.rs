@@ -1,3 +1,5 @@
+//! Amazon Resource Names, accounts, key IDs, and the ways in which a request names a key.
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -94,9 +96,54 @@ impl fmt::Display for KeyId {
     }
 }
 
+/// The six parts of an Amazon Resource Name, `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`. Each but
+/// the first may be empty, and the resource may have colons of its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Arn<'a> {
+    /// `arn`; a pattern may have something else here.
+    pub scheme: &'a str,
+    /// `aws`
+    pub partition: &'a str,
+    /// `kms`, `iam`, `sts`
+    pub service: &'a str,
+    /// Empty in ARNs of principals.
+    pub region: &'a str,
+    /// 12 digits, if it is well-formed.
+    pub account: &'a str,
+    /// All that follows the fifth colon.
+    pub resource: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    /// Splits a text at its first five colons; `None` if it has fewer.
+    pub fn split(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(6, ':');
+        Some(Self {
+            scheme: parts.next()?,
+            partition: parts.next()?,
+            service: parts.next()?,
+            region: parts.next()?,
+            account: parts.next()?,
+            resource: parts.next()?,
+        })
+    }
+
+    /// The parts in their order.
+    pub fn parts(&self) -> [&'a str; 6] {
+        [
+            self.scheme,
+            self.partition,
+            self.service,
+            self.region,
+            self.account,
+            self.resource,
+        ]
+    }
+}
+
 /// The region and account that an ARN names.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Place {
+pub struct ArnScope {
     /// `us-west-2`
     pub region: String,
     /// Whose key it is.
@@ -109,11 +156,11 @@ pub enum KeyReference {
     /// A bare key ID: a key of the caller's account.
     Id(KeyId),
     /// A key ARN.
-    Arn(Place, KeyId),
+    Arn(ArnScope, KeyId),
     /// `alias/…`: an alias of the caller's account.
     Alias(String),
     /// An alias ARN; the name includes `alias/`.
-    AliasArn(Place, String),
+    AliasArn(ArnScope, String),
 }
 
 /// Why a text names no key.
@@ -145,10 +192,10 @@ impl fmt::Display for KeyReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => id.fmt(f),
-            Self::Arn(place, id) => f.write_str(&key_arn(&place.region, &place.account, id)),
+            Self::Arn(scope, id) => f.write_str(&key_arn(&scope.region, &scope.account, id)),
             Self::Alias(name) => f.write_str(name),
-            Self::AliasArn(place, name) => {
-                f.write_str(&alias_arn(&place.region, &place.account, name))
+            Self::AliasArn(scope, name) => {
+                f.write_str(&alias_arn(&scope.region, &scope.account, name))
             }
         }
     }
@@ -164,9 +211,17 @@ pub fn alias_arn(region: &str, account: &AccountId, name: &str) -> String {
     format!("arn:aws:kms:{region}:{account}:{name}")
 }
 
+/// `alias/…` in an alias name or alias ARN, whether or not the rest is well-formed.
+pub fn alias_in(key_id: &str) -> Option<&str> {
+    let name = match key_id.starts_with("arn:") {
+        true => Arn::split(key_id)?.resource,
+        false => key_id,
+    };
+    name.starts_with("alias/").then_some(name)
+}
+
 fn parse_arn(text: &str) -> Option<KeyReference> {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let ["arn", "aws", "kms", region, account, resource] = parts[..] else {
+    let ["arn", "aws", "kms", region, account, resource] = Arn::split(text)?.parts() else {
         return None;
     };
     let in_region = !region.is_empty()
@@ -176,15 +231,15 @@ fn parse_arn(text: &str) -> Option<KeyReference> {
     if !in_region {
         return None;
     }
-    let place = Place {
+    let scope = ArnScope {
         region: region.to_owned(),
         account: account.parse().ok()?,
     };
     if is_alias_name(resource) {
-        return Some(KeyReference::AliasArn(place, resource.to_owned()));
+        return Some(KeyReference::AliasArn(scope, resource.to_owned()));
     }
     Some(KeyReference::Arn(
-        place,
+        scope,
         resource.strip_prefix("key/")?.parse().ok()?,
     ))
 }
@@ -209,15 +264,15 @@ mod tests {
     const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 
     #[test]
-    fn the_four_forms() {
+    fn a_key_is_named_by_id_key_arn_alias_or_alias_arn() {
         assert_eq!(ID.parse(), Ok(KeyReference::Id(ID.parse().unwrap())));
-        let place = Place {
+        let scope = ArnScope {
             region: "us-west-2".into(),
             account: "111122223333".parse().unwrap(),
         };
         assert_eq!(
             format!("arn:aws:kms:us-west-2:111122223333:key/{ID}").parse(),
-            Ok(KeyReference::Arn(place.clone(), ID.parse().unwrap()))
+            Ok(KeyReference::Arn(scope.clone(), ID.parse().unwrap()))
         );
         assert_eq!(
             "alias/a/b".parse(),
@@ -225,12 +280,12 @@ mod tests {
         );
         assert_eq!(
             "arn:aws:kms:us-west-2:111122223333:alias/x".parse(),
-            Ok(KeyReference::AliasArn(place, "alias/x".into()))
+            Ok(KeyReference::AliasArn(scope, "alias/x".into()))
         );
     }
 
     #[test]
-    fn what_names_no_key() {
+    fn other_texts_are_no_key_reference() {
         for text in [
             "",
             "key_id",
@@ -270,13 +325,13 @@ mod tests {
             id in "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
             alias in "alias/[a-zA-Z0-9/_-]{1,40}",
         ) {
-            let place = Place { region, account: account.parse().unwrap() };
+            let scope = ArnScope { region, account: account.parse().unwrap() };
             let id: KeyId = id.parse().unwrap();
             for reference in [
                 KeyReference::Id(id.clone()),
-                KeyReference::Arn(place.clone(), id),
+                KeyReference::Arn(scope.clone(), id),
                 KeyReference::Alias(alias.clone()),
-                KeyReference::AliasArn(place, alias),
+                KeyReference::AliasArn(scope, alias),
             ] {
                 prop_assert_eq!(reference.to_string().parse(), Ok(reference));
             }

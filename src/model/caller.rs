@@ -1,28 +1,51 @@
-use std::fmt;
+//! Callers: the principals that requests come from.
 
-use super::AccountId;
+use std::{fmt, net::IpAddr, sync::Arc};
 
-/// Who sends a request: a principal's ARN and its account.
-#[derive(Clone, Debug, Eq, PartialEq)]
+use super::{AccountId, Arn, Principal};
+
+/// Who sends a request: a principal's ARN and its account, and what policies ask of the request's way.
+#[derive(Clone)]
 pub struct Caller {
     arn: String,
     account: AccountId,
-    over_tls: bool,
+    origin: RequestOrigin,
+    principal: Option<Arc<Principal>>,
+}
+
+/// What policies ask of the way that a request came.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RequestOrigin {
+    /// Nobody on the way can read or change it (IAM: `aws:SecureTransport`).
+    pub is_secure: bool,
+    /// The peer's address; none over a Unix socket (IAM: `aws:SourceIp`).
+    pub source_ip: Option<IpAddr>,
+    /// What the client calls itself (IAM: `aws:UserAgent`).
+    pub user_agent: Option<String>,
+    /// Since when the proof of a temporary principal is valid, in seconds since 1970 (IAM:
+    /// `aws:TokenIssueTime`).
+    pub proof_issued: Option<i64>,
 }
 
 impl Caller {
-    /// Parses `arn:aws:iam::111122223333:user/name` (or `role/…`, `root`, `assumed-role/…` of STS).
+    /// Parses `arn:aws:iam::111122223333:user/name` (or `role/…`, `root`; of STS `assumed-role/…`,
+    /// `federated-user/…`), with the names and paths that IAM takes.
     ///
     /// # Errors
-    /// A sentence that names the part that is wrong.
+    /// A sentence that quotes the ARN and names the part that is wrong.
     pub fn parse(arn: &str) -> Result<Self, String> {
-        let parts: Vec<&str> = arn.splitn(6, ':').collect();
-        let [scheme, partition, service, region, account, resource] = parts[..] else {
-            return Err(format!(
-                "{arn:?} is no principal ARN; write arn:aws:iam::ACCOUNT:user/NAME"
-            ));
-        };
-        if scheme != "arn" || partition.is_empty() || !matches!(service, "iam" | "sts") {
+        let Arn {
+            scheme,
+            partition,
+            service,
+            region,
+            account,
+            resource,
+        } = Arn::split(arn).ok_or_else(|| {
+            format!("{arn:?} is no principal ARN; write arn:aws:iam::ACCOUNT:user/NAME")
+        })?;
+        let in_aws = partition == "aws" || partition.starts_with("aws-");
+        if scheme != "arn" || !in_aws || !matches!(service, "iam" | "sts") {
             return Err(format!(
                 "{arn:?} does not begin with arn:aws:iam:: or arn:aws:sts::"
             ));
@@ -30,18 +53,16 @@ impl Caller {
         if !region.is_empty() {
             return Err(format!("{arn:?} names a region; principals have none"));
         }
-        let named = resource
-            .split_once('/')
-            .is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
-        if resource != "root" && !named {
+        if !is_principal(service, resource) {
             return Err(format!(
-                "{arn:?} does not end in root, user/NAME or role/NAME"
+                "{arn:?} does not end in root, user/NAME, role/NAME, or of STS assumed-role/ROLE/SESSION or federated-user/NAME; a name has 1 to 64 letters, digits and any of +=,.@_-"
             ));
         }
         Ok(Self {
             arn: arn.to_owned(),
             account: account.parse()?,
-            over_tls: false,
+            origin: RequestOrigin::default(),
+            principal: None,
         })
     }
 
@@ -55,18 +76,68 @@ impl Caller {
         &self.account
     }
 
-    /// The same, whose requests come over TLS.
+    /// This caller, whose requests come this way.
     #[must_use]
-    pub fn over_tls(self) -> Self {
+    pub fn from(self, origin: RequestOrigin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// This caller, marked as one whose requests come over TLS.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.origin.is_secure = true;
+        self
+    }
+
+    /// The way that its requests come.
+    pub fn origin(&self) -> &RequestOrigin {
+        &self.origin
+    }
+
+    /// The name of a user, without its path (IAM: `aws:username`).
+    pub fn user_name(&self) -> Option<&str> {
+        let (_, user) = resource(&self.arn, "iam")?;
+        user.strip_prefix("user/")?.rsplit('/').next()
+    }
+
+    /// S of a session's ARN, `arn:aws:sts::A:assumed-role/R/S`.
+    pub fn session_name(&self) -> Option<&str> {
+        let (_, session) = resource(&self.arn, "sts")?;
+        session.strip_prefix("assumed-role/")?.split('/').nth(1)
+    }
+
+    /// The kind of principal (IAM: `aws:PrincipalType`). Whoever has a role's ARN acts as the role.
+    pub fn kind(&self) -> &'static str {
+        if self.is_root() {
+            "Account"
+        } else if self.user_name().is_some() {
+            "User"
+        } else if self.role().is_some() || self.session_role().is_some() {
+            "AssumedRole"
+        } else {
+            "FederatedUser"
+        }
+    }
+
+    /// The ARN of its role as far as the session tells, `arn:aws:iam::A:role/R`, without the role's path.
+    pub fn session_role_arn(&self) -> Option<String> {
+        let role = self.session_role()?;
+        let partition = self.arn.split(':').nth(1)?;
+        Some(format!("arn:{partition}:iam::{}:role/{role}", self.account))
+    }
+
+    /// This caller, with what the principal has when it is authenticated.
+    #[must_use]
+    pub fn with_principal(self, principal: Arc<Principal>) -> Self {
         Self {
-            over_tls: true,
+            principal: Some(principal),
             ..self
         }
     }
 
-    /// Whether its requests come over TLS (KMS: the condition key `aws:SecureTransport`).
-    pub fn is_over_tls(&self) -> bool {
-        self.over_tls
+    /// What the principal had when it was authenticated; none, if nobody did that.
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        self.principal.as_ref()
     }
 
     /// R of a role's ARN, `arn:aws:iam::A:role/path/R`.
@@ -83,13 +154,53 @@ impl Caller {
 
     /// Whether this is the account's root principal, which has all rights that no policy denies.
     pub fn is_root(&self) -> bool {
-        self.arn.ends_with(":root")
+        resource(&self.arn, "iam").is_some_and(|(_, resource)| resource == "root")
+    }
+}
+
+/// Callers are equal if they are the same principal, by the same way.
+impl PartialEq for Caller {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.arn, &self.origin) == (&other.arn, &other.origin)
+    }
+}
+
+impl Eq for Caller {}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Caller").field(&self.arn).finish()
     }
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.arn)
+    }
+}
+
+/// IAM: a user or role has a path of at most 512 printable characters, and a name.
+fn is_principal(service: &str, resource: &str) -> bool {
+    let is_name = |name: &str| {
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b);
+        (1..=64).contains(&name.len()) && name.bytes().all(letter)
+    };
+    let is_path = |path: &str| {
+        let segment = |one: &str| !one.is_empty() && one.bytes().all(|b| b.is_ascii_graphic());
+        path.len() <= 510 && path.split('/').all(segment)
+    };
+    let (kind, rest) = resource.split_once('/').unwrap_or((resource, ""));
+    match (service, kind) {
+        ("iam", "root") => resource == "root",
+        ("iam", "user" | "role") => match rest.rsplit_once('/') {
+            Some((path, name)) => is_path(path) && is_name(name),
+            None => is_name(rest),
+        },
+        ("sts", "assumed-role") => rest
+            .split_once('/')
+            .is_some_and(|(role, session)| is_name(role) && is_name(session)),
+        ("sts", "federated-user") => is_name(rest),
+        _ => false,
     }
 }
 
@@ -102,10 +213,8 @@ pub(super) fn role_in(arn: &str) -> Option<(&str, &str)> {
 
 /// Account and resource of an ARN of this service.
 fn resource<'a>(arn: &'a str, service: &str) -> Option<(&'a str, &'a str)> {
-    let mut parts = arn.splitn(6, ':').skip(2);
-    let found = parts.next()?;
-    let (_region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
-    (found == service).then_some((account, resource))
+    let arn = Arn::split(arn)?;
+    (arn.service == service).then_some((arn.account, arn.resource))
 }
 
 #[cfg(test)]
@@ -135,7 +244,8 @@ mod tests {
             session("arn:aws:sts::111122223333:assumed-role/pay/s1"),
             of_pay
         );
-        assert_eq!(session("arn:aws:iam::111122223333:assumed-role/a/b"), None);
+        let federated = Caller::parse("arn:aws:sts::111122223333:federated-user/bob").unwrap();
+        assert_eq!(federated.kind(), "FederatedUser");
         assert_eq!(session("arn:aws:iam::111122223333:role/pay"), None);
         for wrong in [
             "billing",
@@ -144,6 +254,18 @@ mod tests {
             "arn:aws:iam:us-west-2:111122223333:user/a",
             "arn:aws:kms::111122223333:user/a",
             "arn:aws:iam::111122223333:user/",
+            "arn:aws:iam::111122223333:user/a b",
+            "arn:aws:iam::111122223333:user/a:root",
+            "arn:aws:iam::111122223333:user//a",
+            "arn:aws:iam::111122223333:user/*",
+            "arn:aws:iam::111122223333:user/bj\u{f6}rn",
+            "arn:aws:iam::111122223333:root/a",
+            "arn:aws:iam::111122223333:group/a",
+            "arn:aws:iam::111122223333:assumed-role/a/b",
+            "arn:aws:sts::111122223333:assumed-role/a",
+            "arn:aws:sts::111122223333:assumed-role/a/b/c",
+            "arn:aws:sts::111122223333:user/a",
+            "arn:gcp:iam::111122223333:user/a",
         ] {
             assert!(Caller::parse(wrong).is_err(), "{wrong}");
         }

@@ -1,14 +1,17 @@
-//! The doors of this room that fuzzers knock at, and what must hold behind each whatever comes in.
-//! Their corpora are replayed by the tests; `tests/fuzz` has the fuzzers themselves.
+//! Entry points of fuzzers, with what must hold for every input. The tests replay the corpora;
+//! `tests/fuzz` has the fuzzers.
 
 use std::slice;
 
 use super::{
     AliasName, Caller, KeyReference,
-    policy::{Context, ContextKey, Decision, Policy, PolicyKind, Question, Rights, Values, decide},
+    policy::{
+        ApplicablePolicies, Context, ContextKey, Decision, Policy, PolicyKind, PolicyRequest,
+        Values, decide,
+    },
 };
 
-/// A policy document. Whether it is one.
+/// Parses a policy document and evaluates it; gives whether it is one.
 pub fn policy(data: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(data) else {
         return false;
@@ -17,20 +20,21 @@ pub fn policy(data: &[u8]) -> bool {
     let account = caller.account().clone();
     let deny = r#"{"Statement":{"Effect":"Deny","Action":"*","Resource":"*"}}"#;
     let deny = Policy::parse(deny, PolicyKind::Identity).expect("it is a policy");
-    let question = Question {
+    let request = PolicyRequest {
         caller: &caller,
-        action: "kms:GenerateMac",
+        principal_id: None,
+        operation: super::Operation::GenerateMac,
         resource: Some(
             "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
         ),
         context: &Everything,
     };
     let decided = |key: Option<&Policy>, identity: &[Policy]| {
-        let rights = Rights {
+        let rights = ApplicablePolicies {
             key: key.map(|policy| (policy, &account)),
             identity,
         };
-        matches!(decide(&rights, &question), Decision::Allowed(_))
+        matches!(decide(&rights, &request), Decision::Allowed(_))
     };
 
     let of_key = Policy::parse(text, PolicyKind::Key);
@@ -58,7 +62,8 @@ pub fn policy(data: &[u8]) -> bool {
     of_key.is_ok() || identity.is_ok()
 }
 
-/// An ARN, a key ID, an alias or a principal. Whether it is one, which then prints as it was.
+/// Parses an ARN, a key ID, an alias or a principal, which must print as it was; gives whether it is
+/// one.
 pub fn arn(data: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(data) else {
         return false;
@@ -80,13 +85,19 @@ pub fn arn(data: &[u8]) -> bool {
 struct Everything;
 
 impl Context for Everything {
-    fn values(&self, key: &ContextKey) -> Values {
-        let one = |value: &str| Values::One(value.into());
-        if matches!(key, ContextKey::ResourceAliases | ContextKey::TagKeys) {
+    fn values(&self, key: &ContextKey) -> Values<'_> {
+        let one = |value: &'static str| Values::One(value.into());
+        let several = [
+            ContextKey::PrincipalOrgPaths,
+            ContextKey::ResourceAliases,
+            ContextKey::ResourceOrgPaths,
+            ContextKey::TagKeys,
+        ];
+        if several.contains(key) {
             Values::Several(vec!["alias/a".into(), "b".into()])
         } else if *key == ContextKey::CurrentTime {
             one("2026-11-23T00:00:00Z")
-        } else if *key == ContextKey::ViaService {
+        } else if matches!(key, ContextKey::NeverPresent(_)) {
             Values::Absent
         } else {
             one("7")
@@ -100,15 +111,15 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Everything that was worth keeping; files that begin with `good` get through.
-    pub(crate) fn replay(target: &str, knock: fn(&[u8]) -> bool) {
+    /// Runs a target on its whole corpus; files whose names begin with `good` are accepted.
+    pub(crate) fn replay(target: &str, target_fn: fn(&[u8]) -> bool) {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/fuzz/corpus")
             .join(target);
         let (mut good, mut others) = (0, 0);
         for file in fs::read_dir(corpus).unwrap() {
             let path = file.unwrap().path();
-            let through = knock(&fs::read(&path).unwrap());
+            let through = target_fn(&fs::read(&path).unwrap());
             let name = path.file_name().unwrap().to_str().unwrap();
             assert_eq!(through, name.starts_with("good"), "{target}: {name}");
             if through {

@@ -1,3 +1,5 @@
+//! Key specs, MAC algorithms, origins and usages, by KMS's names.
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! Pure nouns and rules of the KMS API: ARNs, key specs and states, aliases, tags, callers, the key
 //! check message.
 //!
-//! Promises: no I/O, no clock, no lock; a value that was parsed is valid. It knows nothing of gRPC,
-//! of PKCS#11 or of the configuration file.
+//! Promises: no I/O, no lock, no clock but [`Date::now`], which alone reads the time of day; a value
+//! that was parsed is valid. It knows nothing of gRPC, of PKCS#11 or of the configuration file.
 
 mod alias;
 mod arn;
@@ -10,18 +10,26 @@ mod caller;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod hex;
 mod key;
+mod operation;
 pub mod policy;
+mod principal;
 mod reserved;
 mod state;
 mod tag;
 mod text;
 
 pub use alias::{AliasFault, AliasName};
-pub use arn::{AccountId, KeyId, KeyReference, Place, ReferenceFault, alias_arn, key_arn};
-pub use caller::Caller;
+pub use arn::{
+    AccountId, Arn, ArnScope, KeyId, KeyReference, ReferenceFault, alias_arn, alias_in, key_arn,
+};
+pub use caller::{Caller, RequestOrigin};
+pub use hex::{decode_hex, encode_hex};
 pub use key::{KeySpec, KeyUsage, MacAlgorithm, Origin};
+pub use operation::{NamesKey, Operation, UnsupportedOperation};
+pub use principal::{Organization, Principal, PrincipalAttributes, PrincipalId};
 pub use reserved::{RESERVED_PREFIX, is_reserved, key_check_message};
-pub use state::{Foreign, KeyState, NamesKey, Operation, Refusal};
+pub use state::{KeyState, Refusal};
 pub use tag::{Tag, TagFault, Tags, TagsFault};
-pub use text::{Date, Description};
+pub use text::{Date, Description, echo};

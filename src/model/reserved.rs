@@ -1,4 +1,4 @@
-//! Messages that hsmac keeps for itself: nobody may ask for the MAC of one.
+//! Reserved messages: those that hsmac signs for its own purposes, and refuses to sign for clients.
 
 use super::KeyId;
 
@@ -7,7 +7,7 @@ use super::KeyId;
 /// an audit seal.
 pub const RESERVED_PREFIX: &[u8; 16] = b"\x00hsmac-reserved\x00";
 
-/// Whether a client's message is one of ours.
+/// Whether a message begins with [`RESERVED_PREFIX`].
 pub fn is_reserved(message: &[u8]) -> bool {
     message.starts_with(RESERVED_PREFIX)
 }

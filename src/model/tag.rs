@@ -1,8 +1,10 @@
+//! Tags of keys, with KMS's limits.
+
 use serde::{Deserialize, Serialize};
 
-/// A tag of a key: a word and what it says.
+/// A tag of a key: a tag key and its value.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(try_from = "Pair", into = "Pair")]
+#[serde(try_from = "StoredTag", into = "StoredTag")]
 pub struct Tag {
     key: String,
     value: String,
@@ -28,7 +30,7 @@ impl Tag {
     /// Takes two texts for a tag; the value may be empty.
     ///
     /// # Errors
-    /// The first rule that they break.
+    /// The first that applies: [`TagFault::Key`], [`TagFault::Value`], [`TagFault::Reserved`].
     pub fn new(key: String, value: String) -> Result<Self, TagFault> {
         if key.is_empty() || key.chars().count() > Self::LONGEST_KEY {
             return Err(TagFault::Key);
@@ -77,7 +79,7 @@ impl Tags {
     /// Takes a list for tags.
     ///
     /// # Errors
-    /// The first rule that it breaks.
+    /// [`TagsFault::TooMany`], else [`TagsFault::Duplicate`].
     pub fn new(tags: Vec<Tag>) -> Result<Self, TagsFault> {
         if tags.len() > Self::MOST {
             return Err(TagsFault::TooMany);
@@ -90,10 +92,10 @@ impl Tags {
         Ok(Self(tags))
     }
 
-    /// These tags and those: a key that is there already keeps its place and gets the new value.
+    /// These tags and `more`: a key that is there already keeps its place and gets the new value.
     ///
     /// # Errors
-    /// [`TagsFault::TooMany`]
+    /// [`TagsFault::TooMany`]: together they are more than 50.
     pub fn with(&self, more: &Self) -> Result<Self, TagsFault> {
         let mut all = self.0.clone();
         for tag in &more.0 {
@@ -105,7 +107,7 @@ impl Tags {
         Self::new(all)
     }
 
-    /// These tags but for those keys, which need not be there.
+    /// These tags without those that have one of `keys`; a key that is not there is passed over.
     #[must_use]
     pub fn without(&self, keys: &[String]) -> Self {
         let mut rest = self.0.clone();
@@ -136,20 +138,20 @@ impl From<Tags> for Vec<Tag> {
 /// A tag's form in a record.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Pair {
+struct StoredTag {
     key: String,
     value: String,
 }
 
-impl TryFrom<Pair> for Tag {
+impl TryFrom<StoredTag> for Tag {
     type Error = String;
 
-    fn try_from(pair: Pair) -> Result<Self, String> {
+    fn try_from(pair: StoredTag) -> Result<Self, String> {
         Self::new(pair.key, pair.value).map_err(|fault| format!("this is no tag: {fault:?}"))
     }
 }
 
-impl From<Tag> for Pair {
+impl From<Tag> for StoredTag {
     fn from(Tag { key, value }: Tag) -> Self {
         Self { key, value }
     }
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_a_list() {
+    fn rules_of_a_list_of_tags() {
         let many =
             |count: usize| -> Vec<Tag> { (0..count).map(|n| tag(&n.to_string(), "")).collect() };
         assert_eq!(Tags::new(many(51)), Err(TagsFault::TooMany));
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_with_wrong_tags_is_not_read() {
+    fn stored_tags_are_checked_when_they_are_read() {
         let tags = Tags::new(vec![tag("a", "1"), tag("b", "")]).unwrap();
         let json = serde_json::to_string(&tags).unwrap();
         assert_eq!(json, r#"[{"key":"a","value":"1"},{"key":"b","value":""}]"#);

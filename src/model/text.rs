@@ -1,4 +1,9 @@
-use std::{fmt, time::Duration};
+//! Texts and points in time.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +35,7 @@ impl TryFrom<String> for Description {
     }
 }
 
-/// A point in time as KMS tells it: milliseconds since the beginning of 1970, UTC.
+/// A point in time as KMS has it: milliseconds since the beginning of 1970, UTC.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
 )]
@@ -47,20 +52,25 @@ impl Date {
         self.0
     }
 
-    /// So much later.
+    /// The time of day now.
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+
+    /// This point in time and `span`.
     #[must_use]
     pub const fn plus(self, span: Duration) -> Self {
         self.plus_millis(span.as_millis())
     }
 
-    /// So many times 24 hours later.
+    /// This point in time and so many times 24 hours.
     #[must_use]
     pub const fn plus_days(self, days: u32) -> Self {
         self.plus_millis(days as u128 * 24 * 3600 * 1000)
     }
 
     const fn plus_millis(self, millis: u128) -> Self {
-        // 584 million years fit in.
+        // u64 holds 584 million years.
         let sum = self.0 as u128 + millis;
         Self(if sum > u64::MAX as u128 {
             u64::MAX
@@ -70,11 +80,42 @@ impl Date {
     }
 }
 
+/// Times before 1970 count as its beginning.
+impl From<SystemTime> for Date {
+    fn from(time: SystemTime) -> Self {
+        let since = time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// For logs.
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03} s since 1970", self.0 / 1000, self.0 % 1000)
     }
+}
+
+/// A client's text as far as an error may repeat it. The whole of a status travels in HTTP headers,
+/// percent-encoded and once more in base64, and clients refuse more than 8 KiB of them.
+pub fn echo(text: &str, limit: usize) -> String {
+    let mut left = limit;
+    let mut shown = String::with_capacity(text.len().min(limit));
+    for char in text.chars() {
+        let cost = if matches!(char, ' '..='~') {
+            1
+        } else {
+            3 * char.len_utf8()
+        };
+        if cost > left {
+            shown.push('…');
+            break;
+        }
+        left -= cost;
+        shown.push(char);
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -91,5 +132,12 @@ mod tests {
     fn days_have_24_hours_and_never_overflow() {
         assert_eq!(Date::of_millis(5).plus_days(30).millis(), 2_592_000_005);
         assert_eq!(Date::of_millis(u64::MAX).plus_days(7).millis(), u64::MAX);
+    }
+
+    #[test]
+    fn an_echo_fits_into_headers() {
+        assert_eq!(echo("key_id", 2048), "key_id");
+        assert_eq!(echo(&"a".repeat(3000), 2048).len(), 2048 + "…".len());
+        assert!(echo(&"🔑".repeat(2048), 2048).chars().count() <= 171);
     }
 }

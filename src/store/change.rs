@@ -1,4 +1,4 @@
-//! What a commit asks for.
+//! Changes: what a commit writes, and what it expects of records.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::{Name, Revision};
 
-/// What must be true of a record before a change, or the change is not made.
+/// What must hold for a record before a change; otherwise the change is not made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Expect {
     /// There is no such record.
     Absent,
-    /// It is there, last written by this revision.
+    /// The record is there, and this revision wrote it last.
     At(Revision),
-    /// Nothing: there or not, written by whomever.
+    /// Nothing: the record may be there or not.
     Any,
 }
 
@@ -36,7 +36,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// A change of nothing yet.
+    /// A change that writes and expects nothing yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,5 +1,5 @@
-//! The last changes, for those who watch. Bounded: who falls behind by more than that is told so,
-//! and lists again.
+//! The last changes, for watchers. Bounded: a watcher that falls behind by more than that gets
+//! [`WatchFault::TooOld`], and lists again.
 
 use std::{
     collections::VecDeque,
@@ -18,9 +18,9 @@ const MOST: usize = 4096;
 pub struct Committed {
     /// The change's revision.
     pub revision: Revision,
-    /// What it wrote, by name.
+    /// The records that it wrote, sorted by name.
     pub puts: Vec<Record>,
-    /// What it removed, by name; only what was there.
+    /// The names of the records that it removed, sorted; only those that were there.
     pub deletes: Vec<Name>,
 }
 
@@ -34,7 +34,7 @@ impl Committed {
     }
 }
 
-/// Changes as they are made; from [`Store::watch`](super::Store::watch).
+/// A watcher's view of changes as they are made; from [`Store::watch`](super::Store::watch).
 #[derive(Debug)]
 pub struct Changes {
     history: History,
@@ -46,8 +46,9 @@ impl Changes {
     /// The next change; waits for it. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`WatchFault::TooOld`]: this watcher was too slow, or the store had to begin anew: list
-    /// again. [`Fault::Closed`] at the end of the store, after its last change.
+    /// [`WatchFault::TooOld`]: this watcher was too slow, or the engine lost track of a change: list
+    /// again. [`WatchFault::Store`] with [`Fault::Closed`] at the end of the store, after its last
+    /// change.
     pub async fn next(&mut self) -> Result<Committed, WatchFault> {
         loop {
             self.news.mark_unchanged();
@@ -62,19 +63,19 @@ impl Changes {
     }
 }
 
-/// What engines tell and watchers read.
+/// The history that engines append to and watchers read.
 #[derive(Clone, Debug)]
 pub(super) struct History(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    past: Mutex<Past>,
+    log: Mutex<ChangeLog>,
     news: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct Past {
-    /// The last change that is no longer here.
+struct ChangeLog {
+    /// The revision of the last change that is no longer kept.
     forgotten: Revision,
     changes: VecDeque<Arc<Committed>>,
     records: usize,
@@ -82,10 +83,10 @@ struct Past {
 }
 
 impl History {
-    /// Begins after `revision`.
+    /// An empty history that begins after `revision`.
     pub(super) fn after(revision: Revision) -> Self {
         Self(Arc::new(Shared {
-            past: Mutex::new(Past {
+            log: Mutex::new(ChangeLog {
                 forgotten: revision,
                 changes: VecDeque::new(),
                 records: 0,
@@ -95,19 +96,19 @@ impl History {
         }))
     }
 
-    /// Tells the next change. Engines call it in the order of revisions.
-    pub(super) fn tell(&self, committed: Committed) {
+    /// Appends a change and wakes watchers. Engines call it in the order of revisions.
+    pub(super) fn publish(&self, committed: Committed) {
         self.lock().push(committed);
         self.0.news.send_replace(());
     }
 
-    /// Forgets everything up to `revision`: whoever watches must list again.
-    pub(super) fn begin_anew(&self, revision: Revision) {
-        let mut past = self.lock();
-        past.forgotten = revision;
-        past.changes.clear();
-        past.records = 0;
-        drop(past);
+    /// Forgets everything up to `revision`: watchers must list again.
+    pub(super) fn reset(&self, revision: Revision) {
+        let mut log = self.lock();
+        log.forgotten = revision;
+        log.changes.clear();
+        log.records = 0;
+        drop(log);
         self.0.news.send_replace(());
     }
 
@@ -121,12 +122,12 @@ impl History {
     }
 
     pub(super) fn watch(&self, from: Revision) -> Result<Changes, WatchFault> {
-        let past = self.lock();
-        if past.closed {
+        let log = self.lock();
+        if log.closed {
             return Err(Fault::Closed.into());
         }
-        // A revision that the store has not reached is one of another store, or of before a restore.
-        if from < past.forgotten || from > past.latest() {
+        // A revision that the store has not reached is of another store, or from before a restore.
+        if from < log.forgotten || from > log.latest() {
             return Err(WatchFault::TooOld);
         }
         Ok(Changes {
@@ -136,12 +137,12 @@ impl History {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Past> {
-        self.0.past.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ChangeLog> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Past {
+impl ChangeLog {
     fn latest(&self) -> Revision {
         self.changes
             .back()

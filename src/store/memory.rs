@@ -1,4 +1,4 @@
-//! The engine that keeps records in memory: what the others are compared with.
+//! The engine that keeps records in memory. The tests compare the other engine with it.
 
 use std::{
     collections::BTreeMap,
@@ -13,35 +13,35 @@ use super::{
 
 /// Records in memory.
 #[derive(Clone, Debug)]
-pub struct Memory {
-    shelf: Arc<Mutex<Shelf>>,
+pub struct MemoryEngine {
+    contents: Arc<Mutex<Contents>>,
     history: History,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
+struct Contents {
     records: BTreeMap<Name, Record>,
     revision: Revision,
 }
 
-impl Default for Memory {
+impl Default for MemoryEngine {
     fn default() -> Self {
         Self::with(Revision::default(), Vec::new())
     }
 }
 
-impl Memory {
+impl MemoryEngine {
     /// With these records, as another engine had them at this revision.
     pub(super) fn with(revision: Revision, records: Vec<Record>) -> Self {
         let named = records
             .into_iter()
             .map(|record| (record.name.clone(), record));
-        let shelf = Shelf {
+        let contents = Contents {
             records: named.collect(),
             revision,
         };
         Self {
-            shelf: Arc::new(Mutex::new(shelf)),
+            contents: Arc::new(Mutex::new(contents)),
             history: History::after(revision),
         }
     }
@@ -57,8 +57,10 @@ impl Memory {
         limit: usize,
     ) -> Result<Vec<Record>, Fault> {
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let shelf = self.open()?;
-        let records = shelf.records.range::<Name, _>((behind, Bound::Unbounded));
+        let contents = self.open()?;
+        let records = contents
+            .records
+            .range::<Name, _>((behind, Bound::Unbounded));
         Ok(records
             .map(|(_, record)| record)
             .skip_while(|record| record.name.as_str() < under.as_str())
@@ -69,13 +71,13 @@ impl Memory {
     }
 
     pub(super) fn commit(&self, change: Change) -> Result<Revision, CommitFault> {
-        let mut shelf = self.open()?;
+        let mut contents = self.open()?;
         for (name, expect) in change.expectations() {
-            if !expect.holds(shelf.records.get(name).map(|record| record.revision)) {
+            if !expect.holds(contents.records.get(name).map(|record| record.revision)) {
                 return Err(CommitFault::Stale { name: name.clone() });
             }
         }
-        let revision = shelf.revision.next();
+        let revision = contents.revision.next();
         let mut committed = Committed {
             revision,
             ..Committed::default()
@@ -87,18 +89,18 @@ impl Memory {
                     value,
                     revision,
                 };
-                shelf.records.insert(name, record.clone());
+                contents.records.insert(name, record.clone());
                 committed.puts.push(record);
-            } else if shelf.records.remove(&name).is_some() {
+            } else if contents.records.remove(&name).is_some() {
                 committed.deletes.push(name);
             }
         }
         if !committed.is_empty() {
-            shelf.revision = revision;
+            contents.revision = revision;
             // Still under the lock: watchers see changes in the order of their revisions.
-            self.history.tell(committed);
+            self.history.publish(committed);
         }
-        Ok(shelf.revision)
+        Ok(contents.revision)
     }
 
     pub(super) fn watch(&self, from: Revision) -> Result<Changes, WatchFault> {
@@ -114,15 +116,15 @@ impl Memory {
         self.history.close();
     }
 
-    fn open(&self) -> Result<MutexGuard<'_, Shelf>, Fault> {
-        let shelf = self.lock();
+    fn open(&self) -> Result<MutexGuard<'_, Contents>, Fault> {
+        let contents = self.lock();
         if self.history.is_closed() {
             return Err(Fault::Closed);
         }
-        Ok(shelf)
+        Ok(contents)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,13 +7,13 @@
 //!
 //! Hides: where records are kept and how (an engine: [`Store::memory`], [`Store::open`]). Promises,
 //! of every engine alike: a change is made whole or not at all; it is answered once it is as durable
-//! as the engine makes things; revisions grow by one with each change that writes; who watches gets
-//! every change after a revision, in order, or is told that he must list again. Does not: know what
-//! a record means, nor who may see it.
+//! as the engine makes things; revisions grow by one with each change that writes; a watcher
+//! gets every change after a revision, in order, or is told to list again. Does not: know what a
+//! record means, nor who may see it.
 //!
 //! How to keep a copy of everything in memory: take [`Store::revision`], list, then
 //! [`watch`](Store::watch) from that revision. Changes that the listing has seen already come once
-//! more; a record's revision tells. On [`WatchFault::TooOld`] begin anew.
+//! more; their records have the revisions that were listed. On [`WatchFault::TooOld`] begin anew.
 
 mod change;
 mod history;
@@ -32,8 +32,8 @@ pub use self::{
     history::{Changes, Committed},
     name::{Name, Prefix},
     restored::Restored,
-    settings::{Settings, Sqlite as SqliteSettings},
-    sqlite::{Examination, backup, check, confirm, restore},
+    settings::{Settings, SqliteSettings},
+    sqlite::{CatalogueReport, backup, check, confirm, restore},
 };
 
 /// A point in the life of the whole store; 0 is before the first change.
@@ -49,26 +49,25 @@ impl Revision {
 /// What is kept under a name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Record {
-    /// What it is called.
+    /// Its name.
     pub name: Name,
-    /// What it says; the store does not read it.
+    /// Its bytes; the store does not interpret them.
     pub value: Bytes,
     /// The revision of the change that wrote it last.
     pub revision: Revision,
 }
 
-/// What went wrong in the engine, by what to do about it. The text is for the log.
+/// A fault of the engine; each variant says whether a retry may help. The text is for the log.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Fault {
-    /// Not now: no room on the disk, the disk refuses. Nothing was changed; the same call may go
-    /// well later.
+    /// The disk is full or refuses. Nothing was changed; the same call may succeed later.
     #[error("the store is away: {0}")]
     Away(String),
-    /// The disk failed while the change was made. Whether it was made is known by reading again;
+    /// The disk failed while the change was made. To read the records again shows whether it was made;
     /// watchers are told to list again.
     #[error("the store does not know whether the change was made: {0}")]
     Unknown(String),
-    /// What is stored cannot be right: no retry helps, a person must look.
+    /// What is stored cannot be right: no retry helps, an operator must look.
     #[error("the store is damaged: {0}")]
     Damaged(String),
     /// The store was closed.
@@ -79,26 +78,26 @@ pub enum Fault {
 /// Why a change was not made.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CommitFault {
-    /// What was expected of this record does not hold: read again, decide again. Nothing was
-    /// changed.
+    /// This record is not as the change expects it. Nothing was changed: the caller reads it again and
+    /// decides anew.
     #[error("{name} is not as it was expected")]
     Stale {
         /// The first record, in the order of the change, that is not as expected.
         name: Name,
     },
-    /// The engine could not.
+    /// A fault of the engine.
     #[error(transparent)]
     Store(#[from] Fault),
 }
 
-/// Why there is no next change to see.
+/// Why a watcher gets no next change.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum WatchFault {
-    /// The changes since that revision are not known any more (or the store was never there): list
+    /// The changes since that revision are not kept any more, or the store never had the revision: list
     /// again and watch from then on.
     #[error("the changes since that revision are forgotten")]
     TooOld,
-    /// The engine could not.
+    /// A fault of the engine.
     #[error(transparent)]
     Store(#[from] Fault),
 }
@@ -106,11 +105,11 @@ pub enum WatchFault {
 /// Why a store does not open.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OpenFault {
-    /// Waiting does not cure it: no folder, no catalogue, damaged, of a newer version, in use by
-    /// another process.
+    /// An operator must act: there is no folder or no catalogue, or the catalogue is damaged, of a newer
+    /// version, or in use by another process.
     #[error("{0}")]
     Configuration(String),
-    /// The disk refuses; it may do better later.
+    /// The disk refuses; a later attempt may succeed.
     #[error("{0}")]
     Away(String),
 }
@@ -119,42 +118,44 @@ pub enum OpenFault {
 #[derive(Clone, Debug)]
 pub enum Store {
     /// In memory: for tests, and for `dev` without a file. Gone with the process.
-    Memory(memory::Memory),
+    Memory(memory::MemoryEngine),
     /// In a file of SQLite's.
-    Sqlite(sqlite::Sqlite),
+    Sqlite(sqlite::SqliteEngine),
 }
 
 impl Store {
     /// An empty store in memory.
     pub fn memory() -> Self {
-        Self::Memory(memory::Memory::default())
+        Self::Memory(memory::MemoryEngine::default())
     }
 
     /// Opens the catalogue that the settings name, and makes it if there is none. No other process
-    /// can have it open until this store is closed, or dropped with all its clones. Works at the
-    /// disk: not for a thread that serves.
+    /// can have it open until this store is closed, or dropped with all its clones. It blocks on
+    /// the disk: not for a thread that serves requests.
     ///
     /// # Errors
-    /// [`OpenFault`]; its text names the file.
+    /// [`OpenFault::Configuration`] or [`OpenFault::Away`]; the text names the file.
     pub fn open(settings: &Settings) -> Result<Self, OpenFault> {
-        sqlite::Sqlite::open(&settings.sqlite).map(Self::Sqlite)
+        sqlite::SqliteEngine::open(&settings.sqlite).map(Self::Sqlite)
     }
 
     /// A copy, in memory, of the catalogue that the settings name, as it is at this moment: to look
-    /// at what another process may be using. Nothing is written, and nobody disturbed. None: there
-    /// is no catalogue yet. Works at the disk: not for a thread that serves.
+    /// at what another process may be using. Nothing is written, and that process is not
+    /// disturbed. None: there is no catalogue yet. It blocks on the disk: not for a thread that serves
+    /// requests.
     ///
     /// # Errors
-    /// [`OpenFault`]; its text names the file.
+    /// [`OpenFault::Configuration`] or [`OpenFault::Away`]; the text names the file.
     pub fn copy(settings: &Settings) -> Result<Option<Self>, OpenFault> {
-        let copied = sqlite::look(&settings.sqlite)?;
-        Ok(copied.map(|(revision, records)| Self::Memory(memory::Memory::with(revision, records))))
+        let copied = sqlite::snapshot(&settings.sqlite)?;
+        Ok(copied
+            .map(|(revision, records)| Self::Memory(memory::MemoryEngine::with(revision, records))))
     }
 
-    /// The record of that name, as the last change that was answered left it, or a later one.
+    /// The record of that name, as the last answered change, or a later one, left it.
     ///
     /// # Errors
-    /// [`Fault`]
+    /// [`Fault::Away`], [`Fault::Damaged`] or [`Fault::Closed`].
     pub async fn read(&self, name: &Name) -> Result<Option<Record>, Fault> {
         match self {
             Self::Memory(memory) => memory.read(name),
@@ -167,7 +168,7 @@ impl Store {
     /// see several, but a record that stays is in exactly one page.
     ///
     /// # Errors
-    /// [`Fault`]
+    /// [`Fault::Away`], [`Fault::Damaged`] or [`Fault::Closed`].
     pub async fn list(
         &self,
         under: &Prefix,
@@ -185,7 +186,8 @@ impl Store {
     /// has. Once begun it is made even if the caller no longer waits for the answer.
     ///
     /// # Errors
-    /// [`CommitFault::Stale`] names the first record that is not as expected; nothing was changed.
+    /// [`CommitFault::Stale`] names the first record that is not as expected; [`CommitFault::Store`] is a
+    /// fault of the engine, and after [`Fault::Unknown`] the change may have been made.
     pub async fn commit(&self, change: Change) -> Result<Revision, CommitFault> {
         match self {
             Self::Memory(memory) => memory.commit(change),
@@ -196,7 +198,8 @@ impl Store {
     /// Every change after `from`, in order, without end.
     ///
     /// # Errors
-    /// [`WatchFault::TooOld`]: the engine no longer knows what happened since `from`.
+    /// [`WatchFault::TooOld`]: the engine no longer has the changes since `from`; [`WatchFault::Store`] with
+    /// [`Fault::Closed`].
     pub async fn watch(&self, from: Revision) -> Result<Changes, WatchFault> {
         match self {
             Self::Memory(memory) => memory.watch(from),
@@ -207,7 +210,7 @@ impl Store {
     /// The revision of the last change.
     ///
     /// # Errors
-    /// [`Fault`]
+    /// [`Fault::Away`], [`Fault::Damaged`] or [`Fault::Closed`].
     pub async fn revision(&self) -> Result<Revision, Fault> {
         match self {
             Self::Memory(memory) => memory.revision(),
@@ -222,12 +225,12 @@ impl Store {
         }
     }
 
-    /// Whether the catalogue was restored from a backup and nobody has confirmed it yet: then keys
+    /// Whether the catalogue was restored from a backup and no operator has confirmed it yet: then keys
     /// are not to serve, and deletions that are due are to wait. It is an ordinary record,
-    /// [`Restored::NAME`], and the watch tells it.
+    /// [`Restored::NAME`], and watchers see it.
     ///
     /// # Errors
-    /// [`Fault`]
+    /// [`Fault::Away`], [`Fault::Damaged`] or [`Fault::Closed`].
     pub async fn restored(&self) -> Result<Option<Restored>, Fault> {
         Ok(self
             .read(&Restored::name())

@@ -1,4 +1,4 @@
-//! What records are called.
+//! Names of records, and prefixes of names.
 
 use std::{fmt, sync::Arc};
 
@@ -23,7 +23,7 @@ impl Name {
     /// Takes a text for a name.
     ///
     /// # Errors
-    /// It is empty, longer than 1,024 bytes, or has a character that is not visible ASCII.
+    /// A sentence: the text is empty, longer than 1,024 bytes, or has a character that is not visible ASCII.
     pub fn new(text: &str) -> Result<Self, NotAName> {
         if text.is_empty() {
             return Err(NotAName(text.into(), "is no name: it is empty"));
@@ -42,7 +42,7 @@ impl Prefix {
     /// Takes a text for a prefix; the empty one is the beginning of every name.
     ///
     /// # Errors
-    /// It does not end with `/`, or could not begin a name.
+    /// A sentence: the text does not end with `/`, or could not begin a name.
     pub fn new(text: &str) -> Result<Self, NotAName> {
         // Without the slash, account 1 would list what account 11 has.
         if !text.is_empty() && !text.ends_with('/') {
@@ -57,7 +57,7 @@ impl Prefix {
         Self("".into())
     }
 
-    /// Whether the name begins so.
+    /// Whether the name begins with this prefix.
     pub fn covers(&self, name: &Name) -> bool {
         name.0.starts_with(&*self.0)
     }

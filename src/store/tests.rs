@@ -61,26 +61,26 @@ async fn a_watcher_gets_every_change_or_is_told_to_list_again() {
     );
     let mut fast = history.watch(Revision(10)).unwrap();
     let mut slow = history.watch(Revision(10)).unwrap();
-    history.tell(written(11, 1));
-    history.tell(written(12, 1));
+    history.publish(written(11, 1));
+    history.publish(written(12, 1));
     assert_eq!(revisions(&mut fast, 2).await, [11, 12]);
 
-    history.tell(written(13, 4095));
+    history.publish(written(13, 4095));
     assert_eq!(revisions(&mut fast, 1).await, [13]);
     assert_eq!(slow.next().await, Err(WatchFault::TooOld), "11 is gone");
     let mut late = history.watch(Revision(11)).unwrap();
     assert_eq!(revisions(&mut late, 2).await, [12, 13]);
 
-    history.tell(written(14, 10_000));
+    history.publish(written(14, 10_000));
     assert_eq!(revisions(&mut fast, 1).await, [14], "the last one is kept");
 
-    history.begin_anew(Revision(14));
+    history.reset(Revision(14));
     assert!(history.watch(Revision(14)).is_ok());
     assert_eq!(late.next().await, Err(WatchFault::TooOld));
 }
 
 #[tokio::test]
-async fn a_watcher_that_waits_is_woken() {
+async fn a_waiting_watcher_is_woken() {
     let store = Store::memory();
     let mut changes = store.watch(Revision(0)).await.unwrap();
     let watcher = tokio::spawn(async move { (changes.next().await, changes.next().await) });
@@ -100,7 +100,7 @@ async fn a_watcher_that_waits_is_woken() {
 }
 
 #[tokio::test]
-async fn what_is_expected_must_hold_and_nothing_is_written_by_halves() {
+async fn a_commit_with_a_stale_expectation_writes_nothing() {
     let store = Store::memory();
     let put = |expect| {
         Change::new()

@@ -1,9 +1,12 @@
+//! What the configuration says of one token, and what its hosts need besides.
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::TokenUri;
-use crate::{proto, wire::BUILD_ID};
+#[cfg(test)]
+use crate::token::simulated::ModelHosts;
+use crate::{host_ipc::BUILD_ID, proto, token::uri::TokenUri};
 
 /// `[token.NAME]`: one token, the hosts that serve it, and their limits.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -14,13 +17,20 @@ pub struct Settings {
     pub name: String,
     /// Which token of which module (RFC 7512): `pkcs11:token=LABEL?module-path=/path/module.so`.
     pub uri: TokenUri,
-    /// The file that holds the user PIN, readable by hsmac alone. May be left out for a token that
-    /// needs no login.
+    /// The file that holds the user PIN in one line, readable by hsmac alone. Needed with `login =
+    /// "pin"`.
     pub pin_file: Option<PathBuf>,
+    /// A second PIN file, for a change of the PIN: it may appear at any time, and its PIN is tried when
+    /// the token has refused that of `pin_file`.
+    pub next_pin_file: Option<PathBuf>,
+    /// How hosts log in: `"pin"` with the PIN of `pin_file`, `"none"` not at all, `"protected-path"`
+    /// with a PIN that a person enters at the token for each host. Default `"pin"`; without a `pin_file`
+    /// `"none"`, and a token that says that it wants a login is an error.
+    pub login: Option<Login>,
     /// Tokens of one group hold the same keys: any of them serves, and keys name the group.
     pub group: Option<String>,
     /// Who brings a new key to the other tokens of the group: `"vendor"` if the HSMs do it themselves.
-    /// Without it no key is made in a group of several tokens. The same for all of them.
+    /// Without it no key is made in a group of several tokens. All tokens of a group have one value.
     pub replicated_by: Option<ReplicatedBy>,
     /// Host processes for this token, 1 to 16. Default 1. Software tokens serve faster with two.
     #[serde(default = "one")]
@@ -36,26 +46,34 @@ pub struct Settings {
     /// outlives an object that somebody else destroys until `reprove_interval`. Default false.
     #[serde(default)]
     pub working_copies: bool,
-    /// How often a working copy is proved against its token object. Default 30 s.
+    /// How often a working copy is proved against its token object: 100 ms to 1 h. Default 30 s.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub reprove_interval: Duration,
-    /// How long a host may take to load the module and to log in. Default 60 s.
+    /// How long a host may take to load the module and to log in: 100 ms to 1 h. Default 60 s.
     #[serde(default = "sixty_seconds", with = "humantime_serde")]
     pub start_timeout: Duration,
-    /// How long one MAC or random call may take before its host is killed and replaced. Default 10 s.
+    /// How long one MAC or random call may take before its host is killed and replaced: 100 ms to
+    /// 1 h. Default 10 s.
     #[serde(default = "ten_seconds", with = "humantime_serde")]
     pub call_timeout: Duration,
-    /// The same for searches. Default 120 s.
+    /// How long a search may take before its host is killed and replaced: 100 ms to 1 h. Default
+    /// 120 s.
     #[serde(default = "two_minutes", with = "humantime_serde")]
     pub slow_timeout: Duration,
     /// How long a MAC may stay without an answer before it is given to another host or another token
-    /// of the group as well; half the time left if that is less. 0 s: never. Default 250 ms.
+    /// of the group as well; half the time left if that is less. 1 ms to 1 h,
+    /// or 0 s for never. Default 250 ms.
     #[serde(default = "quarter_second", with = "humantime_serde")]
     pub hedge_after: Duration,
     /// How often the sessions of a host that has nothing to do are asked for a sign of life, so that
-    /// one that was dropped is replaced before a caller meets it. 0 s: never. Default 30 s.
+    /// one that was dropped is replaced before a caller meets it. 1 ms to 1 h, or 0 s for never.
+    /// Default 30 s.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub probe_interval: Duration,
+    /// How many hosts may start within a minute, 1 to 10,000: a token that eats its hosts goes on with
+    /// those that it has. Default 60.
+    #[serde(default = "sixty")]
+    pub max_starts_per_minute: u32,
     /// Calls that may wait for the token, 1 to 100,000; one more is refused at once. Default 1,024.
     #[serde(default = "queue")]
     pub queue: u32,
@@ -64,8 +82,39 @@ pub struct Settings {
     pub env: BTreeMap<String, String>,
     /// A string for C_Initialize's pReserved, for modules that want one (NSS).
     pub init_reserved: Option<String>,
-    /// The longest message that this token can take, if it is less than KMS's 4,096 bytes.
+    /// The longest message that this token can take, in bytes: 1 to 4,096. Default 4,096, KMS's limit.
     pub max_message_bytes: Option<u32>,
+}
+
+/// What hosts need besides their settings.
+#[derive(Clone, Debug)]
+pub struct HostEnvironment {
+    /// What a host runs.
+    pub host: HostProgram,
+    /// Where the markers of login attempts are kept.
+    pub state_dir: PathBuf,
+}
+
+/// What a host runs.
+#[derive(Clone, Debug)]
+pub enum HostProgram {
+    /// The `token-host` subcommand of this binary, in a process of its own.
+    Binary(PathBuf),
+    /// Models of hosts, in this process.
+    #[cfg(test)]
+    Model(std::sync::Arc<dyn ModelHosts>),
+}
+
+/// How hosts log in.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Login {
+    /// C_Login with the PIN of a file.
+    Pin,
+    /// No C_Login: the token needs none.
+    None,
+    /// C_Login without a PIN: the token asks a person for it (CKF_PROTECTED_AUTHENTICATION_PATH).
+    ProtectedPath,
 }
 
 /// Who keeps the tokens of a group alike.
@@ -89,11 +138,18 @@ impl Settings {
             token_manufacturer: self.uri.manufacturer.clone(),
             token_model: self.uri.model.clone(),
             slot_id: self.uri.slot_id,
-            pin_file: self
-                .pin_file
-                .as_ref()
-                .map(|p| p.display().to_string())
-                .unwrap_or_default(),
+            pin_files: self
+                .pin_files()
+                .map(|file| file.display().to_string())
+                .collect(),
+            login: match (self.login, self.login()) {
+                (_, Login::Pin) => proto::host::LoginMode::Pin,
+                // Nobody said so: a token that wants a login is told of.
+                (None, Login::None) => proto::host::LoginMode::Unspecified,
+                (Some(_), Login::None) => proto::host::LoginMode::None,
+                (_, Login::ProtectedPath) => proto::host::LoginMode::ProtectedPath,
+            }
+            .into(),
             sessions: self.sessions,
             read_write: self.read_write,
             working_copies: self.working_copies,
@@ -104,13 +160,42 @@ impl Settings {
         }
     }
 
-    /// What is out of range, as (setting, sentence).
+    /// How hosts log in.
+    pub fn login(&self) -> Login {
+        let default = match self.pin_file {
+            Some(_) => Login::Pin,
+            None => Login::None,
+        };
+        self.login.unwrap_or(default)
+    }
+
+    /// Where the PIN may be, in the order in which the files are tried.
+    pub fn pin_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.pin_file.iter().chain(&self.next_pin_file)
+    }
+
+    /// What is out of range or does not fit together, as (setting, sentence).
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
+        match (self.login, &self.pin_file) {
+            (Some(Login::Pin), None) => {
+                faults.push(("login", "\"pin\" needs a pin_file".into()));
+            }
+            (Some(Login::None | Login::ProtectedPath), Some(_)) => {
+                faults.push(("pin_file", "it has no use with this login".into()));
+            }
+            (Some(Login::Pin) | None, Some(_))
+            | (Some(Login::None | Login::ProtectedPath) | None, None) => {}
+        }
+        if self.next_pin_file.is_some() && self.pin_file.is_none() {
+            let text = "it is tried after pin_file, which is not set".into();
+            faults.push(("next_pin_file", text));
+        }
         for (setting, value, most) in [
             ("hosts", self.hosts, 16),
             ("sessions", self.sessions, 256),
             ("queue", self.queue, 100_000),
+            ("max_starts_per_minute", self.max_starts_per_minute, 10_000),
         ] {
             if !(1..=most).contains(&value) {
                 faults.push((
@@ -160,6 +245,10 @@ fn one() -> u32 {
 
 fn eight() -> u32 {
     8
+}
+
+fn sixty() -> u32 {
+    60
 }
 
 fn queue() -> u32 {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use super::Locator;
+use crate::token::key::ObjectLocator;
 
 /// Which token of which module: `pkcs11:token=…;serial=…?module-path=…`.
 ///
@@ -68,13 +68,13 @@ impl TryFrom<String> for TokenUri {
 /// Which object of a token: `pkcs11:object=…;id=…`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
-pub struct ObjectUri(pub Locator);
+pub struct ObjectUri(pub ObjectLocator);
 
 impl TryFrom<String> for ObjectUri {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let mut locator = Locator::default();
+        let mut locator = ObjectLocator::default();
         for (name, value) in attributes(&text)? {
             match name {
                 "object" => locator.label = Some(utf8(name, value)?),
@@ -84,7 +84,7 @@ impl TryFrom<String> for ObjectUri {
                 other => return Err(unknown(other, "object, id and type")),
             }
         }
-        if locator == Locator::default() {
+        if locator == ObjectLocator::default() {
             return Err("it names no object: write pkcs11:object=LABEL or pkcs11:id=%01%02".into());
         }
         Ok(Self(locator))
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_named_by_what_does_not_move() {
+    fn a_token_uri_names_label_serial_and_slot() {
         let uri = token("pkcs11:token=my%20hsm;serial=abc?module-path=/usr/lib/p%3b11.so").unwrap();
         assert_eq!(uri.label.as_deref(), Some("my hsm"));
         assert_eq!(uri.serial.as_deref(), Some("abc"));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn a_wrong_token_uri_is_refused_by_attribute() {
         for (text, said) in [
             ("token=a", "does not begin with pkcs11:"),
             ("pkcs11:token=a", "lacks ?module-path"),
@@ -164,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_named_by_label_or_id() {
+    fn an_object_uri_names_label_or_id() {
         let object = |text: &str| ObjectUri::try_from(text.to_owned());
         assert_eq!(
             object("pkcs11:object=pay;id=%01%ff;type=secret-key")
                 .unwrap()
                 .0,
-            Locator {
+            ObjectLocator {
                 id: Some(vec![1, 255]),
                 label: Some("pay".into())
             }

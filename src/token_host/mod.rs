@@ -5,114 +5,243 @@
 //! process, and its front starts another. Does not: retry a PIN, heal in place, talk to anybody but
 //! the front, whose end of the socket is this process's stdin.
 //!
-//! Threads: the main thread manages (login, searches, on the keeper session); each session has a
+//! Threads: the main thread manages (login, searches, on the login session); each session has a
 //! thread that takes jobs from the socket itself, so that there is no hand-over on the way of a
 //! MAC; one thread watches the socket and ends the process at once when the front is gone.
 
 #[cfg(all(feature = "drill-unbound-handles", not(debug_assertions)))]
 compile_error!("drill-unbound-handles makes MACs with wrong keys: it is for one drill alone");
 
-mod faults;
-mod jobs;
+mod error;
+mod front;
+mod host_key;
 mod keys;
+mod login_session;
 mod measure;
 mod module;
 mod objects;
+mod output;
+mod pin;
 mod provision;
 mod raw;
+mod runtime;
+mod search;
+mod session;
+mod tasks;
+mod templates;
+mod token_info;
+mod work_session;
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     os::{fd::AsFd as _, unix::net::UnixStream},
-    sync::{Arc, Mutex, OnceLock, mpsc},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use cryptoki::session::Session;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit},
 };
 
-pub use measure::{Measurement, measure};
+pub use measure::{Bench, Measurement};
 pub use provision::{NewKey, Provision, provision};
 
 use self::{
-    faults::{Class, Trouble},
-    jobs::Host,
-    keys::{Copies, Keys},
+    error::{Class, HostError},
+    front::FrontConnection,
+    keys::{Keys, WorkingCopies},
     module::Module,
-    objects::Templates,
+    output::OutputFilter,
+    pin::Pins,
+    runtime::HostRuntime,
+    tasks::TaskQueue,
+    templates::AcceptedTemplates,
 };
 use crate::{
-    proto::host::{Failed, FromHost, Hello, Ready, Settings, ToHost, from_host, to_host},
-    wire::{BUILD_ID, Board, Inbox, put},
+    host_ipc::{BUILD_ID, InFlightTable, Inbox},
+    proto::host::{
+        Failed, Hello, LogIn, LoggedIn, LoginMode, Ready, Settings, TokenFound, from_host, to_host,
+    },
 };
+
+/// Why a lock is never poisoned.
+const UNPOISONED: &str = "nobody panics while holding a lock of the host";
 
 /// How long a planned end may try to be tidy.
 const TIDY: Duration = Duration::from_secs(1);
+/// How long a change of the token that is under way may go on when the front is gone. Hosts are gone
+/// within a second of their front.
+const LAST_CHANGE: Duration = Duration::from_millis(900);
 
 /// `hsmac token-host`: serves the front at the other end of stdin until it hangs up.
 ///
 /// # Errors
 /// Stdin is no front's socket, or the front breaks the wire's rules.
 pub fn run() -> io::Result<()> {
+    // What `ps -C`, `pgrep` and `top` show; the kernel would call it "exe", after /proc/self/exe.
+    #[cfg(target_os = "linux")]
+    rustix::thread::set_name(c"hsmac-host")?;
     harden()?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let board = Board::receive(&socket).map_err(|error| {
+    let in_flight = InFlightTable::receive(&socket).map_err(|error| {
         io::Error::other(format!(
             "stdin is no front ({error}); hsmac starts this command itself"
         ))
     })?;
-    let over = Arc::new(OnceLock::new());
-    watch(socket.try_clone()?, Arc::clone(&over));
+    let ended = Arc::new(OnceLock::new());
+    let changing = Arc::new(AtomicBool::new(false));
+    watch(
+        socket.try_clone()?,
+        Arc::clone(&ended),
+        Arc::clone(&changing),
+    );
 
-    let mut front = Front {
+    let mut front = FrontConnection {
         socket,
         inbox: Inbox::default(),
     };
     let to_host::Frame::Settings(settings) = front.next()? else {
         return Err(io::Error::other("the front did not begin with settings"));
     };
-    front.say(from_host::Frame::Hello(Hello {
+    front.send(from_host::Frame::Hello(Hello {
         build_id: BUILD_ID.to_owned(),
     }))?;
-    match start(&mut front, &settings) {
-        Ok(started) => manage(front, settings, board, started, over),
-        Err(trouble) => front.say(from_host::Frame::Failed(Failed {
-            fault: Some(trouble.fault()),
-        })),
-    }
+    let output = OutputFilter::install()?;
+    let result = match start(&mut front, &settings, &output) {
+        Ok(started) => manage(front, settings, in_flight, started, ended, changing),
+        Err(failed_start) => {
+            let FailedStart { failed, module } = *failed_start;
+            let sent = front.send(from_host::Frame::Failed(failed));
+            // Whatever was begun is ended: tokens count clients that go without a word.
+            let _ = ended.set(Instant::now());
+            if let Some(module) = module {
+                module.finalize();
+            }
+            sent
+        }
+    };
+    drop(output);
+    result
 }
 
-/// What a start yields: the module, the keeper session, and the sessions that will serve.
+/// What a start yields: the module, the login session, and the sessions that will serve.
 struct Started {
     module: Module,
-    keeper: cryptoki::session::Session,
-    sessions: Vec<cryptoki::session::Session>,
+    login_session: Session,
+    sessions: Vec<Session>,
 }
 
-fn start(front: &mut Front, settings: &Settings) -> Result<Started, Trouble> {
-    let wire = |error: io::Error| Trouble::new(Class::Bug, error.to_string());
+/// What a start that came to nothing leaves: the last word, and a module to finalise.
+struct FailedStart {
+    failed: Failed,
+    module: Option<Module>,
+}
+
+fn start(
+    front: &mut FrontConnection,
+    settings: &Settings,
+    output: &OutputFilter,
+) -> Result<Started, Box<FailedStart>> {
+    let fail = |failed, module| Box::new(FailedStart { failed, module });
     if settings.build_id != BUILD_ID {
-        return Err(Trouble::new(
+        let error = HostError::new(
             Class::Configuration,
             "the hsmac binary was replaced while hsmac runs: restart hsmac",
-        ));
+        );
+        return Err(fail(failed(error), None));
     }
-    let (mut module, found) = Module::start(settings)?;
+    let (mut module, found) = Module::start(settings).map_err(|error| fail(failed(error), None))?;
+    match get_ready(front, settings, output, &mut module, found) {
+        Ok((login_session, sessions)) => Ok(Started {
+            module,
+            login_session,
+            sessions,
+        }),
+        Err(failed) => Err(fail(failed, Some(module))),
+    }
+}
+
+/// From the module's start to sessions that serve.
+fn get_ready(
+    front: &mut FrontConnection,
+    settings: &Settings,
+    output: &OutputFilter,
+    module: &mut Module,
+    found: TokenFound,
+) -> Result<(Session, Vec<Session>), Failed> {
+    if settings.login() == LoginMode::Unspecified && found.login_required {
+        return Err(failed(HostError::new(
+            Class::Configuration,
+            "the token wants a PIN (CKF_LOGIN_REQUIRED): set pin_file, or login = \"none\"",
+        )));
+    }
     front
-        .say(from_host::Frame::TokenFound(found))
-        .map_err(wire)?;
-    let to_host::Frame::LogIn(_) = front.next().map_err(wire)? else {
-        return Err(Trouble::new(
-            Class::Bug,
-            "the front did not let this host log in",
-        ));
-    };
-    let keeper = module.log_in(&settings.pin_file)?;
-    let sessions = module.open_sessions(settings.sessions)?;
+        .send(from_host::Frame::TokenFound(found))
+        .map_err(broken)?;
+    let (pins, log_in) = told_to_log_in(front, settings, output)?;
+    let login_session = module.open_session().map_err(failed)?;
+    module
+        .log_in(&login_session, pins.pin(log_in.pin))
+        .map_err(|login| Failed {
+            login: Some(login.failure),
+            ..failed(login.error)
+        })?;
+    // The PIN was taken, whatever comes next.
+    front
+        .send(from_host::Frame::LoggedIn(LoggedIn {}))
+        .map_err(broken)?;
+    drop(pins);
+    module.examine(&login_session).map_err(failed)?;
+    let sessions = module.open_sessions(log_in.sessions).map_err(failed)?;
+    let ready = ready(module, &sessions, settings);
+    front.send(from_host::Frame::Ready(ready)).map_err(broken)?;
+    Ok((login_session, sessions))
+}
+
+/// Waits until the front lets this host log in; it may have the PINs fingerprinted before.
+fn told_to_log_in(
+    front: &mut FrontConnection,
+    settings: &Settings,
+    output: &OutputFilter,
+) -> Result<(Pins, LogIn), Failed> {
+    let mut pins = Pins::default();
+    loop {
+        match front.next().map_err(broken)? {
+            to_host::Frame::ReadPins(read_pins) => {
+                let (read, told) = Pins::read(settings, &read_pins.salts);
+                // Security: before the module can have seen a PIN.
+                output.hide(&read.all());
+                pins = read;
+                front
+                    .send(from_host::Frame::PinsRead(told))
+                    .map_err(broken)?;
+            }
+            to_host::Frame::LogIn(log_in) => {
+                if settings.login() == LoginMode::Pin && pins.pin(log_in.pin).is_none() {
+                    let reason = "the front wants a login with a PIN that was not read";
+                    return Err(failed(HostError::new(Class::Bug, reason)));
+                }
+                return Ok((pins, log_in));
+            }
+            to_host::Frame::Settings(_)
+            | to_host::Frame::Job(_)
+            | to_host::Frame::DefineKey(_)
+            | to_host::Frame::ForgetKey(_)
+            | to_host::Frame::End(_) => {
+                let reason = "the front did not let this host log in";
+                return Err(failed(HostError::new(Class::Bug, reason)));
+            }
+        }
+    }
+}
+
+fn ready(module: &Module, sessions: &[Session], settings: &Settings) -> Ready {
     let mut warnings = Vec::new();
     if (sessions.len() as u64) < u64::from(settings.sessions) {
         warnings.push(format!(
@@ -121,7 +250,7 @@ fn start(front: &mut Front, settings: &Settings) -> Result<Started, Trouble> {
             settings.sessions
         ));
     }
-    let ready = Ready {
+    Ready {
         sessions: u32::try_from(sessions.len()).unwrap_or(u32::MAX),
         two_calls: module.has_two_calls(),
         digest_bits: module
@@ -131,58 +260,70 @@ fn start(front: &mut Front, settings: &Settings) -> Result<Started, Trouble> {
             .collect(),
         module: module.describe(),
         warnings,
-    };
-    front.say(from_host::Frame::Ready(ready)).map_err(wire)?;
-    Ok(Started {
-        module,
-        keeper,
-        sessions,
-    })
+    }
+}
+
+fn failed(error: HostError) -> Failed {
+    Failed {
+        fault: Some(error.fault()),
+        login: None,
+        no_session: error.class == Class::SessionLimit,
+    }
+}
+
+fn broken(error: io::Error) -> Failed {
+    failed(HostError::new(Class::Bug, error.to_string()))
 }
 
 /// Serves jobs until the end, then closes the sessions and finalises, for a second at most.
 fn manage(
-    front: Front,
+    front: FrontConnection,
     settings: Settings,
-    board: Board,
+    in_flight: InFlightTable,
     started: Started,
-    over: Arc<OnceLock<Instant>>,
+    ended: Arc<OnceLock<Instant>>,
+    changing: Arc<AtomicBool>,
 ) -> io::Result<()> {
     let Started {
         module,
-        keeper,
+        login_session,
         sessions,
     } = started;
-    let (tasks, inbox) = mpsc::channel();
     let copies = if settings.working_copies {
-        Copies::Reproved(Duration::from_millis(settings.reprove_interval_ms))
+        WorkingCopies::Reproved(Duration::from_millis(settings.reprove_interval_ms))
     } else {
-        Copies::None
+        WorkingCopies::None
     };
-    let host = Arc::new(Host {
+    let host = Arc::new(HostRuntime {
         module,
         keys: Keys::new(copies),
-        templates: Templates::default(),
+        templates: AcceptedTemplates::default(),
+        sessions: sessions
+            .into_iter()
+            .map(|session| Mutex::new(Some(session)))
+            .collect(),
         generation: settings.generation,
         call_timeout: Duration::from_millis(settings.call_timeout_ms),
         slow_timeout: Duration::from_millis(settings.slow_timeout_ms),
-        board,
-        outlet: Mutex::new(front.socket.try_clone()?),
-        intake: Mutex::new(front),
-        tasks,
-        over,
+        in_flight,
+        writer: Mutex::new(front.socket.try_clone()?),
+        reader: Mutex::new(front),
+        tasks: TaskQueue::default(),
+        served: AtomicU64::new(0),
+        ended,
+        changing,
     });
     let mut threads = Vec::new();
-    for (index, session) in (1..).zip(sessions) {
+    for (index, _) in (1..).zip(&host.sessions) {
         let host = Arc::clone(&host);
         let name = format!("session-{index}");
         threads.push(
             thread::Builder::new()
                 .name(name)
-                .spawn(move || host.serve(session, index))?,
+                .spawn(move || host.serve(index))?,
         );
     }
-    host.manage(&keeper, &inbox);
+    host.manage(&login_session);
 
     // Nobody takes a job any more; a thread inside a vendor call cannot be waited for.
     let until = Instant::now() + TIDY;
@@ -195,47 +336,13 @@ fn manage(
     for thread in threads {
         let _ = thread.join();
     }
-    drop(keeper);
     if let Some(host) = Arc::into_inner(host) {
+        // The login session outlives every other one.
+        drop(host.sessions);
+        drop(login_session);
         host.module.finalize();
     }
     Ok(())
-}
-
-/// The front's end of the socket, while one thread alone uses it.
-struct Front {
-    socket: UnixStream,
-    inbox: Inbox,
-}
-
-impl Front {
-    fn next(&mut self) -> io::Result<to_host::Frame> {
-        loop {
-            if let Some(frame) = self.inbox.take::<ToHost>().map_err(io::Error::other)? {
-                return frame
-                    .frame
-                    .ok_or_else(|| io::Error::other("an empty frame"));
-            }
-            self.receive()?;
-        }
-    }
-
-    fn receive(&mut self) -> io::Result<()> {
-        let mut chunk = [0; 16 * 1024];
-        match self.socket.read(&mut chunk)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            length => {
-                self.inbox.space().extend_from_slice(&chunk[..length]);
-                Ok(())
-            }
-        }
-    }
-
-    fn say(&mut self, frame: from_host::Frame) -> io::Result<()> {
-        let mut out = BytesMut::new();
-        put(&FromHost { frame: Some(frame) }, &mut out);
-        self.socket.write_all(&out)
-    }
 }
 
 /// No core dump, no debugger, no early end: this process will hold the PIN.
@@ -263,7 +370,7 @@ fn harden() -> io::Result<()> {
 }
 
 /// Ends this process when the front is gone, even while a vendor call is stuck.
-fn watch(socket: UnixStream, over: Arc<OnceLock<Instant>>) {
+fn watch(socket: UnixStream, ended: Arc<OnceLock<Instant>>, changing: Arc<AtomicBool>) {
     thread::spawn(move || {
         #[cfg(target_os = "linux")]
         let gone = PollFlags::RDHUP | PollFlags::HUP;
@@ -272,8 +379,14 @@ fn watch(socket: UnixStream, over: Arc<OnceLock<Instant>>) {
         while let Ok(0) | Err(rustix::io::Errno::INTR) =
             poll(&mut [PollFd::new(&socket, gone)], None)
         {}
-        if over.get().is_some() {
+        if ended.get().is_some() {
             thread::sleep(TIDY + TIDY);
+        }
+        // A creation or destruction that the module is at may end first: SoftHSM2 killed while it
+        // writes leaves an object without a single attribute.
+        let until = Instant::now() + LAST_CHANGE;
+        while changing.load(Ordering::SeqCst) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
         }
         // Not `exit`: a vendor library's exit handlers may hang as its calls do.
         let _ = kill_process(getpid(), Signal::KILL);

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
-    mechanism::Mechanism,
-    object::{Attribute, KeyType, ObjectClass},
-    session::UserType,
-};
+use cryptoki::{context::Pkcs11, object::Attribute, session::UserType};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Class, Trouble};
+use super::{
+    error::{Class, HostError},
+    raw,
+    templates::GENERATED,
+};
+use crate::model::MacAlgorithm;
 
 /// What `hsmac dev` wants of a token; travels over stdin, since it holds the PIN.
 #[derive(Deserialize, Serialize)]
@@ -42,12 +42,12 @@ pub struct NewKey {
 /// # Errors
 /// The fault in words.
 pub fn provision(wanted: &Provision) -> Result<(), String> {
-    try_provision(wanted).map_err(|trouble| trouble.to_string())
+    try_provision(wanted).map_err(|error| error.to_string())
 }
 
-fn try_provision(wanted: &Provision) -> Result<(), Trouble> {
+fn try_provision(wanted: &Provision) -> Result<(), HostError> {
     let pkcs11 = Pkcs11::new(&wanted.module_path)?;
-    pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
+    raw::initialize(&pkcs11, "")?;
     let mut slots = pkcs11.get_slots_with_token()?;
     slots.retain(|slot| {
         pkcs11
@@ -55,7 +55,7 @@ fn try_provision(wanted: &Provision) -> Result<(), Trouble> {
             .is_ok_and(|info| !info.token_initialized())
     });
     let slot = *slots.first().ok_or_else(|| {
-        Trouble::new(
+        HostError::new(
             Class::Configuration,
             "the module shows no slot with an empty token",
         )
@@ -69,27 +69,16 @@ fn try_provision(wanted: &Provision) -> Result<(), Trouble> {
     session.logout()?;
     session.login(UserType::User, Some(&pin))?;
     for key in &wanted.keys {
-        session.generate_key(&Mechanism::GenericSecretKeyGen, &template(key))?;
+        let algorithm = MacAlgorithm::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.mac_len() as u64 == key.bytes)
+            .ok_or_else(|| HostError::new(Class::Configuration, "no HMAC key has that length"))?;
+        let [generic_secret, ..] = GENERATED;
+        let mut template = generic_secret.attributes(algorithm, Some(&key.id), Some(&key.label));
+        template.push(Attribute::ValueLen(key.bytes.into()));
+        session.generate_key(&generic_secret.mechanism.of(algorithm), &template)?;
     }
     drop(session);
     pkcs11.finalize()?;
     Ok(())
-}
-
-/// A key that signs, and that nobody gets out of the token.
-fn template(key: &NewKey) -> [Attribute; 12] {
-    [
-        Attribute::Class(ObjectClass::SECRET_KEY),
-        Attribute::KeyType(KeyType::GENERIC_SECRET),
-        Attribute::Token(true),
-        Attribute::Private(true),
-        Attribute::Sensitive(true),
-        Attribute::Extractable(false),
-        Attribute::Sign(true),
-        Attribute::Verify(true),
-        Attribute::Encrypt(false),
-        Attribute::ValueLen(key.bytes.into()),
-        Attribute::Label(key.label.clone().into_bytes()),
-        Attribute::Id(key.id.clone()),
-    ]
 }

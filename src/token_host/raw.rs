@@ -1,4 +1,5 @@
-//! The only `unsafe` of hsmac: the hot path's two PKCS#11 calls, and C_Initialize's reserved string.
+//! The only `unsafe` of hsmac: the hot path's two PKCS#11 calls, C_Initialize's reserved string, and
+//! info calls whose answers cryptoki cannot parse.
 //!
 //! cryptoki 0.12.1's `Session::sign` makes three calls: it asks for the length first, which is one
 //! round trip more on a network HSM. Until a release has the two-call form, this file calls
@@ -24,8 +25,8 @@ use cryptoki::{
     slot::Slot,
 };
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
-    CK_SESSION_INFO, CK_ULONG, CKR_OK,
+    CK_FALSE, CK_FUNCTION_LIST, CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_RV,
+    CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID, CK_STATE, CK_TOKEN_INFO, CK_ULONG, CKR_OK,
 };
 
 /// The longest MAC; every C_Sign gets a buffer of this size, because NSS truncates silently and
@@ -111,6 +112,71 @@ impl TwoCalls {
         };
         refused(code, Function::Sign)?;
         Ok(length as usize)
+    }
+}
+
+type GetTokenInfo = unsafe extern "C" fn(CK_SLOT_ID, *mut CK_TOKEN_INFO) -> CK_RV;
+type GetSessionInfo = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_SESSION_INFO) -> CK_RV;
+
+/// C_GetTokenInfo and C_GetSessionInfo of the module that cryptoki has initialised. cryptoki parses
+/// each field, and one that a module fills with nonsense costs it the whole answer.
+pub(super) struct InfoCalls {
+    token_info: GetTokenInfo,
+    session_info: GetSessionInfo,
+    // The functions live as long as the library is loaded.
+    _library: cryptoki_sys::Pkcs11,
+}
+
+impl InfoCalls {
+    /// Loads the module a second time; `None` where that is another instance, which nobody has
+    /// initialised (p11-kit's client), or lacks a function.
+    pub(super) fn probe(module: &Path) -> Option<Self> {
+        // SAFETY: as in `TwoCalls::probe`.
+        let library = unsafe { cryptoki_sys::Pkcs11::new(module) }.ok()?;
+        let function_list = *library.C_GetFunctionList.as_ref().ok()?;
+        let mut list: *mut CK_FUNCTION_LIST = ptr::null_mut();
+        // SAFETY: C_GetFunctionList writes one pointer (PKCS#11 v3.1 §5.4), for which `list` has room.
+        let code = unsafe { function_list(&mut list) };
+        if code != CKR_OK || list.is_null() {
+            return None;
+        }
+        // SAFETY: the pointer came from C_GetFunctionList with CKR_OK and points into the library,
+        // which `library` keeps loaded.
+        let list = unsafe { &*list };
+        let slot_list = list.C_GetSlotList?;
+        let mut count = 0;
+        // SAFETY: without a buffer the module writes the number of slots alone.
+        let code = unsafe { slot_list(CK_FALSE, ptr::null_mut(), &mut count) };
+        (code == CKR_OK).then_some(())?;
+        Some(Self {
+            token_info: list.C_GetTokenInfo?,
+            session_info: list.C_GetSessionInfo?,
+            _library: library,
+        })
+    }
+
+    /// CK_TOKEN_INFO as the module fills it.
+    ///
+    /// # Errors
+    /// What C_GetTokenInfo returned.
+    pub(super) fn token_info(&self, slot: Slot) -> Result<CK_TOKEN_INFO, Error> {
+        let mut info = CK_TOKEN_INFO::default();
+        // SAFETY: `info` has room for one CK_TOKEN_INFO, which is all that the module writes.
+        let code = unsafe { (self.token_info)(slot.id() as CK_SLOT_ID, &mut info) };
+        refused(code, Function::GetTokenInfo)?;
+        Ok(info)
+    }
+
+    /// CK_SESSION_INFO.state as the module says it.
+    ///
+    /// # Errors
+    /// What C_GetSessionInfo returned.
+    pub(super) fn session_state(&self, session: &Session) -> Result<CK_STATE, Error> {
+        let mut info = CK_SESSION_INFO::default();
+        // SAFETY: a live session's handle, and room for one CK_SESSION_INFO.
+        let code = unsafe { (self.session_info)(session.handle(), &mut info) };
+        refused(code, Function::GetSessionInfo)?;
+        Ok(info.state)
     }
 }
 

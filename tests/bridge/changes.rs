@@ -2,6 +2,7 @@
 //! deadline passes, and when another token of the group has to follow.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     sync::Arc,
@@ -10,13 +11,20 @@ use std::{
 
 use hsmac::{
     model::KeySpec,
-    token::{Destroyed, Fault, Group, Key, Locator, Settings, Surroundings},
+    token::{
+        Destroyed, Fault, Group, HostEnvironment, HostProgram, ObjectLocator, Settings, TokenKey,
+    },
 };
 use zeroize::Zeroizing;
 
 use crate::support::{
     KEY, KEY_ID, LIMIT, TOKEN, Token, children, fault_module, hex, hmac_sha256, signal, until,
 };
+
+/// No token of the group is done with yet.
+fn none() -> BTreeSet<String> {
+    BTreeSet::new()
+}
 
 const ID: [u8; 16] = *b"0123456789abcdef";
 const LABEL: &str = "hsmac:key";
@@ -52,18 +60,18 @@ fn start(token: &Token, more: &[serde_json::Value]) -> Arc<Group> {
         .zip(["one", "two"])
         .map(|((more, module), name)| settings(token, module, name, more.clone()))
         .collect();
-    let surroundings = Surroundings {
-        host_binary: env!("CARGO_BIN_EXE_hsmac").into(),
+    let environment = HostEnvironment {
+        host: HostProgram::Binary(env!("CARGO_BIN_EXE_hsmac").into()),
         state_dir: token.path(""),
     };
-    Group::start("tokens", settings, &surroundings)
+    Group::start("tokens", settings, &environment)
 }
 
-fn key(check_value: Option<hsmac::token::CheckValue>) -> Arc<Key> {
-    Arc::new(Key::new(
+fn key(check_value: Option<hsmac::token::CheckValue>) -> Arc<TokenKey> {
+    Arc::new(TokenKey::new(
         KEY_ID.parse().unwrap(),
         KeySpec::Hmac256,
-        Locator {
+        ObjectLocator {
             id: Some(ID.into()),
             label: Some(LABEL.into()),
         },
@@ -102,18 +110,24 @@ async fn a_key_is_made_serves_and_is_destroyed_once() {
     let one = group.mac(&serving, "x".into(), soon()).await.unwrap();
     assert_eq!(one, group.mac(&serving, "x".into(), soon()).await.unwrap());
 
-    let unproved = group.destroy(&key(None), soon()).await.unwrap_err();
+    let unproved = group
+        .destroy(&key(None), &mut none(), soon())
+        .await
+        .unwrap_err();
     assert!(matches!(unproved, Fault::Key(_)), "{unproved}");
     group.forget(&serving).await;
-    let closed = group.destroy(&serving, soon()).await.unwrap_err();
+    let closed = group
+        .destroy(&serving, &mut none(), soon())
+        .await
+        .unwrap_err();
     assert_eq!(closed, Fault::Closed);
     let doomed = || key(Some(made.check_value.clone()));
-    let destroyed = group.destroy(&doomed(), soon()).await.unwrap();
+    let destroyed = group.destroy(&doomed(), &mut none(), soon()).await.unwrap();
     assert_eq!(destroyed, Destroyed::Now);
-    let destroyed = group.destroy(&doomed(), soon()).await.unwrap();
+    let destroyed = group.destroy(&doomed(), &mut none(), soon()).await.unwrap();
     assert_eq!(destroyed, Destroyed::WasGone);
     assert_eq!(token.objects(), [""; 0]);
-    group.end().await;
+    group.end(soon()).await;
 }
 
 #[tokio::test]
@@ -125,7 +139,7 @@ async fn given_material_makes_the_macs_that_it_should() {
     let key = key(Some(made.check_value));
     let mac = group.mac(&key, "x".into(), soon()).await.unwrap();
     assert_eq!(mac, hmac_sha256(&KEY, b"x"));
-    group.end().await;
+    group.end(soon()).await;
 }
 
 #[tokio::test]
@@ -159,9 +173,12 @@ async fn a_creation_whose_host_dies_is_unknown_and_never_done_by_another() {
     let log = fs::read_to_string(token.path("fault.log")).unwrap();
     assert_eq!(log.matches("C_GenerateKey").count(), 1, "{log}");
     token.rules("");
-    let left = group.destroy_orphan(&key(None), soon()).await.unwrap();
+    let left = group
+        .destroy_orphan(&key(None), &mut none(), soon())
+        .await
+        .unwrap();
     assert_eq!(left, Destroyed::WasGone);
-    group.end().await;
+    group.end(soon()).await;
 }
 
 #[tokio::test]
@@ -169,14 +186,17 @@ async fn what_comes_of_a_creation_is_waited_for_beyond_the_deadline() {
     let token = Token::new();
     let group = start(&token, &[serde_json::json!({})]);
     group.random(8, soon()).await.unwrap();
-    token.rules("delay C_GenerateKey 700ms");
-    let until = Instant::now() + Duration::from_millis(300);
+    token.rules("delay C_GenerateKey 4s");
+    let until = Instant::now() + Duration::from_secs(2);
     let made = group.generate(&key(None), until).await;
     assert!(made.is_ok() && Instant::now() > until, "{made:?}");
     assert_eq!(token.objects(), [object()]);
 
     // But a call that could not begin in time does not begin at all.
-    let other = group.destroy_orphan(&key(None), soon()).await.unwrap();
+    let other = group
+        .destroy_orphan(&key(None), &mut none(), soon())
+        .await
+        .unwrap();
     assert_eq!(other, Destroyed::Now);
     let late = group.generate(&key(None), Instant::now()).await;
     let late = late.unwrap_err();
@@ -186,7 +206,7 @@ async fn what_comes_of_a_creation_is_waited_for_beyond_the_deadline() {
     );
     assert_eq!(token.objects(), [""; 0]);
     token.rules("");
-    group.end().await;
+    group.end(soon()).await;
 }
 
 #[tokio::test]
@@ -195,11 +215,11 @@ async fn a_call_that_hangs_ends_with_its_host() {
     let group = start(&token, &[serde_json::json!({ "slow_timeout": "500ms" })]);
     group.random(8, soon()).await.unwrap();
     token.rules("hang C_GenerateKey");
-    let until = Instant::now() + Duration::from_millis(200);
+    let until = Instant::now() + Duration::from_secs(2);
     let fault = group.generate(&key(None), until).await.unwrap_err();
     assert!(matches!(fault, Fault::Unknown(_)), "{fault}");
     token.rules("");
-    group.end().await;
+    group.end(soon()).await;
 }
 
 #[tokio::test]
@@ -215,7 +235,7 @@ async fn a_group_makes_keys_only_if_its_vendor_replicates_them() {
     let fault = group.generate(&key(None), soon()).await.unwrap_err();
     assert!(matches!(fault, Fault::Unsupported(_)), "{fault}");
     assert_eq!(token.objects(), [""; 0]);
-    group.end().await;
+    group.end(soon()).await;
 
     // Two ways to one token: what one member makes, the other has, as soon as it is there.
     token.rules("hide token");
@@ -240,10 +260,10 @@ async fn a_group_makes_keys_only_if_its_vendor_replicates_them() {
     let made = creation.await.unwrap().unwrap();
     assert_eq!(made.token, "two");
     let destroyed = group
-        .destroy(&key(Some(made.check_value)), soon())
+        .destroy(&key(Some(made.check_value)), &mut none(), soon())
         .await
         .unwrap();
     assert_eq!(destroyed, Destroyed::Now);
     assert_eq!(token.objects(), [""; 0]);
-    group.end().await;
+    group.end(soon()).await;
 }

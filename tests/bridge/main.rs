@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod bench;
 mod calls;
 mod catalogue;
@@ -19,8 +20,10 @@ mod drills;
 mod keys;
 mod many;
 mod objects;
+mod ordinary;
 mod policies;
 mod processes;
+mod reload;
 mod requests;
 mod rights;
 mod seeds;

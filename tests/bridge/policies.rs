@@ -4,7 +4,7 @@ use std::fs;
 
 use tonic::Code;
 
-use crate::support::{CALLER, KEY_ID, Output, Token, assert_status, request};
+use crate::support::{CALLER, KEY_ID, Output, Token, assert_status, request, signal};
 
 const ALLOW: &str =
     r#"{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"kms:*","Resource":"*"}"#;
@@ -180,4 +180,54 @@ async fn a_policy_is_read_and_written_as_hsmac_kms() {
         refused.stderr.contains("(AccessDeniedException)"),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn the_operator_is_warned_of_stored_policies_that_mean_nobody() {
+    let token = Token::new();
+    let config = |id: &str| {
+        let attributes =
+            format!("policy_file = \"caller.json\"\nattributes = {{ id = \"{id}\" }}\n");
+        let config = token.config_with("hosts = 1\nsessions = 2\n", &token.store());
+        config.replace("policy_file = \"caller.json\"\n", &attributes)
+    };
+    let server = token.serve(&config("AIDAFIRST")).await;
+    let key_id = server.create().await.unwrap();
+    let policy = format!(
+        r#"{{"Statement":[{ALLOW},
+            {{"Sid":"Logs","Effect":"Allow","Principal":{{"Service":"logs.amazonaws.com"}},"Action":"kms:*","Resource":"*"}},
+            {{"Sid":"Own","Effect":"Allow","Principal":{{"AWS":"{CALLER}"}},"Action":"kms:*","Resource":"*"}}]}}"#
+    );
+    fs::write(token.path("stored.json"), policy).unwrap();
+    let put = ["kms", "put-key-policy", "--key-id", &key_id, "--policy"];
+    let put = token.hsmac(&[&put[..], &["file://stored.json"]].concat());
+    assert!(put.status.success(), "{put:?}");
+    let never = "statement \"Logs\" never applies here: its principals are services";
+    let orphan = format!(
+        "statement \"Own\" means the principal with the ID AIDAFIRST, and {CALLER} has the ID AIDASECOND now"
+    );
+    assert!(!server.log().contains(never), "{}", server.log());
+    drop(server);
+
+    // At the start, and once more only what a reload brings.
+    let mut server = token.serve(&config("AIDAFIRST")).await;
+    server.until_log(never).await;
+    assert!(!server.log().contains(&orphan), "{}", server.log());
+    fs::write(token.path("hsmac.toml"), config("AIDASECOND")).unwrap();
+    signal(server.child.id(), "HUP");
+    server.until_log(&orphan).await;
+    server.until_log(" reloaded ").await;
+    assert_eq!(server.log().matches(never).count(), 1, "{}", server.log());
+
+    // And beside the server.
+    let checked = token.check(&config("AIDASECOND"));
+    let arn = format!("warning: arn:aws:kms:us-west-2:111122223333:key/{key_id}: ");
+    assert!(checked.status.success(), "{checked:?}");
+    for text in [
+        "catalogue.db, stored keys: 1",
+        &(arn.clone() + never),
+        &(arn + &orphan),
+    ] {
+        assert!(checked.stdout.contains(text), "{text}: {checked:?}");
+    }
 }

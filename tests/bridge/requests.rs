@@ -19,6 +19,7 @@ use hsmac::proto::v1::{
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
+use prost_types::FileDescriptorProto;
 use tokio::{net::UnixStream, task::JoinSet};
 use tonic::{Code, Request, Status, codegen::tokio_stream, transport::Channel};
 use tonic_health::pb::{
@@ -73,14 +74,14 @@ impl Bridge {
             .await
     }
 
-    /// The same of VerifyMac.
+    /// The refusal of a VerifyMac.
     async fn refuses_to_verify(&mut self, request: VerifyMacRequest, no: No) -> Status {
         let status = self.mac.verify_mac(request).await;
         self.judge(status.map(|answer| format!("{answer:?}")), no)
             .await
     }
 
-    /// The same of both, of VerifyMac with the right MAC.
+    /// The refusal of both operations, of VerifyMac with the right MAC.
     async fn refuses(&mut self, request: GenerateMacRequest, no: No) {
         let verify = VerifyMacRequest {
             mac: hmac_sha256(&KEY, &request.message).into(),
@@ -137,7 +138,8 @@ impl Bridge {
             answers,
             ..
         } = self;
-        assert!(server.terminate().await.success());
+        let status = server.terminate().await;
+        assert!(status.success(), "{status}");
         let log = std::fs::read_to_string(token.path("log")).unwrap();
         assert!(log.contains("DEBUG"), "it logs all it can");
         for secret in secrets {
@@ -909,7 +911,8 @@ async fn a_key_is_described_with_every_field_by_every_name() {
             assert_status(&status, code, reason, &text);
             assert_eq!(status.message(), text);
         }
-        assert!(server.terminate().await.success());
+        let status = server.terminate().await;
+        assert!(status.success(), "{status}");
     }
 }
 
@@ -954,6 +957,14 @@ async fn health_is_told_of_the_server_its_services_and_its_token() {
         let request = HealthCheckRequest {
             service: service.into(),
         };
+        // The token was up before anybody was told: a watch tells of the change.
+        let mut told = health.watch(request.clone()).await.unwrap().into_inner();
+        let serves = async {
+            while told.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+        };
+        tokio::time::timeout(LIMIT, serves)
+            .await
+            .unwrap_or_else(|_| panic!("{service:?} does not serve"));
         let answer = health.check(request).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
     }
@@ -974,8 +985,8 @@ async fn reflection_tells_of_the_services_in_both_of_its_versions() {
         "hsmac.v1.KeyService",
         "hsmac.v1.MacService",
     ];
-    macro_rules! services {
-        ($version:ident) => {{
+    macro_rules! ask {
+        ($version:ident, $question:ident($text:expr)) => {{
             use tonic_reflection::pb::$version::{
                 ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
                 server_reflection_request::MessageRequest,
@@ -983,7 +994,7 @@ async fn reflection_tells_of_the_services_in_both_of_its_versions() {
             };
             let question = ServerReflectionRequest {
                 host: String::new(),
-                message_request: Some(MessageRequest::ListServices(String::new())),
+                message_request: Some(MessageRequest::$question($text.into())),
             };
             let answers = ServerReflectionClient::new(server.channel().await)
                 .server_reflection_info(tokio_stream::iter([question]))
@@ -995,13 +1006,32 @@ async fn reflection_tells_of_the_services_in_both_of_its_versions() {
                     .into_iter()
                     .map(|service| service.name)
                     .collect::<Vec<_>>(),
+                Some(MessageResponse::FileDescriptorResponse(files)) => files
+                    .file_descriptor_proto
+                    .iter()
+                    .map(|file| FileDescriptorProto::decode(&file[..]).unwrap())
+                    .flat_map(|file| {
+                        let package = file.package().to_owned();
+                        let messages = file.message_type.into_iter();
+                        messages.map(move |it| format!("{package}.{}", it.name()))
+                    })
+                    .collect(),
                 other => panic!("{other:?}"),
             }
         }};
     }
-    for services in [services!(v1), services!(v1alpha)] {
+    for services in [ask!(v1, ListServices("")), ask!(v1alpha, ListServices(""))] {
         for service in wanted {
             assert!(services.iter().any(|name| name == service), "{services:?}");
+        }
+    }
+    // What the details of errors are made of, so that tools can show them.
+    for detail in ["ErrorInfo", "BadRequest", "RetryInfo"].map(|it| format!("google.rpc.{it}")) {
+        for messages in [
+            ask!(v1, FileContainingSymbol(&detail)),
+            ask!(v1alpha, FileContainingSymbol(&detail)),
+        ] {
+            assert!(messages.contains(&detail), "{messages:?}");
         }
     }
     assert!(server.terminate().await.success());
@@ -1069,7 +1099,7 @@ async fn a_full_queue_sheds_at_once_and_the_rest_get_their_own_macs() {
             "{made} MACs and {shed} shed after {LIMIT:?}"
         );
         let mut calls = JoinSet::new();
-        for _ in 0..128 {
+        for _ in 0..16 {
             for client in &clients {
                 number += 1;
                 let mut client = client.clone();
@@ -1106,5 +1136,11 @@ async fn a_full_queue_sheds_at_once_and_the_rest_get_their_own_macs() {
     );
     let good = server.mac().await.generate_mac(request(MESSAGE)).await;
     assert_eq!(good.unwrap().into_inner().mac, hmac_sha256(&KEY, MESSAGE));
-    assert!(!server.log().contains("panicked"));
+    let log = server.log();
+    assert!(!log.contains("panicked"));
+    let told = format!("cause=token primary: the queue is full: 1 calls wait; asked by {CALLER}");
+    let lines = log.matches(&told).count();
+    assert!(lines > 0, "{log}");
+    // One a second at most, of hundreds.
+    assert!(lines as u64 <= began.elapsed().as_secs() + 2, "{lines}");
 }

@@ -368,7 +368,7 @@ fn what_it_cannot_answer_it_says() {
         (
             "caller.json",
             config.clone(),
-            "hsmac.toml:11: principal[0].policy_file: caller.json: Policy has no Statement.",
+            "hsmac.toml:13: principal[0].policy_file: caller.json: Policy has no Statement.",
         ),
         (
             "catalogue.db",

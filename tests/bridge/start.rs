@@ -64,6 +64,16 @@ fn assert_no_pin(token: &Token) {
     }
 }
 
+/// Whether the note of login attempts says that a PIN was refused.
+fn notes_a_refusal(token: &Token) -> bool {
+    let Ok(note) = fs::read(token.path("state/pin-attempt.primary")) else {
+        return false;
+    };
+    let note: Value = serde_json::from_slice(&note).unwrap();
+    let mut tried = note["tried"].as_array().unwrap().iter();
+    tried.any(|tried| !tried["refused"].is_null())
+}
+
 fn files_under(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -278,18 +288,23 @@ async fn a_missing_pin_file_and_a_missing_module_are_named() {
 }
 
 #[tokio::test]
-async fn a_pin_file_that_others_can_read_is_warned_of_and_serves() {
+async fn a_pin_file_that_others_can_read_is_refused_and_serves_with_a_warning_if_that_is_allowed() {
     let token = Token::with_key();
     let pin = token.path("pin");
     fs::set_permissions(&pin, fs::Permissions::from_mode(0o644)).unwrap();
-    let server = token.serve(&token.config()).await;
-    assert_serves(&server).await;
-    let log = server.log();
     let text = format!(
         "{} has mode 0644: others than its owner can read or write the PIN; run chmod 0400 {}",
         pin.display(),
         pin.display()
     );
+    let (status, said) = refused(&token, &token.config()).await;
+    assert_eq!(status, 78, "{said}");
+    assert!(said.contains(&text), "{said}");
+
+    let config = format!("allow_readable_secrets = true\n{}", token.config());
+    let server = token.serve(&config).await;
+    assert_serves(&server).await;
+    let log = server.log();
     assert_eq!(log.matches(&text).count(), 1, "{log}");
     assert!(
         log.lines()
@@ -362,7 +377,7 @@ async fn a_token_whose_user_has_no_pin_yet_is_waited_for_and_no_pin_counts_as_re
     assert_unavailable(&server).await;
     let log = server.log();
     assert!(log.contains("CKR_USER_PIN_NOT_INITIALIZED"), "{log}");
-    assert!(!token.path("state/pin-refused.primary").exists());
+    assert!(!notes_a_refusal(&token));
     token.script(&format!(
         "user-pin {TOKEN} {PIN}\nlogin {TOKEN} {PIN}\ngeneric mac 01 {}\n",
         hex(&KEY)
@@ -516,7 +531,8 @@ async fn a_wrong_pin_is_tried_once_by_four_hosts_and_after_a_restart_until_its_f
             (calls(&spied)["C_Login"] == 5).then_some(())
         })
         .await;
-        assert!(!token.path("state/pin-refused.primary").exists());
+        // It remembers the wrong one, which may come back.
+        assert!(notes_a_refusal(&token));
         assert!(server.terminate().await.success());
     }
     assert_no_pin(&token);
@@ -542,9 +558,8 @@ async fn unlock_allows_one_more_try_of_a_pin_file_that_did_not_change() {
             .contains("The refused PIN of primary is forgotten"),
         "{output:?}"
     );
-    let refusals = token.path("state/pin-refused.primary");
     until("the second refusal", || {
-        (refusals.exists() && calls(&spied)["C_Login"] == 2).then_some(())
+        (notes_a_refusal(&token) && calls(&spied)["C_Login"] == 2).then_some(())
     })
     .await;
     assert_unavailable(&server).await;

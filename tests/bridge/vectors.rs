@@ -156,7 +156,7 @@ struct Count {
     truncated_refused: usize,
     forged_refused: usize,
     empty_refused: usize,
-    /// The same vectors once more, through the host's wire.
+    /// The vectors through the host's protocol.
     empty_made_on_the_wire: usize,
     empty_forged_on_the_wire: usize,
 }

@@ -5,21 +5,23 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use hsmac::{
+    host_ipc::{BUILD_ID, InFlightTable, Inbox, monotonic, nanoseconds, write_frame},
     proto::host::{
-        End, Fault, FaultClass, ForgetKey, FromHost, Job, KeyDefinition, LogIn, Mac, Random,
-        Settings, ToHost, answer::Outcome, from_host, job::Work, to_host,
+        End, Fault, FaultClass, ForgetKey, FromHost, Job, KeyDefinition, LogIn, LoginMode, Mac,
+        Random, ReadPins, Settings, ToHost, answer::Outcome, from_host, job::Work, to_host,
     },
-    wire::{BUILD_ID, Board, Inbox, monotonic, nanoseconds, put},
 };
 
-use crate::support::{KEY, KEY_ID, LIMIT, TOKEN, Token, fault_module, hmac_sha256, until};
+use crate::support::{
+    KEY, KEY_ID, LIMIT, PIN, TOKEN, Token, fault_module, hmac_sha256, spy, until,
+};
 
 const GENERATION: u32 = 7;
 const SESSIONS: u32 = 2;
@@ -31,12 +33,16 @@ pub(crate) struct Host {
     inbox: Inbox,
     sequence: u64,
     said: PathBuf,
-    _board: Board,
+    _board: InFlightTable,
 }
 
 impl Host {
     /// A host that has been told nothing yet.
     fn start(token: &Token) -> Self {
+        Self::start_with(token, &[])
+    }
+
+    fn start_with(token: &Token, environment: &[(&str, &Path)]) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let said = token.path("host.said");
         let words = fs::File::create(&said).unwrap();
@@ -44,12 +50,13 @@ impl Host {
             .arg("token-host")
             .env("SOFTHSM2_CONF", token.path("softhsm2.conf"))
             .envs(token.fault_environment())
+            .envs(environment.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(words.try_clone().unwrap())
             .stderr(words)
             .spawn()
             .unwrap();
-        let board = Board::create(SESSIONS + 1).unwrap();
+        let board = InFlightTable::create(SESSIONS + 1).unwrap();
         board.send(&ours).unwrap();
         ours.set_read_timeout(Some(LIMIT)).unwrap();
         Self {
@@ -67,7 +74,7 @@ impl Host {
         Self::ready_with(token, settings(token))
     }
 
-    /// The same over the fault token.
+    /// A host over the fault token.
     pub(crate) fn faulty(token: &Token) -> Self {
         let settings = Settings {
             module_path: fault_module().display().to_string(),
@@ -78,6 +85,12 @@ impl Host {
 
     fn ready_with(token: &Token, settings: Settings) -> Self {
         let mut host = Self::start(token);
+        host.log_in_with(settings);
+        host
+    }
+
+    fn log_in_with(&mut self, settings: Settings) {
+        let host = self;
         host.say(to_host::Frame::Settings(settings));
         let from_host::Frame::Hello(hello) = host.hear() else {
             panic!("no Hello")
@@ -87,13 +100,29 @@ impl Host {
             panic!("no TokenFound")
         };
         assert_eq!(found.label, TOKEN);
-        host.say(to_host::Frame::LogIn(LogIn {}));
+        host.log_in();
         let from_host::Frame::Ready(ready) = host.hear() else {
             panic!("no Ready")
         };
         assert_eq!(ready.sessions, SESSIONS);
         assert_eq!(ready.digest_bits, [224, 256, 384, 512]);
-        host
+    }
+
+    /// Has the host read its PIN file, and lets it log in.
+    fn log_in(&mut self) {
+        let salts = vec![vec![7; 16].into()];
+        self.say(to_host::Frame::ReadPins(ReadPins { salts }));
+        let from_host::Frame::PinsRead(read) = self.hear() else {
+            panic!("no PinsRead")
+        };
+        assert_eq!(read.pins[0].fingerprints[0].len(), 32, "{read:?}");
+        self.say(to_host::Frame::LogIn(LogIn {
+            pin: 0,
+            sessions: SESSIONS,
+        }));
+        let from_host::Frame::LoggedIn(_) = self.hear() else {
+            panic!("no LoggedIn")
+        };
     }
 
     /// Tells the host what a key reference means.
@@ -136,7 +165,7 @@ impl Host {
 
     fn say(&mut self, frame: to_host::Frame) {
         let mut out = BytesMut::new();
-        put(&ToHost { frame: Some(frame) }, &mut out);
+        write_frame(&ToHost { frame: Some(frame) }, &mut out);
         self.say_bytes(&out);
     }
 
@@ -202,7 +231,8 @@ fn settings(token: &Token) -> Settings {
         generation: GENERATION,
         module_path: token.module().display().to_string(),
         token_label: Some(TOKEN.into()),
-        pin_file: token.path("pin").display().to_string(),
+        pin_files: vec![token.path("pin").display().to_string()],
+        login: LoginMode::Pin.into(),
         sessions: SESSIONS,
         call_timeout_ms: 10_000,
         slow_timeout_ms: 10_000,
@@ -340,6 +370,34 @@ async fn a_front_that_does_not_begin_with_settings_is_left_with_a_sentence() {
             "{words}"
         );
         assert!(!words.contains("panicked"), "{words}");
+    }
+}
+
+/// Security: pkcs11-spy prints PINs, as text and in hex, to stderr if it is given no file.
+#[tokio::test]
+async fn a_pin_that_the_module_prints_is_hidden_before_it_leaves_the_host() {
+    let token = Token::with_key();
+    let mut host = Host::start_with(&token, &[("PKCS11SPY", token.module())]);
+    let settings = Settings {
+        module_path: spy().display().to_string(),
+        ..settings(&token)
+    };
+    host.log_in_with(settings);
+    host.say(to_host::Frame::End(End {}));
+    assert_eq!(host.hear_or_end(), None);
+    host.ended().await;
+    let words = host.words();
+    assert!(
+        words.contains("C_Login") && words.contains("[PIN]"),
+        "{words}"
+    );
+    assert!(
+        words.contains("C_Finalize"),
+        "the end of it is lost: {words}"
+    );
+    let digits: Vec<String> = PIN.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for form in [PIN.to_owned(), digits.join(""), digits.join(" ")] {
+        assert!(!words.contains(&form), "{form} in {words}");
     }
 }
 

@@ -37,8 +37,9 @@ def suite(checks, service):
     checks.part(boto3_keys.last_usage, checks, kms)
     key = kms.create_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")["KeyMetadata"]["KeyId"]
     checks.part(boto3_keys.policies, checks, kms, key)
-    checks.part(boto3_others.rotation, checks, kms)
+    checks.part(boto3_others.rotation, checks, kms, client(service, parameter_validation=False))
     checks.part(boto3_others.operations_of_other_keys, checks, kms)
+    checks.part(boto3_others.keys_of_other_kinds, checks, kms)
     checks.part(boto3_others.every_operation_of_the_model, checks, client(service, parameter_validation=False))
     checks.part(boto3_others.callers, checks, service)
     checks.part(boto3_others.full_disk, checks, kms, service)

@@ -20,7 +20,6 @@ import sys
 
 from service import ACCESS_KEY, ACCOUNT, DECLARED_ARN, KEYS, LIMIT, NOBODY_ARN, REGION, SECRET, clean_environment, run
 
-AWS = pathlib.Path(sys.executable).with_name("aws")
 KEY = KEYS[256]
 MESSAGE = b"Hello World"
 OF = ["--key-id", KEY.alias, "--message", "Hello World", "--mac-algorithm", KEY.algorithm]
@@ -38,6 +37,10 @@ def suite(checks, service):
 
 class Cli:
     """`aws` with its own configuration files, in a folder of its own."""
+
+    aws = pathlib.Path(sys.executable).with_name("aws")
+    # How it ends when the service says no.
+    refused = 255
 
     def __init__(self, checks, service):
         self.checks, self.service, self.folder = checks, service, service.folder / "cli"
@@ -73,7 +76,7 @@ class Cli:
 
     def __call__(self, *arguments, **environment):
         done = subprocess.run(
-            [AWS, *arguments],
+            [self.aws, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -100,7 +103,7 @@ class Cli:
 
     def tell(self, what, done, expected):
         if isinstance(expected, re.Pattern):
-            good = done.code == 255 and not done.out and expected.match(done.err)
+            good = done.code == self.refused and not done.out and expected.match(done.err)
             self.checks.holds(f"{what}: {done.err.strip()[:90]}" if good else what, good, done)
             return
         out = done.out

@@ -2,15 +2,14 @@
 
     python aws_javascript.py PATH-OF-HSMAC NODE FOLDER
 
-FOLDER has kms.mjs with its packages (`npm ci` beside js/package-lock.json).
+FOLDER has the scripts of js/ with their packages (`npm ci` beside js/package-lock.json).
 """
 
-import json
 import signal
-import subprocess
 import sys
 
-from service import ACCESS_KEY, ACCOUNT, CALLER, DECLARED, KEYS, LIMIT, NOBODY, REGION, SECRET, clean_environment, run
+from program import aws, program
+from service import run
 
 
 def suite(checks, service):
@@ -34,39 +33,8 @@ def without_the_token(checks, service):
 
 
 def script(checks, service, part):
-    """Runs a part of kms.mjs, which tells a check a line: `ok` or `FAILED`, a tab, what it was."""
-    known = {
-        "endpoint": service.endpoint,
-        "region": REGION,
-        "account": ACCOUNT,
-        "caller": CALLER,
-        "accessKeyId": ACCESS_KEY,
-        "secretAccessKey": SECRET,
-        "declared": DECLARED,
-        "nobody": NOBODY,
-        "keys": [
-            {"id": key.key_id, "arn": key.arn, "alias": key.alias, "aliasArn": key.alias_arn, "spec": key.spec}
-            | {"algorithm": key.algorithm, "material": key.material.hex()}
-            for key in KEYS.values()
-        ],
-    }
     _, _, node, folder = sys.argv
-    done = subprocess.run(
-        [node, "kms.mjs", part],
-        input=json.dumps(known),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=LIMIT,
-        cwd=folder,
-        env=clean_environment() | {"AWS_EC2_METADATA_DISABLED": "true"},
-    )
-    for line in done.stdout.splitlines():
-        told, _, what = line.partition("\t")
-        if told in ("ok", "FAILED"):
-            checks.holds(what, told == "ok", "see above")
-        else:
-            print(line)
-    checks.equal(f"{part}: node's exit code", done.returncode, 0)
+    program(checks, [node, "kms.mjs", part], aws(service), folder)
 
 
 if __name__ == "__main__":

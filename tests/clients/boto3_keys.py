@@ -108,6 +108,36 @@ def refused_keys(checks, kms, unchecked):
             re.compile("KeySpec RSA_2048 is not supported"),
         ),
         (
+            "a spec that is new in KMS",
+            {"KeySpec": "ML_DSA_44", "KeyUsage": "SIGN_VERIFY"},
+            "UnsupportedOperationException",
+            re.compile("KeySpec ML_DSA_44 is not supported"),
+        ),
+        (
+            "a spec that is for something else",
+            {"KeySpec": "RSA_2048"},
+            "ValidationException",
+            "KeyUsage GENERATE_VERIFY_MAC is not compatible with KeySpec RSA_2048",
+        ),
+        (
+            "a usage that is for something else",
+            {"KeyUsage": "KEY_AGREEMENT"},
+            "ValidationException",
+            "KeyUsage KEY_AGREEMENT is not compatible with KeySpec HMAC_256",
+        ),
+        (
+            "a wrong spec and its old name",
+            {"KeySpec": "SM3", "CustomerMasterKeySpec": "HMAC_256"},
+            "ValidationException",
+            re.compile("1 validation error detected: Value 'SM3' at 'keySpec' failed to satisfy constraint: "),
+        ),
+        (
+            "a key store without a name",
+            {"CustomKeyStoreId": ""},
+            "ValidationException",
+            constraint("customKeyStoreId", "Member must have length greater than or equal to 1", "Value ''"),
+        ),
+        (
             "no KeySpec",
             {"KeySpec": None, "KeyUsage": None},
             "UnsupportedOperationException",
@@ -137,8 +167,8 @@ def refused_keys(checks, kms, unchecked):
             "a tag value of 257 characters",
             {"Tags": [tag("ok", "v" * 257)]},
             "ValidationException",
-            re.compile(
-                ".* at 'tags.1.member.tagValue' failed to satisfy constraint: Member must have length less than or equal to 256"
+            constraint(
+                "tags.1.member.tagValue", "Member must have length less than or equal to 256", f"Value '{'v' * 257}'"
             ),
         ),
         (
@@ -455,6 +485,11 @@ def pages(checks, kms):
         refused(checks, what, call, "InvalidMarkerException", "")
     say = constraint("limit", "Member must have value less than or equal to 1000", "Value '1001'")
     refused(checks, "a page of 1,001", lambda: kms.list_keys(Limit=1001), "ValidationException", say)
+    own, others = kms.list_keys(ResourceOwners=["SELF"]), kms.list_keys(ResourceOwners=["OTHER_ACCOUNTS_VIA_RAM"])
+    checks.equal("ListKeys of one's own", own["Keys"], kms.list_keys()["Keys"])
+    checks.equal("ListKeys of others' that are shared", (others["Keys"], others["Truncated"]), ([], False))
+    both = kms.list_keys(ResourceOwners=["OTHER_ACCOUNTS_VIA_RAM", "SELF"], Limit=1)
+    checks.equal("ListKeys of both", both["Keys"], own["Keys"][:1])
 
 
 def last_usage(checks, kms):
@@ -512,6 +547,24 @@ def policies(checks, kms, key):
         lambda: kms.put_key_policy(KeyId=key, Policy=others),
         "MalformedPolicyDocumentException",
         "The new key policy will not allow you to update the key policy in the future.",
+    )
+    refused(
+        checks,
+        "a policy of Resource Access Manager's",
+        lambda: kms.put_key_policy(KeyId=key, PolicyName="AWS_RAM", Policy=default["Policy"]),
+        "ValidationException",
+        "The AWS_RAM policy can only be managed by the RAM service.",
+    )
+    refused(
+        checks,
+        "a policy with a euro sign",
+        lambda: kms.put_key_policy(KeyId=key, Policy='{"Id": "€"}'),
+        "ValidationException",
+        constraint(
+            "policy",
+            r"Member must satisfy regular expression pattern: [\u0009\u000A\u000D\u0020-\u00FF]+",
+            "Value '{\"Id\": \"€\"}'",
+        ),
     )
     kms.put_key_policy(KeyId=key, Policy=default["Policy"])
     checks.equal("a MAC after it is allowed again", len(kms.generate_mac(**mac)["Mac"]), 32)

@@ -16,25 +16,28 @@ from botocore.config import Config
 from boto3_kms import MESSAGE, accepted, client, refused, void
 from service import KEYS, NOBODY, NOBODY_ARN, REGION, SECRET, Service, until
 
-SERVED = set("""CancelKeyDeletion CreateAlias CreateKey DeleteAlias DescribeKey DisableKey DisableKeyRotation EnableKey
-    EnableKeyRotation GenerateMac GenerateRandom GetKeyLastUsage GetKeyPolicy GetKeyRotationStatus ListAliases
-    ListKeyPolicies ListKeyRotations PutKeyPolicy ListKeys ListResourceTags RotateKeyOnDemand ScheduleKeyDeletion TagResource UntagResource UpdateAlias
+SERVED = set("""CancelKeyDeletion CreateAlias CreateKey DeleteAlias DescribeCustomKeyStores DescribeKey DisableKey
+    DisableKeyRotation EnableKey EnableKeyRotation GenerateMac GenerateRandom GetKeyLastUsage GetKeyPolicy
+    GetKeyRotationStatus ListAliases ListGrants ListKeyPolicies ListKeyRotations ListKeys ListResourceTags
+    ListRetirableGrants PutKeyPolicy RotateKeyOnDemand ScheduleKeyDeletion TagResource UntagResource UpdateAlias
     UpdateKeyDescription VerifyMac""".split())
-# An HMAC key cannot do these, and KMS says so for each.
+# The keys here cannot do these, and KMS says so for each.
 OTHER_KEYS = set(
-    """Decrypt DeriveSharedSecret Encrypt GenerateDataKey GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext
-    GenerateDataKeyWithoutPlaintext GetPublicKey ReEncrypt Sign Verify""".split()
+    """CreateGrant Decapsulate Decrypt DeleteImportedKeyMaterial DeriveSharedSecret Encapsulate Encrypt GenerateDataKey
+    GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateDataKeyWithoutPlaintext GetParametersForImport
+    GetPublicKey ImportKeyMaterial ReEncrypt ReplicateKey Sign UpdatePrimaryRegion Verify""".split()
 )
 
 
-def rotation(checks, kms):
+def rotation(checks, kms, unchecked):
     key = KEYS[256]
     for name in (key.key_id, key.arn):
         told = kms.get_key_rotation_status(KeyId=name)
         checks.equal("GetKeyRotationStatus", (told["KeyId"], told["KeyRotationEnabled"]), (key.arn, False))
         told = kms.list_key_rotations(KeyId=name, IncludeKeyMaterial="ROTATIONS_ONLY")
         checks.equal("ListKeyRotations", (told["Rotations"], told["Truncated"]), ([], False))
-    made = kms.create_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")["KeyMetadata"]["KeyId"]
+    new = kms.create_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")["KeyMetadata"]
+    made, arn = new["KeyId"], new["Arn"]
     void(checks, "DisableKeyRotation", kms.disable_key_rotation(KeyId=made))
     refused(
         checks, "EnableKeyRotation", lambda: kms.enable_key_rotation(KeyId=made), "UnsupportedOperationException", ""
@@ -56,6 +59,37 @@ def rotation(checks, kms):
         "ValidationException",
         "Input parameter includeKeyMaterial can only be used with symmetric keys.",
     )
+    say = "Value '{}' at 'rotationPeriodInDays' failed to satisfy constraint: Member must have value {} than or equal to {}"
+    for days, wrong in [(89, say.format(89, "greater", 90)), (2561, say.format(2561, "less", 2560))]:
+        refused(
+            checks,
+            f"EnableKeyRotation every {days} days",
+            lambda: unchecked.enable_key_rotation(KeyId=made, RotationPeriodInDays=days),
+            "ValidationException",
+            f"1 validation error detected: {wrong}",
+        )
+    # The state is looked at before what kind of key it is.
+    changes = [
+        ("EnableKeyRotation", kms.enable_key_rotation),
+        ("DisableKeyRotation", kms.disable_key_rotation),
+        ("RotateKeyOnDemand", kms.rotate_key_on_demand),
+    ]
+    kms.disable_key(KeyId=made)
+    for operation, call in changes:
+        what = f"{operation} of a disabled key"
+        refused(checks, what, lambda: call(KeyId=made), "DisabledException", f"{arn} is disabled.")
+    rotation_is_told(checks, kms, "disabled", arn)
+    kms.schedule_key_deletion(KeyId=made, PendingWindowInDays=7)
+    for operation, call in changes:
+        what = f"{operation} of a key pending deletion"
+        refused(checks, what, lambda: call(KeyId=made), "KMSInvalidStateException", f"{arn} is pending deletion.")
+    rotation_is_told(checks, kms, "pending deletion", arn)
+
+
+def rotation_is_told(checks, kms, state, arn):
+    status, listed = kms.get_key_rotation_status(KeyId=arn), kms.list_key_rotations(KeyId=arn)
+    told = (status["KeyId"], status["KeyRotationEnabled"], listed["Rotations"], listed["Truncated"])
+    checks.equal(f"the rotation of a key that is {state} is told", told, (arn, False, [], False))
 
 
 def operations_of_other_keys(checks, kms):
@@ -111,6 +145,56 @@ def operations_of_other_keys(checks, kms):
         lambda: kms.encrypt(KeyId=NOBODY, Plaintext=b"x"),
         "NotFoundException",
         f"Key '{NOBODY_ARN}' does not exist",
+    )
+
+
+def keys_of_other_kinds(checks, kms):
+    """Grants, imports and replicas: their lists are empty, and a key says why it has none."""
+    key = KEYS[256]
+    grant = {"Operations": ["GenerateMac"], "GranteePrincipal": "arn:aws:iam::000000000000:user/dev"}
+    token = {"ImportToken": b"t", "EncryptedKeyMaterial": b"m"}
+    asked = {"WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_4096"}
+    # The given keys are imported ones, by what they say of themselves.
+    made = kms.create_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")["KeyMetadata"]["Arn"]
+    origin = f"{made} origin is AWS_KMS which is not valid for this operation."
+    replica = f"{key.arn} is not a multi-region primary key."
+    for operation, call, name, say in [
+        ("CreateGrant", kms.create_grant, "UnsupportedOperationException", "This version of hsmac has no grants."),
+        ("GetParametersForImport", kms.get_parameters_for_import, "UnsupportedOperationException", origin),
+        ("ImportKeyMaterial", kms.import_key_material, "UnsupportedOperationException", origin),
+        ("DeleteImportedKeyMaterial", kms.delete_imported_key_material, "UnsupportedOperationException", origin),
+        ("ReplicateKey", kms.replicate_key, "UnsupportedOperationException", replica),
+        ("UpdatePrimaryRegion", kms.update_primary_region, "UnsupportedOperationException", replica),
+    ]:
+        more = {
+            "CreateGrant": grant,
+            "GetParametersForImport": asked,
+            "ImportKeyMaterial": token,
+            "ReplicateKey": {"ReplicaRegion": "eu-central-1"},
+            "UpdatePrimaryRegion": {"PrimaryRegion": "eu-central-1"},
+        }.get(operation, {})
+        ask = lambda key_id: call(KeyId=key_id, **more)
+        refused(checks, operation, lambda: ask(made if say == origin else key.key_id), name, say)
+        refused(checks, f"{operation} of no key", lambda: ask("invalid"), "NotFoundException", "Invalid keyId 'invalid'")
+        missing = f"Key '{NOBODY_ARN}' does not exist"
+        refused(checks, f"{operation} of nobody's key", lambda: ask(NOBODY), "NotFoundException", missing)
+        alias = "Key Aliases are not supported for this operation."
+        refused(checks, f"{operation} by an alias", lambda: ask(key.alias), "InvalidArnException", alias)
+    for what, call, listed in [
+        ("ListGrants", lambda **more: kms.list_grants(KeyId=key.arn, **more), "Grants"),
+        ("ListRetirableGrants", lambda **more: kms.list_retirable_grants(RetiringPrincipal="p", **more), "Grants"),
+        ("DescribeCustomKeyStores", kms.describe_custom_key_stores, "CustomKeyStores"),
+    ]:
+        told = call(Limit=5)
+        checks.equal(f"{what}: an empty page", (told[listed], told["Truncated"], told.get("NextMarker")), ([], False, None))
+        refused(checks, f"{what} with a marker", lambda: call(Marker="m"), "InvalidMarkerException", "")
+    refused(checks, "ListGrants of no key", lambda: kms.list_grants(KeyId="x"), "NotFoundException", "Invalid keyId 'x'")
+    refused(
+        checks,
+        "a custom key store",
+        lambda: kms.describe_custom_key_stores(CustomKeyStoreId="cks-1"),
+        "CustomKeyStoreNotFoundException",
+        re.compile("There is no custom key store cks-1"),
     )
 
 

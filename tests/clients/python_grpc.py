@@ -51,6 +51,7 @@ def main(hsmac):
                     macs(pb, channel)
                     wrong_things(pb, channel)
                     keys(pb, channel)
+                    rotation(pb, channel)
                     deadlines(pb, channel, server)
                     health_and_reflection(health, channel)
                 server.terminate()
@@ -192,6 +193,44 @@ def keys(pb, channel):
     check("the one key is listed", [key.key_id for key in listed.keys] == [KEY_ID] and not listed.truncated)
 
 
+def rotation(pb, channel):
+    """An HMAC key has none, and its state is looked at before that is said."""
+    service, of = pb.key_pb2_grpc.KeyServiceStub(channel), pb.key_pb2
+    new = of.CreateKeyRequest(key_spec="HMAC_256", key_usage="GENERATE_VERIFY_MAC")
+    made = service.CreateKey(new, timeout=LIMIT).key_metadata
+    told = service.GetKeyRotationStatus(of.GetKeyRotationStatusRequest(key_id=made.key_id), timeout=LIMIT)
+    check("a key's rotation is not enabled", (told.key_id, told.key_rotation_enabled) == (made.arn, False))
+    listed = service.ListKeyRotations(of.ListKeyRotationsRequest(key_id=made.arn), timeout=LIMIT)
+    check("a key has no rotations", not listed.rotations and not listed.truncated)
+    service.DisableKeyRotation(of.DisableKeyRotationRequest(key_id=made.key_id), timeout=LIMIT)
+    code = grpc.StatusCode
+    changes = [
+        ("EnableKeyRotation", service.EnableKeyRotation, of.EnableKeyRotationRequest(key_id=made.key_id)),
+        ("RotateKeyOnDemand", service.RotateKeyOnDemand, of.RotateKeyOnDemandRequest(key_id=made.key_id)),
+    ]
+    for name, call, request in changes:
+        fault = refused(call, request, timeout=LIMIT)
+        told = (fault.code(), reason_of(fault), fault.details())
+        check(f"{name}: {told}", told == (code.UNIMPLEMENTED, "UNSUPPORTED_OPERATION", ""))
+    often = of.EnableKeyRotationRequest(key_id=made.key_id, rotation_period_in_days=89)
+    check("a period of 89 days", reason_of(refused(service.EnableKeyRotation, often, timeout=LIMIT)) == "VALIDATION")
+    every = of.ListKeyRotationsRequest(key_id=made.key_id, include_key_material="ALL_KEY_MATERIAL")
+    fault = refused(service.ListKeyRotations, every, timeout=LIMIT)
+    check("all key material", fault.details().startswith("Input parameter includeKeyMaterial can only"))
+    service.DisableKey(of.DisableKeyRequest(key_id=made.key_id), timeout=LIMIT)
+    changes.append(
+        ("DisableKeyRotation", service.DisableKeyRotation, of.DisableKeyRotationRequest(key_id=made.key_id))
+    )
+    for name, call, request in changes:
+        fault = refused(call, request, timeout=LIMIT)
+        told = (fault.code(), reason_of(fault), fault.details())
+        check(f"{name} of a disabled key: {told}", told == (code.FAILED_PRECONDITION, "DISABLED", f"{made.arn} is disabled."))
+    service.ScheduleKeyDeletion(of.ScheduleKeyDeletionRequest(key_id=made.key_id), timeout=LIMIT)
+    told = service.GetKeyRotationStatus(of.GetKeyRotationStatusRequest(key_id=made.key_id), timeout=LIMIT)
+    check("rotation of a key pending deletion is told", told.key_id == made.arn)
+    service.ListKeyRotations(of.ListKeyRotationsRequest(key_id=made.key_id), timeout=LIMIT)
+
+
 def deadlines(pb, channel, server):
     """While the token's hosts are stopped nobody can answer: the deadline must."""
     service = pb.mac_pb2_grpc.MacServiceStub(channel)
@@ -263,6 +302,10 @@ def refused(call, request, timeout=LIMIT):
     except grpc.RpcError as fault:
         return fault
     raise AssertionError(f"it was not refused: {request}")
+
+
+def reason_of(fault):
+    return details(fault, error_details_pb2.ErrorInfo).reason
 
 
 def details(fault, kind):

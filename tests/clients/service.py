@@ -1,14 +1,17 @@
-"""A real hsmac over a fresh SoftHSM token, for the suites of the AWS front's clients, and their checks.
+"""A real hsmac over a fresh SoftHSM token, for the suites of its clients, and their checks.
 
 The token has one key of each spec with material that is known here, so that every MAC can be made
 again with Python's own hmac.
 """
 
 import base64
+import copy
 import hashlib
 import hmac
 import os
 import pathlib
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +72,10 @@ NOBODY = "99999999-9999-4999-8999-999999999999"
 NOBODY_ARN = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{NOBODY}"
 
 
+# What `hsmac dev` writes into its configuration.
+HOSTS = 2
+
+
 class Service:
     """`hsmac dev` with the four keys; `serve` restarts it with other settings on the same token."""
 
@@ -79,8 +86,8 @@ class Service:
         self._said, self._news = [], threading.Condition()
         seeds = folder / "seeds.toml"
         seeds.write_text("".join(map(seed, KEYS.values())))
-        self.address, grpc = free_address(), free_address()
-        arguments = ["dev", "--dir", folder / "dev", "--grpc", grpc, "--aws", self.address, "--seed", seeds]
+        self.address, self.grpc = free_address(), free_address()
+        arguments = ["dev", "--dir", folder / "dev", "--grpc", self.grpc, "--aws", self.address, "--seed", seeds]
         self._start(arguments + (["--module", module] if module else []), "Ctrl-C ends it.")
 
     @property
@@ -90,11 +97,22 @@ class Service:
     def serve(self, *settings):
         """Ends what runs, and starts `hsmac serve` with what `hsmac dev` has made."""
         self.stop()
-        self.address, grpc = free_address(), free_address()
+        self.address, self.grpc = free_address(), free_address()
         arguments = ["serve", "--config", self.config]
-        for setting in (f"aws.listen={self.address}", f"grpc.listen={grpc}", *settings):
+        for setting in (f"aws.listen={self.address}", f"grpc.listen={self.grpc}", *settings):
             arguments += ["--set", setting]
         self._start(arguments, "listening for AWS's clients")
+
+    def another(self, folder, environment):
+        """One over a copy of what `hsmac dev` has made, for `serve`. This one must have ended."""
+        other = copy.copy(self)
+        other.folder, other.environment = folder, self.environment | environment
+        other._said, other._news = [], threading.Condition()
+        shutil.copytree(self.folder / "dev", folder / "dev")
+        other.config = folder / "dev" / "hsmac.toml"
+        for file in (other.config, folder / "dev" / "softhsm2.conf"):
+            file.write_text(file.read_text().replace(str(self.folder), str(folder)))
+        return other
 
     def _start(self, arguments, ready):
         seen = len(self._said)
@@ -150,9 +168,20 @@ class Service:
         tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
-    def signal_hosts(self, signal):
-        for host in self.hosts():
-            os.kill(host, signal)
+    def all_hosts(self):
+        """Both of them: the second one starts when the first one serves."""
+        until = time.monotonic() + LIMIT
+        while len(hosts := self.hosts()) < HOSTS:
+            if time.monotonic() > until:
+                raise AssertionError(f"hsmac has {len(hosts)} hosts, not {HOSTS}:\n{self.log()}")
+            time.sleep(0.02)
+        return hosts
+
+    def signal_hosts(self, number):
+        # One that is missed would answer in place of those that are stopped.
+        hosts = self.all_hosts() if number == signal.SIGSTOP else self.hosts()
+        for host in hosts:
+            os.kill(host, number)
 
     def full_disk(self):
         """While this lasts no file can grow: what a full disk is to the store."""

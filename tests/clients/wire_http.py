@@ -270,7 +270,8 @@ def long_requests(wire):
                 told = (got.status, got.name)
             except OSError:
                 told = "closed"
-        allowed = [(400, "ValidationException")] + (["closed"] if size > 1000 else [])
+        # Who has proved nothing is answered before the body is read.
+        allowed = [(400, "MissingAuthenticationTokenException")] + (["closed"] if size > 1000 else [])
         checks.holds(f"{what}: refused", told in allowed and time.monotonic() - began < TO_PROVE + SLACK, told)
         wire.innocent(what)
     small = json.dumps(MAC).encode()
@@ -417,7 +418,7 @@ def slow_connections(wire):
     for _ in range(5):
         wire.innocent("400 silent strangers")
     took = time.monotonic() - began
-    wire.checks.holds("5 good calls beside 400 silent strangers", took < TO_PROVE / 2, f"{took:.1f} s")
+    wire.checks.holds("5 good calls beside 400 silent strangers", took < TO_PROVE + SLACK, f"{took:.1f} s")
     for connection in silent_ones:
         connection.close()
 
@@ -429,7 +430,7 @@ def slow_connections(wire):
         for _ in range(20):
             wire.innocent("slow strangers")
         took = time.monotonic() - began
-        wire.checks.holds("20 good calls beside 48 slow strangers", took < TO_PROVE, f"{took:.1f} s")
+        wire.checks.holds("20 good calls beside 48 slow strangers", took < TO_PROVE + SLACK, f"{took:.1f} s")
         for what, future in waiting.items():
             took = future.result()
             wire.checks.holds(f"{what}: the connection is closed", took < TO_PROVE + SLACK, f"only after {took:.1f} s")

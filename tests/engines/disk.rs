@@ -9,8 +9,8 @@ use crate::{Place, name, put, tool::Tool};
 
 /// A tmpfs of one megabyte with a file in it that can make room.
 const SMALL_DISK: &str = "\
-    mount -t tmpfs -o size=1m none \"${2%/*}\" && \
-    head -c 300000 /dev/zero >\"${2%/*}/ballast\" && exec \"$1\" \"$2\"";
+    mount -t tmpfs -o size=1m none \"${0%/*}\" && \
+    head -c 300000 /dev/zero >\"${0%/*}/ballast\" && exec \"$@\"";
 
 #[test]
 fn a_full_disk_is_a_clear_fault_and_nothing_is_lost() {
@@ -77,13 +77,13 @@ fn a_disk_that_is_full_at_the_first_start_leaves_nothing_half_made() {
 fn a_read_only_folder_is_said_so() {
     for first in [
         "",
-        "printf 'open\\nput a 1\\nclose\\n' | \"$1\" \"$2\" >/dev/null && ",
+        "printf 'open\\nput a 1\\nclose\\n' | \"$@\" >/dev/null && ",
     ] {
         let place = Place::new();
-        let folder = "\"${2%/*}\"";
+        let folder = "\"${0%/*}\"";
         let script = format!(
             "mount -t tmpfs -o size=1m none {folder} && {first} \
-             mount -o remount,ro {folder} && exec \"$1\" \"$2\""
+             mount -o remount,ro {folder} && exec \"$@\""
         );
         let mut tool = Tool::in_namespace(&script, &place.path("catalogue.db"));
         let refused = tool.say("open");
@@ -286,7 +286,7 @@ async fn one_process_at_a_time() {
 fn files_are_private_whatever_the_umask() {
     for umask in ["0000", "0022", "0777"] {
         let place = Place::new();
-        let script = format!("umask {umask}; exec \"$1\" \"$2\"");
+        let script = format!("umask {umask}; exec \"$@\"");
         let mut tool = Tool::in_shell(&script, &place.path("catalogue.db"));
         assert_eq!(tool.say("open"), "ok 0");
         assert_eq!(tool.say("put a 1"), "ok 1");

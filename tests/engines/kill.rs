@@ -102,7 +102,7 @@ async fn no_system_call_is_a_bad_moment_to_die() {
         "put d 4",
         "close",
     ];
-    let written = dies_at_every_call("-P \"$2\" -P \"$2-wal\"", &lines).await;
+    let written = dies_at_every_call("-P \"$0\" -P \"$0-wal\"", &lines).await;
     println!("killed at {made} calls of a first start and at {written} of a writer");
     assert!(made > 30 && written > 30, "strace kills");
 }
@@ -135,7 +135,7 @@ async fn lives_through(paths: &str, injected: &str, call: &str, lines: &[&str]) 
         place.open().close().await;
     }
     let strace = format!(
-        "exec strace -f -qq -o /dev/null {paths} -e trace={call} -e inject={injected} \"$1\" \"$2\""
+        "exec strace -f -qq -o /dev/null {paths} -e trace={call} -e inject={injected} \"$@\""
     );
     let mut tool = Tool::in_shell(&strace, &path);
     let mut told = Vec::new();

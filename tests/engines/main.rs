@@ -5,10 +5,14 @@
     reason = "a test that cannot arrange its scene has failed"
 )]
 
+#[path = "../support/helper.rs"]
+mod helper;
+
 mod disk;
 mod kill;
 mod power;
 mod property;
+mod store_tool;
 mod suite;
 mod tool;
 mod upkeep;

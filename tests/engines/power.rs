@@ -12,7 +12,7 @@ fn a_change_is_on_the_disk_before_it_is_answered() {
     let mut tool = Tool::in_shell(
         &format!(
             "exec strace -f -y -qq -o {} -s 8 -e signal=none \
-             -e trace=openat,rename,unlink,write,pwrite64,ftruncate,fsync,fdatasync \"$1\" \"$2\"",
+             -e trace=openat,rename,unlink,write,pwrite64,ftruncate,fsync,fdatasync \"$@\"",
             log.display()
         ),
         &path,
@@ -112,8 +112,8 @@ fn a_failed_sync_is_no_success() {
         plain.end();
         let mut tool = Tool::in_shell(
             &format!(
-                "exec strace -f -qq -o /dev/null -P \"$2-wal\" -e trace=fsync,fdatasync \
-                 -e inject=fsync,fdatasync:error=EIO:when={failing} \"$1\" \"$2\""
+                "exec strace -f -qq -o /dev/null -P \"$0-wal\" -e trace=fsync,fdatasync \
+                 -e inject=fsync,fdatasync:error=EIO:when={failing} \"$@\""
             ),
             &path,
         );

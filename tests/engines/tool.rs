@@ -1,10 +1,12 @@
-//! Drives `tests/store_tool.rs`: a catalogue in another process.
+//! Drives `store_tool.rs`: a catalogue in another process.
 
 use std::{
     io::{BufRead as _, BufReader, Lines, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
+
+use crate::helper::{Helper, helper, is_ready};
 
 /// The system calls that change files. A test that kills at each of them takes them one by one:
 /// strace counts each call for itself.
@@ -23,30 +25,22 @@ pub(crate) struct Tool {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Lines<BufReader<ChildStdout>>,
-}
-
-pub(crate) fn binary() -> PathBuf {
-    let tool = Path::new(env!("CARGO_BIN_EXE_hsmac")).with_file_name("examples/store-tool");
-    assert!(tool.exists(), "{}: build the examples", tool.display());
-    tool
+    /// Whether the next line is the tool's own.
+    ready: bool,
 }
 
 impl Tool {
     pub(crate) fn start(catalogue: &Path) -> Self {
-        Self::of(Command::new(binary()).arg(catalogue))
+        let tool = tool(catalogue);
+        Self::of(&tool, Command::new(&tool.program).args(tool.arguments))
     }
 
-    /// As the shell script says, whose `$1` is the tool and `$2` the catalogue.
+    /// As the shell script says, whose `$@` is the tool and `$0` the catalogue.
     pub(crate) fn in_shell(script: &str, catalogue: &Path) -> Self {
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-c", script, "sh"])
-            .arg(binary())
-            .arg(catalogue);
-        Self::of(&mut shell)
+        Self::within(Command::new("sh").args(["-c", script]), catalogue)
     }
 
-    /// The same, with mounts of its own.
+    /// As the shell script says, with mounts of its own.
     pub(crate) fn in_namespace(script: &str, catalogue: &Path) -> Self {
         let mut unshare = Command::new("unshare");
         unshare.arg("--mount");
@@ -54,15 +48,19 @@ impl Tool {
         if !rustix::process::geteuid().is_root() {
             unshare.arg("--map-root-user");
         }
-        unshare
-            .args(["sh", "-c", script, "sh"])
-            .arg(binary())
-            .arg(catalogue);
-        Self::of(&mut unshare)
+        Self::within(unshare.args(["sh", "-c", script]), catalogue)
     }
 
-    pub(crate) fn of(command: &mut Command) -> Self {
+    fn within(shell: &mut Command, catalogue: &Path) -> Self {
+        let tool = tool(catalogue);
+        shell.arg(catalogue).arg(&tool.program).args(tool.arguments);
+        Self::of(&tool, shell)
+    }
+
+    fn of(tool: &Helper, command: &mut Command) -> Self {
+        let (name, value) = &tool.variable;
         let mut child = command
+            .env(name, value)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,6 +69,7 @@ impl Tool {
         Self {
             stdin: child.stdin.take(),
             stdout,
+            ready: false,
             child,
         }
     }
@@ -91,6 +90,9 @@ impl Tool {
 
     /// What it says next by itself.
     pub(crate) fn line(&mut self) -> Option<String> {
+        while !self.ready {
+            self.ready = is_ready(&self.stdout.next()?.unwrap());
+        }
         self.stdout.next().map(Result::unwrap)
     }
 
@@ -110,6 +112,10 @@ impl Tool {
         drop(self.stdin.take());
         self.child.wait().unwrap();
     }
+}
+
+fn tool(catalogue: &Path) -> Helper {
+    helper("store_tool::a_catalogue_in_another_process", catalogue)
 }
 
 impl Drop for Tool {

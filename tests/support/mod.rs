@@ -2,14 +2,16 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod helper;
+pub mod ordinary;
 pub mod pki;
 pub mod rights;
 pub mod tls;
+mod token_tool;
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -42,7 +44,7 @@ pub const KEY_ARN: &str =
 pub const KEY: [u8; 32] = *b"an HMAC key for tests, 32 bytes.";
 
 /// The time limit of everything that a test waits for: it ends a hang, it measures nothing.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 const SPIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so",
@@ -111,37 +113,21 @@ impl Token {
     }
 
     pub fn write_pin(&self, pin: &str) {
+        self.write_pin_file("pin", pin);
+    }
+
+    /// Puts a PIN into a file of this name.
+    pub fn write_pin_file(&self, name: &str, pin: &str) {
         // Written anew and renamed, as an operator's tools do: another inode.
         let new = self.path("pin.new");
         fs::write(&new, format!("{pin}\n")).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::rename(new, self.path("pin")).unwrap();
+        fs::rename(new, self.path(name)).unwrap();
     }
 
-    /// Runs lines of `tests/token_tool.rs`.
+    /// Runs lines of `token_tool.rs` and gives what it printed.
     pub fn script(&self, lines: &str) -> String {
-        let tool = Path::new(env!("CARGO_BIN_EXE_hsmac")).with_file_name("examples/token-tool");
-        let mut child = Command::new(&tool)
-            .arg(&self.module)
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", tool.display()));
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(lines.as_bytes())
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        token_tool::script(&self.module, &self.path("softhsm2.conf"), lines)
     }
 
     /// Runs lines of the tool, logged in to the usual token, and gives what it printed.
@@ -201,6 +187,8 @@ region = "us-west-2"
 listen = "unix:{dir}/grpc.sock"
 anonymous = "{CALLER}"
 reflection = true
+# For machines with much else to do.
+default_deadline = "30s"
 
 [[principal]]
 arn = "{CALLER}"
@@ -215,13 +203,10 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
         )
     }
 
-    /// The same configuration with pkcs11-spy between host and module, and where the spy writes what
+    /// A configuration with pkcs11-spy between host and module, and where the spy writes what
     /// the module is asked.
     pub fn spied(&self, config: &str) -> (String, PathBuf) {
-        let spy = SPIES
-            .iter()
-            .find(|path| Path::new(path).exists())
-            .expect("opensc-pkcs11 is installed");
+        let spy = spy().display();
         let (module, calls) = (self.module.display(), self.path("calls"));
         let config = config
             .replace(
@@ -309,6 +294,20 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
 
     /// The same, with more variables in its environment.
     pub fn spawn_with(&self, config: &str, environment: &[(&str, &str)]) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hsmac"));
+        command.envs(environment.iter().copied());
+        self.spawn_command(command, config)
+    }
+
+    /// Starts `serve` where a disk is mounted.
+    pub fn spawn_on(&self, disk: &Disk, config: &str) -> Server {
+        let mut command = disk.command("nsenter");
+        command.arg(env!("CARGO_BIN_EXE_hsmac"));
+        self.spawn_command(command, config)
+    }
+
+    /// Starts `serve` by a command that is hsmac, or becomes it with the arguments that follow.
+    pub fn spawn_command(&self, mut command: Command, config: &str) -> Server {
         let file = self.path("hsmac.toml");
         fs::write(&file, config).unwrap();
         // Of a server that ran before there are lines already.
@@ -318,13 +317,12 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
             .append(true)
             .open(self.path("log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_hsmac"))
+        let child = command
             .args(["serve", "--config"])
             .arg(&file)
             // Neither may reach a host, whose library is somebody else's code.
             .env("HSMAC__LOG__FORMAT", "text")
             .env("AWS_SECRET_ACCESS_KEY", "of no host's business")
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -369,6 +367,82 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
     pub fn check(&self, config: &str) -> Output {
         fs::write(self.path("hsmac.toml"), config).unwrap();
         self.hsmac(&["check", "--config", "hsmac.toml"])
+    }
+}
+
+/// A small disk on a folder, in a mount namespace of its own: what is started on it sees it, and so
+/// does nobody else.
+pub struct Disk {
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// A tmpfs of 64 KiB.
+    pub fn on(folder: PathBuf) -> Self {
+        fs::create_dir_all(&folder).unwrap();
+        let script = "mount -t tmpfs -o size=64k none \"$1\" && echo mounted && exec cat";
+        let mut holder = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 8];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said).unwrap();
+        assert_eq!(&said, b"mounted\n");
+        Self { holder, folder }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-t", &self.holder.id().to_string(), "-m", "--"]);
+        command
+    }
+
+    fn run(&self, script: &str) -> Output {
+        let output = self
+            .command("nsenter")
+            .args(["sh", "-c", script, "sh"])
+            .arg(&self.folder)
+            .output()
+            .unwrap();
+        Output {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Takes all room but what a file's name needs.
+    pub fn fill(&self) {
+        self.run("head -c 100000 /dev/zero >\"$1/ballast\"");
+    }
+
+    /// Gives the room back.
+    pub fn free(&self) {
+        assert!(self.run("rm \"$1/ballast\"").status.success());
+    }
+
+    /// Lets nobody write, whatever is open meanwhile.
+    pub fn read_only(&self) {
+        let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"";
+        let done = self.run(script);
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    /// Lets everybody write again.
+    pub fn writable(&self) {
+        let done = self.run("umount \"$1\"");
+        assert!(done.status.success(), "{done:?}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
     }
 }
 
@@ -549,6 +623,14 @@ pub fn calls(spied: &Path) -> BTreeMap<String, u32> {
         }
     }
     calls
+}
+
+/// pkcs11-spy, which writes down what a module is asked.
+pub fn spy() -> &'static Path {
+    let mut known = SPIES.iter().map(Path::new);
+    known
+        .find(|path| path.exists())
+        .expect("opensc-pkcs11 is installed")
 }
 
 /// The module that misbehaves on demand; cargo puts it beside the tests.

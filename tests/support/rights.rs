@@ -28,6 +28,8 @@ pub enum Right {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum About {
     Account,
+    /// A key of the caller's account is named, and its policy has no word.
+    KeyOfOwnAccount,
     /// An alias is no resource of its own policy: the identity policy alone speaks for it.
     AliasAndKey,
     Key,
@@ -38,11 +40,19 @@ pub enum About {
 /// Of an operation that is asked with a key wherever it can be.
 pub fn about(operation: &str) -> About {
     match operation {
-        "CreateKey" | "GenerateRandom" | "ListKeys" => About::Account,
+        "CreateKey"
+        | "DescribeCustomKeyStores"
+        | "GenerateRandom"
+        | "ListKeys"
+        | "ListRetirableGrants" => About::Account,
+        "ListAliases" => About::KeyOfOwnAccount,
         "CreateAlias" | "DeleteAlias" | "UpdateAlias" => About::AliasAndKey,
-        "DescribeKey" | "GenerateMac" | "GetKeyRotationStatus" | "VerifyMac" => {
-            About::KeyOfAnyAccount
-        }
+        "CreateGrant"
+        | "DescribeKey"
+        | "GenerateMac"
+        | "GetKeyRotationStatus"
+        | "ListGrants"
+        | "VerifyMac" => About::KeyOfAnyAccount,
         _ => About::Key,
     }
 }
@@ -128,7 +138,10 @@ impl Right {
             Self::Nothing | Self::IdentityDenies | Self::StrangerKey => false,
             Self::Identity | Self::Both => true,
             Self::Key => matches!(about, About::Key | About::KeyOfAnyAccount),
-            Self::KeyDenies | Self::KeyOfOthers | Self::StrangerIdentity => about == About::Account,
+            Self::KeyDenies | Self::KeyOfOthers => {
+                matches!(about, About::Account | About::KeyOfOwnAccount)
+            }
+            Self::StrangerIdentity => about == About::Account,
             Self::StrangerBoth => matches!(about, About::Account | About::KeyOfAnyAccount),
         }
     }

@@ -80,6 +80,8 @@ region = "us-west-2"
 
 [grpc]
 listen = "127.0.0.1:0"
+# For machines with much else to do.
+default_deadline = "30s"
 
 [grpc.tls]
 certificate = "server.pem"
@@ -124,7 +126,7 @@ impl Running<'_> {
         self.client_of(shown, ALL_VERSIONS)
     }
 
-    /// The same with some versions of TLS alone.
+    /// A client that speaks some versions of TLS alone.
     pub fn client_of(
         &self,
         shown: Option<&Pair>,

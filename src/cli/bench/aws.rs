@@ -1,6 +1,6 @@
 //! Calls on AWS's wire: HTTP/1.1, one at a time on a connection, each signed when it is sent.
 
-use std::{env, fs, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{env, fs, path::PathBuf, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -14,13 +14,14 @@ use zeroize::Zeroizing;
 
 use super::{
     super::{
-        Stop,
-        client::{Alpn, Endpoint, Flags, Server},
+        CliError,
+        client::{Alpn, Endpoint, Server, TlsFlags},
         dev,
     },
-    CONNECT, Connection, Failed, Load,
+    BenchConnection, CONNECT, FailedCall, LoadArguments,
     signer::Signer,
 };
+use crate::model::Date;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
@@ -41,7 +42,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8460")]
     endpoint: Endpoint,
     #[command(flatten)]
-    tls: Flags,
+    tls: TlsFlags,
     /// Connections, each with one call at a time.
     #[arg(long, value_name = "C", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -55,10 +56,10 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "access_key_id")]
     secret_access_key_file: Option<PathBuf>,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
-pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
+pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let load = &arguments.load;
     let body = json!({
         "KeyId": load.key_id,
@@ -67,26 +68,26 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
     });
     let endpoint = arguments.endpoint.clone();
     let target = Arc::new(Target {
-        server: Server::new(endpoint, &arguments.tls, Alpn::Http1).map_err(Stop::Usage)?,
+        server: Server::new(endpoint, &arguments.tls, Alpn::Http1).map_err(CliError::Usage)?,
         signer: arguments.signer()?,
         body: body.to_string().into(),
     });
     let connect = async || {
         let sender = Mutex::new(Some(target.connect().await?));
         let target = Arc::clone(&target);
-        Ok(Aws { target, sender })
+        Ok(AwsConnection { target, sender })
     };
     let endpoint = arguments.endpoint.to_string();
     super::run(load, &endpoint, arguments.connections, None, connect)
 }
 
 impl Arguments {
-    fn signer(&self) -> Result<Signer, Stop> {
+    fn signer(&self) -> Result<Signer, CliError> {
         let (id, secret) = match (&self.access_key_id, &self.secret_access_key_file) {
             (Some(id), Some(file)) => {
                 let secret = fs::read_to_string(file)
                     .map(Zeroizing::new)
-                    .map_err(|error| Stop::Usage(format!("{}: {error}", file.display())))?;
+                    .map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))?;
                 (id.clone(), Zeroizing::new(secret.trim_end().to_owned()))
             }
             _ => match (
@@ -102,7 +103,7 @@ impl Arguments {
         };
         for (what, text) in [("an access key ID", &id), ("a region", &self.region)] {
             if HeaderValue::from_str(text).is_err() {
-                return Err(Stop::Usage(format!("{text:?} is not {what}")));
+                return Err(CliError::Usage(format!("{text:?} is not {what}")));
             }
         }
         Ok(Signer::new(id, secret, self.region.clone()))
@@ -131,14 +132,14 @@ impl Target {
 
 type Sender = SendRequest<Full<Bytes>>;
 
-struct Aws {
+struct AwsConnection {
     target: Arc<Target>,
-    /// Nobody else waits for it: a connection has one lane. None: the last call broke it.
+    /// One lane uses it, so that there is no contention. None: the last call broke it.
     sender: Mutex<Option<Sender>>,
 }
 
-impl Connection for Aws {
-    async fn call(&self) -> Result<(), Failed> {
+impl BenchConnection for AwsConnection {
+    async fn call(&self) -> Result<(), FailedCall> {
         let mut sender = self.sender.lock().await;
         let mut open = match sender.take().filter(|open| !open.is_closed()) {
             Some(open) => open,
@@ -150,9 +151,9 @@ impl Connection for Aws {
         if status == StatusCode::OK {
             return Ok(());
         }
-        let told = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-        let member = |name: &str| told[name].as_str().map(str::to_owned);
-        Err(Failed {
+        let reply = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        let member = |name: &str| reply[name].as_str().map(str::to_owned);
+        Err(FailedCall {
             reason: member("__type").unwrap_or_else(|| format!("HTTP {status}")),
             said: member("message")
                 .or_else(|| member("Message"))
@@ -162,14 +163,14 @@ impl Connection for Aws {
     }
 }
 
-impl Aws {
+impl AwsConnection {
     async fn ask(&self, open: &mut Sender) -> Result<(StatusCode, Bytes), hyper::Error> {
         let Target {
             server,
             signer,
             body,
         } = &*self.target;
-        let request = signer.request(server.endpoint().host(), body.clone(), SystemTime::now());
+        let request = signer.request(server.endpoint().host(), body.clone(), Date::now());
         open.ready().await?;
         let answer = open.send_request(request.map(Full::new)).await?;
         let status = answer.status();
@@ -177,8 +178,8 @@ impl Aws {
     }
 }
 
-fn away(said: String) -> Failed {
-    Failed {
+fn away(said: String) -> FailedCall {
+    FailedCall {
         reason: "no answer".into(),
         said,
         away: true,

@@ -5,10 +5,10 @@ use tonic::{Status, transport::Channel};
 
 use super::{
     super::{
-        Stop,
-        client::{Alpn, Endpoint, Failure, Flags, Server},
+        CliError,
+        client::{Alpn, CallFailure, Endpoint, Server, TlsFlags},
     },
-    CONNECT, Connection, Failed, Load,
+    BenchConnection, CONNECT, FailedCall, LoadArguments,
 };
 use crate::proto::v1::{GenerateMacRequest, MacAlgorithm, mac_service_client::MacServiceClient};
 
@@ -32,7 +32,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "URL")]
     endpoint: Option<Endpoint>,
     #[command(flatten)]
-    tls: Flags,
+    tls: TlsFlags,
     /// Connections.
     #[arg(long, value_name = "C", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
@@ -40,13 +40,13 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "M", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     streams: u32,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
-pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
+pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let server = Endpoint::chosen(arguments.endpoint.as_ref())
         .and_then(|endpoint| Server::new(endpoint, &arguments.tls, Alpn::Http2))
-        .map_err(Stop::Usage)?;
+        .map_err(CliError::Usage)?;
     let load = &arguments.load;
     let request = GenerateMacRequest {
         key_id: load.key_id.clone(),
@@ -59,7 +59,7 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
     };
     let connect = async || {
         let channel = server.channel(CONNECT).await?;
-        Ok(Grpc {
+        Ok(GrpcConnection {
             server: server.clone(),
             client: MacServiceClient::new(channel),
             request: request.clone(),
@@ -74,14 +74,14 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), Stop> {
     )
 }
 
-struct Grpc {
+struct GrpcConnection {
     server: Server,
     client: MacServiceClient<Channel>,
     request: GenerateMacRequest,
 }
 
-impl Connection for Grpc {
-    async fn call(&self) -> Result<(), Failed> {
+impl BenchConnection for GrpcConnection {
+    async fn call(&self) -> Result<(), FailedCall> {
         let request = self.request.clone();
         match self.client.clone().generate_mac(request).await {
             Ok(_) => Ok(()),
@@ -90,14 +90,16 @@ impl Connection for Grpc {
     }
 }
 
-impl Grpc {
-    fn failed(&self, status: &Status) -> Failed {
+impl GrpcConnection {
+    fn failed(&self, status: &Status) -> FailedCall {
         let code = || format!("gRPC {:?}", status.code());
         let (reason, said, away) = match self.server.failure(status) {
-            Failure::Service { reason, .. } => (reason, status.message().to_owned(), false),
-            Failure::Broken(cause) => (code(), cause, true),
-            Failure::TimedOut | Failure::Foreign => (code(), status.message().to_owned(), true),
+            CallFailure::Service { reason, .. } => (reason, status.message().to_owned(), false),
+            CallFailure::Broken(cause) => (code(), cause, true),
+            CallFailure::TimedOut | CallFailure::NotHsmac => {
+                (code(), status.message().to_owned(), true)
+            }
         };
-        Failed { reason, said, away }
+        FailedCall { reason, said, away }
     }
 }

@@ -5,18 +5,23 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::Measured;
+/// Wall-clock and CPU time of the measured part of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClockReadings {
+    pub(super) elapsed: Duration,
+    pub(super) cpu: Duration,
+}
 
 /// Latencies and errors of one connection, or of all.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct Measurements {
     latencies: Histogram<u64>,
     errors: BTreeMap<String, u64>,
     pub(super) late: u64,
     pub(super) not_sent: u64,
 }
 
-impl Default for Record {
+impl Default for Measurements {
     fn default() -> Self {
         Self {
             latencies: Histogram::new(3).expect("three digits are allowed"),
@@ -27,7 +32,7 @@ impl Default for Record {
     }
 }
 
-impl Record {
+impl Measurements {
     pub(super) fn answer(&mut self, latency: Duration) {
         // The histogram grows as it must; `saturating_record` would cut at its present end.
         let nanoseconds = latency.as_nanos().try_into().unwrap_or(u64::MAX);
@@ -96,8 +101,8 @@ struct Latency {
 
 impl Report {
     pub(super) fn new(
-        record: &Record,
-        measured: Measured,
+        record: &Measurements,
+        measured: ClockReadings,
         token_rate: Option<f64>,
         conditions: Conditions,
     ) -> Self {
@@ -198,7 +203,7 @@ mod tests {
     use super::*;
 
     fn report(rate: Option<u32>) -> Report {
-        let (mut one, mut other) = (Record::default(), Record::default());
+        let (mut one, mut other) = (Measurements::default(), Measurements::default());
         for ms in 1..=100 {
             one.answer(Duration::from_millis(ms));
         }
@@ -214,7 +219,7 @@ mod tests {
             rate,
             seconds: 2.0,
         };
-        let measured = Measured {
+        let measured = ClockReadings {
             elapsed: Duration::from_secs(2),
             cpu: Duration::from_secs(1),
         };
@@ -222,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_come_with_their_conditions() {
+    fn a_report_has_figures_and_conditions() {
         let json: serde_json::Value = serde_json::from_str(&report(None).json()).unwrap();
         assert_eq!(json["calls"], 100);
         assert_eq!(json["calls_per_second"], 50.0);

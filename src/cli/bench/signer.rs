@@ -1,16 +1,15 @@
-//! Signs one kind of request: GenerateMac, as AWS's clients do, and with no more work than it takes.
+//! Signs GenerateMac requests with AWS's Signature Version 4, as AWS's clients do.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{Request, header};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
+
+use crate::model::{Date, encode_hex};
 
 /// An access key that signs for one region.
 pub(super) struct Signer {
@@ -18,10 +17,10 @@ pub(super) struct Signer {
     secret: Zeroizing<String>,
     region: String,
     /// The key of a day.
-    derived: Mutex<Option<(String, Key)>>,
+    derived: Mutex<Option<(String, SigningKey)>>,
 }
 
-type Key = Zeroizing<[u8; 32]>;
+type SigningKey = Zeroizing<[u8; 32]>;
 
 impl Signer {
     pub(super) fn new(access_key_id: String, secret: Zeroizing<String>, region: String) -> Self {
@@ -34,22 +33,22 @@ impl Signer {
     }
 
     /// The request with this body, signed now.
-    pub(super) fn request(&self, host: &str, body: Bytes, now: SystemTime) -> Request<Bytes> {
-        let stamp = DateTime::<Utc>::from(now)
-            .format("%Y%m%dT%H%M%SZ")
-            .to_string();
+    pub(super) fn request(&self, host: &str, body: Bytes, now: Date) -> Request<Bytes> {
+        let millis = i64::try_from(now.millis()).unwrap_or(i64::MAX);
+        let now = DateTime::from_timestamp_millis(millis).unwrap_or_default();
+        let stamp = now.format("%Y%m%dT%H%M%SZ").to_string();
         let day = &stamp[..8];
         let scope = format!("{day}/{}/kms/aws4_request", self.region);
         let request = format!(
             "POST\n/\n\ncontent-type:{CONTENT_TYPE}\nhost:{host}\nx-amz-date:{stamp}\n\
              x-amz-target:{TARGET}\n\n{SIGNED}\n{}",
-            hex(&Sha256::digest(&body))
+            encode_hex(&Sha256::digest(&body))
         );
         let to_sign = format!(
             "{ALGORITHM}\n{stamp}\n{scope}\n{}",
-            hex(&Sha256::digest(request))
+            encode_hex(&Sha256::digest(request))
         );
-        let signature = hex(&*mac(&*self.key_of(day), &to_sign));
+        let signature = encode_hex(&*mac(&*self.key_of(day), &to_sign));
         let proof = format!(
             "{ALGORITHM} Credential={}/{scope}, SignedHeaders={SIGNED}, Signature={signature}",
             self.access_key_id
@@ -64,7 +63,7 @@ impl Signer {
             .expect("host and access key were looked at when they were read")
     }
 
-    fn key_of(&self, day: &str) -> Key {
+    fn key_of(&self, day: &str) -> SigningKey {
         let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, key)) = derived.as_ref().filter(|(of, _)| of == day) {
             return key.clone();
@@ -78,18 +77,10 @@ impl Signer {
     }
 }
 
-fn mac(key: &[u8], text: &str) -> Key {
+fn mac(key: &[u8], text: &str) -> SigningKey {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text.as_bytes());
     Zeroizing::new(mac.finalize().into_bytes().into())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
 }
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -112,7 +103,7 @@ mod tests {
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
     #[test]
-    fn it_signs_as_aws_s_own_signer_does() {
+    fn signatures_are_those_of_aws_sigv4() {
         let signer = Signer::new(
             "AKIDEXAMPLE".into(),
             Zeroizing::new(SECRET.into()),
@@ -122,7 +113,7 @@ mod tests {
         // Twice the same day, and another.
         for seconds in [1_440_938_160, 1_440_938_161, 1_500_000_000] {
             let time = UNIX_EPOCH + Duration::from_secs(seconds);
-            let ours = signer.request("localhost:8460", Bytes::from_static(b"{}"), time);
+            let ours = signer.request("localhost:8460", Bytes::from_static(b"{}"), time.into());
             let params = SigningParams::builder()
                 .identity(&identity)
                 .region("us-west-2")

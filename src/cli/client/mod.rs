@@ -1,4 +1,4 @@
-//! The client's way to a server: TCP, TLS or a Unix socket. Shared by `kms` and `bench`.
+//! How the client connects to a server: over TCP, TLS or a Unix socket. Shared by `kms` and `bench`.
 
 #[cfg(test)]
 mod tests;
@@ -22,10 +22,10 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-pub(super) use self::tls::{Alpn, Flags};
+pub(super) use self::tls::{Alpn, TlsFlags};
 use self::{
-    tls::Tls,
-    watched::{Noticed, Watched},
+    tls::ClientTls,
+    watched::{LastError, WatchedStream},
 };
 
 /// Where a server listens: `http://127.0.0.1:50051`, `https://hsmac.dc1.example:50051` or
@@ -44,10 +44,10 @@ enum Address {
 }
 
 impl Endpoint {
-    /// What was typed, else `HSMAC_ENDPOINT`, else the port of `hsmac dev`.
+    /// The endpoint that was typed, else `HSMAC_ENDPOINT`, else the port of `hsmac dev`.
     ///
     /// # Errors
-    /// A sentence, if `HSMAC_ENDPOINT` is no endpoint.
+    /// A sentence: `HSMAC_ENDPOINT` is no endpoint.
     pub(super) fn chosen(typed: Option<&Self>) -> Result<Self, String> {
         match (typed, env::var("HSMAC_ENDPOINT")) {
             (Some(typed), _) => Ok(typed.clone()),
@@ -58,7 +58,7 @@ impl Endpoint {
         }
     }
 
-    /// What HTTP calls this server.
+    /// The server's name in HTTP.
     pub(super) fn host(&self) -> &str {
         match &self.address {
             Address::Tcp(authority) | Address::Tls(authority) => authority.as_str(),
@@ -101,12 +101,12 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A server, and what this client needs to believe it and to be believed.
+/// A server, with what the client needs to verify it and to authenticate itself.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     endpoint: Endpoint,
-    tls: Option<Tls>,
-    noticed: Noticed,
+    tls: Option<ClientTls>,
+    last_error: LastError,
 }
 
 impl Server {
@@ -114,9 +114,9 @@ impl Server {
     ///
     /// # Errors
     /// A sentence: a file is not what it should be, or the endpoint has no use for it.
-    pub(super) fn new(endpoint: Endpoint, flags: &Flags, alpn: Alpn) -> Result<Self, String> {
+    pub(super) fn new(endpoint: Endpoint, flags: &TlsFlags, alpn: Alpn) -> Result<Self, String> {
         let tls = match &endpoint.address {
-            Address::Tls(authority) => Some(Tls::new(host(authority), flags, alpn)?),
+            Address::Tls(authority) => Some(ClientTls::new(host(authority), flags, alpn)?),
             Address::Tcp(_) | Address::Unix(_) if flags.is_empty() => None,
             Address::Tcp(_) | Address::Unix(_) => {
                 return Err(format!(
@@ -128,7 +128,7 @@ impl Server {
         Ok(Self {
             endpoint,
             tls,
-            noticed: Noticed::default(),
+            last_error: LastError::default(),
         })
     }
 
@@ -162,7 +162,7 @@ impl Server {
     /// One connection, over which HTTP can be spoken.
     ///
     /// # Errors
-    /// What the system says, or a sentence in its place.
+    /// The system's error, or one of TLS.
     pub(super) async fn open(&self, within: Duration) -> io::Result<Stream> {
         timeout(within, self.open_now()).await.unwrap_or_else(|_| {
             let late = format!("no connection within {within:?}");
@@ -180,12 +180,15 @@ impl Server {
         let stream = TcpStream::connect((host(authority), port)).await?;
         stream.set_nodelay(true)?;
         Ok(match &self.tls {
-            None => Box::new(Watched::new(stream, &self.noticed)),
-            Some(tls) => Box::new(Watched::new(tls.handshake(stream).await?, &self.noticed)),
+            None => Box::new(WatchedStream::new(stream, &self.last_error)),
+            Some(tls) => Box::new(WatchedStream::new(
+                tls.handshake(stream).await?,
+                &self.last_error,
+            )),
         })
     }
 
-    /// Words a connection that did not come about as `aws` does.
+    /// Words a connection that could not be made, like `aws`.
     pub(super) fn unreachable(&self, error: &(dyn StdError + 'static)) -> String {
         format!(
             "Could not connect to the endpoint URL: \"{}\" ({})",
@@ -195,9 +198,9 @@ impl Server {
     }
 
     /// How a call failed, by the status that the gRPC library made of it.
-    pub(super) fn failure(&self, status: &Status) -> Failure {
+    pub(super) fn failure(&self, status: &Status) -> CallFailure {
         if let Some(info) = status.get_details_error_info() {
-            return Failure::Service {
+            return CallFailure::Service {
                 exception: info
                     .metadata
                     .get("exception")
@@ -206,32 +209,32 @@ impl Server {
                 reason: info.reason,
             };
         }
-        if let Some(error) = self.noticed.error() {
-            return Failure::Broken(self.because(&*error));
+        if let Some(error) = self.last_error.error() {
+            return CallFailure::Broken(self.because(&*error));
         }
         let mut causes = iter::successors(status.source(), |cause| (*cause).source());
         if causes.any(|cause| cause.is::<hyper::Error>()) {
-            return Failure::Broken(self.because(status));
+            return CallFailure::Broken(self.because(status));
         }
         // tonic's client gives up at the deadline by itself, and calls that "cancelled".
         if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
-            return Failure::TimedOut;
+            return CallFailure::TimedOut;
         }
         match status.source() {
-            Some(_) => Failure::Broken(self.because(status)),
-            None => Failure::Foreign,
+            Some(_) => CallFailure::Broken(self.because(status)),
+            None => CallFailure::NotHsmac,
         }
     }
 
-    /// Words an error of HTTP/1.1, which has the connection's error at hand only sometimes.
+    /// Words an error of HTTP/1.1, which does not always hold the connection's error.
     pub(super) fn broken(&self, error: &hyper::Error) -> String {
-        match self.noticed.error() {
-            Some(noticed) => self.because(&*noticed),
+        match self.last_error.error() {
+            Some(last_error) => self.because(&*last_error),
             None => self.because(error),
         }
     }
 
-    /// The reason under an error of the libraries; what TLS has to say, in our words.
+    /// The innermost reason of an error of the libraries; a reason of TLS in hsmac's words.
     fn because(&self, error: &(dyn StdError + 'static)) -> String {
         let mut cause = error;
         loop {
@@ -264,7 +267,7 @@ fn host(authority: &Authority) -> &str {
 
 /// How a call failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum CallFailure {
     /// The service says so: a KMS exception.
     Service {
         /// `KMSInvalidMacException`
@@ -276,14 +279,14 @@ pub(super) enum Failure {
     TimedOut,
     /// The connection did not last; why.
     Broken(String),
-    /// Whatever answered, it was not hsmac.
-    Foreign,
+    /// The server that answered is not hsmac.
+    NotHsmac,
 }
 
 /// `10s` or `250ms`.
 ///
 /// # Errors
-/// A sentence.
+/// A sentence that quotes the text.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let text_of = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
     humantime_serde::deserialize(text_of)

@@ -1,3 +1,5 @@
+//! Endpoints, times and connections that do not come about.
+
 use super::*;
 
 #[test]
@@ -31,11 +33,11 @@ fn times_have_units() {
 
 fn server(endpoint: &str) -> Server {
     let endpoint = endpoint.parse().unwrap();
-    Server::new(endpoint, &Flags::default(), Alpn::Http2).unwrap()
+    Server::new(endpoint, &TlsFlags::default(), Alpn::Http2).unwrap()
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_so() {
+async fn an_endpoint_without_a_server_is_reported() {
     for endpoint in [
         "http://127.0.0.1:1",
         "http://[::1]:1",
@@ -53,7 +55,7 @@ async fn nobody_there_is_said_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_not_waited_for_longer_than_asked() {
+async fn connecting_ends_at_its_time_limit() {
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("https://{}", mute.local_addr().unwrap());
     // Whoever runs this test may have no authorities of the system.
@@ -61,9 +63,9 @@ async fn a_server_that_says_nothing_is_not_waited_for_longer_than_asked() {
     let ca_bundle = folder.path().join("ca.pem");
     let authority = crate::cli::tests::pki::Authority::new("any");
     std::fs::write(&ca_bundle, authority.pem()).unwrap();
-    let flags = Flags {
+    let flags = TlsFlags {
         ca_bundle: Some(ca_bundle),
-        ..Flags::default()
+        ..TlsFlags::default()
     };
     let server = Server::new(endpoint.parse().unwrap(), &flags, Alpn::Http2).unwrap();
     let fault = server.channel(Duration::from_millis(50)).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What this client needs for TLS: whom it believes, and what it shows.
+//! TLS of the client: which authorities it trusts, and the certificate that it shows.
 
 use std::{
     error::Error as StdError,
@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 /// The flags of an `https://` endpoint.
 #[derive(Args, Clone, Debug, Default)]
-pub(in crate::cli) struct Flags {
+pub(in crate::cli) struct TlsFlags {
     /// The authorities that the server's certificate may come from (PEM). Default: the system's.
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) ca_bundle: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Flags {
     pub(super) key: Option<PathBuf>,
 }
 
-impl Flags {
+impl TlsFlags {
     pub(super) fn is_empty(&self) -> bool {
         self.ca_bundle.is_none() && self.certificate.is_none() && self.key.is_none()
     }
@@ -53,22 +53,22 @@ pub(in crate::cli) enum Alpn {
 
 /// TLS to one server.
 #[derive(Clone, Debug)]
-pub(super) struct Tls {
+pub(super) struct ClientTls {
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
 }
 
-impl Tls {
+impl ClientTls {
     /// Reads the files that the flags name.
     ///
     /// # Errors
     /// A sentence that names the file.
-    pub(super) fn new(host: &str, flags: &Flags, alpn: Alpn) -> Result<Self, String> {
+    pub(super) fn new(host: &str, flags: &TlsFlags, alpn: Alpn) -> Result<Self, String> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} is no name that a certificate could have"))?;
         let roots = match &flags.ca_bundle {
             Some(file) => bundle(file)?,
-            None => of_system()?,
+            None => system_roots()?,
         };
         let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()
@@ -186,9 +186,9 @@ fn bundle(file: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn of_system() -> Result<RootCertStore, String> {
+fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    // One that cannot be read may be none that is needed; without any nobody can be believed.
+    // An authority that cannot be read may not be needed; without any no server can be trusted.
     let found = rustls_native_certs::load_native_certs();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {

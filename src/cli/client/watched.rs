@@ -1,3 +1,5 @@
+//! Connections that remember what ended them, so that a failed call can be explained.
+
 use std::{
     io,
     pin::Pin,
@@ -7,48 +9,48 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What ended a server's connections, the last of them.
+/// The last error that ended a connection to a server.
 ///
-/// A server that does not believe this client says so after its handshake (RFC 8446, section 4.4.2.4),
+/// A server that does not trust this client's certificate says so after its handshake (RFC 8446, section 4.4.2.4),
 /// when HTTP has the connection already; and HTTP only tells the calls that they are cancelled.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Noticed(Arc<Mutex<Option<Arc<io::Error>>>>);
+pub(super) struct LastError(Arc<Mutex<Option<Arc<io::Error>>>>);
 
-impl Noticed {
+impl LastError {
     pub(super) fn error(&self) -> Option<Arc<io::Error>> {
-        let noticed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        noticed.clone()
+        let last_error = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last_error.clone()
     }
 
-    /// Keeps an error; gives one for the libraries, which want it as their own.
-    fn notice(&self, error: io::Error) -> io::Error {
+    /// Keeps an error; gives a copy for the libraries, which take it by value.
+    fn keep(&self, error: io::Error) -> io::Error {
         let (kind, text) = (error.kind(), error.to_string());
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(error));
         io::Error::new(kind, text)
     }
 }
 
-/// A connection whose errors are noticed.
-pub(super) struct Watched<S> {
+/// A connection whose errors are kept in [`LastError`].
+pub(super) struct WatchedStream<S> {
     stream: S,
     heard: bool,
     unwritable: bool,
-    noticed: Noticed,
+    last_error: LastError,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, noticed: &Noticed) -> Self {
+impl<S> WatchedStream<S> {
+    pub(super) fn new(stream: S, last_error: &LastError) -> Self {
         Self {
             stream,
             heard: false,
             unwritable: false,
-            noticed: noticed.clone(),
+            last_error: last_error.clone(),
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
-    fn poll_hear(
+impl<S: AsyncRead + AsyncWrite + Unpin> WatchedStream<S> {
+    fn poll_read_checked(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
@@ -67,50 +69,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
 
     /// Writes. When that fails the other end has reset the connection, but what it said before is
     /// still there, and says why.
-    fn poll_tell<T>(
+    fn poll_write_with<T>(
         &mut self,
         context: &mut Context<'_>,
-        tell: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if !self.unwritable {
-            if let Ok(told) = ready!(tell(Pin::new(&mut self.stream), context)) {
-                return Poll::Ready(Ok(told));
+            if let Ok(written) = ready!(write(Pin::new(&mut self.stream), context)) {
+                return Poll::Ready(Ok(written));
             }
             self.unwritable = true;
         }
         let mut room = [0; 4096];
         let said = loop {
             let mut heard = ReadBuf::new(&mut room);
-            match ready!(self.poll_hear(context, &mut heard)) {
+            match ready!(self.poll_read_checked(context, &mut heard)) {
                 Ok(()) if heard.filled().is_empty() => break None,
                 Ok(()) => {}
                 Err(error) => break Some(error),
             }
         };
-        // Nothing that explains it: then it is only an end.
+        // The server sent nothing that explains it.
         let error = said.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
-        Poll::Ready(Err(self.noticed.notice(error)))
+        Poll::Ready(Err(self.last_error.keep(error)))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let heard = ready!(self.poll_hear(context, buffer));
-        Poll::Ready(heard.map_err(|error| self.noticed.notice(error)))
+        let heard = ready!(self.poll_read_checked(context, buffer));
+        Poll::Ready(heard.map_err(|error| self.last_error.keep(error)))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_tell(context, |stream, context| stream.poll_write(context, bytes))
+        self.poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -118,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_tell(context, |stream, context| {
+        self.poll_write_with(context, |stream, context| {
             stream.poll_write_vectored(context, slices)
         })
     }
@@ -128,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_tell(context, S::poll_flush)
+        self.poll_write_with(context, S::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

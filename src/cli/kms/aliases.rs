@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 
 use super::{
-    Call, output,
+    KmsClient, output,
     pages::{Page, Pages},
 };
 use crate::{
-    cli::Stop,
+    cli::CliError,
     proto::v1::{CreateAliasRequest, DeleteAliasRequest, ListAliasesRequest, UpdateAliasRequest},
 };
 
@@ -20,7 +20,7 @@ pub(super) enum Verb {
     /// Take an alias away; its key stays.
     DeleteAlias(OnlyAlias),
     /// The account's aliases, or those of one key: all pages, unless one is asked for.
-    ListAliases(ListAliases),
+    ListAliases(ListAliasesArguments),
 }
 
 #[derive(Args, Debug)]
@@ -41,7 +41,7 @@ pub(super) struct OnlyAlias {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct ListAliases {
+pub(super) struct ListAliasesArguments {
     /// Key ID or key ARN: the aliases of this key only.
     #[arg(long)]
     key_id: Option<String>,
@@ -49,8 +49,8 @@ pub(super) struct ListAliases {
     pages: Pages,
 }
 
-impl Call {
-    pub(super) async fn alias_verb(&self, verb: Verb) -> Result<output::Answer, Stop> {
+impl KmsClient {
+    pub(super) async fn alias_verb(&self, verb: Verb) -> Result<output::CommandOutput, CliError> {
         match verb {
             Verb::CreateAlias(verb) => {
                 let request = self.request(CreateAliasRequest {
@@ -77,7 +77,10 @@ impl Call {
         }
     }
 
-    async fn list_aliases(&self, verb: ListAliases) -> Result<output::Answer, Stop> {
+    async fn list_aliases(
+        &self,
+        verb: ListAliasesArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let key_id = verb.key_id;
         let listed = verb.pages.fetch(async |limit, marker| {
             let request = self.request(ListAliasesRequest {

@@ -5,7 +5,7 @@ use std::fs;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
-/// A message: text as it is, as AWS CLI version 1 has it, or a file.
+/// A message: a text, not decoded (like AWS CLI version 1), or a file.
 pub(super) fn message(text: &str) -> Result<Bytes, String> {
     Ok(file(text)?.unwrap_or_else(|| Bytes::copy_from_slice(text.as_bytes())))
 }

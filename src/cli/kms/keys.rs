@@ -1,14 +1,14 @@
-//! The verbs that make keys, tell of them and lead them through their lives.
+//! The verbs that create keys, describe them and change their state.
 
 use clap::{ArgAction, Args, Subcommand};
 
 use super::{
-    Call, blob, output,
+    KmsClient, blob, output,
     pages::{Page, Pages},
     tags::{self, Tags},
 };
 use crate::{
-    cli::Stop,
+    cli::CliError,
     proto::v1::{
         CancelKeyDeletionRequest, CreateKeyRequest, DescribeKeyRequest, DisableKeyRequest,
         EnableKeyRequest, GetKeyLastUsageRequest, KeyMetadata, KeySpec, KeyUsage, ListKeysRequest,
@@ -19,19 +19,19 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make a key inside the token; its value never leaves it.
-    CreateKey(CreateKey),
+    CreateKey(CreateKeyArguments),
     /// What is known of a key.
-    DescribeKey(DescribeKey),
+    DescribeKey(DescribeKeyArguments),
     /// The account's keys: all pages, unless --limit or --marker asks for one.
-    ListKeys(ListKeys),
+    ListKeys(ListKeysArguments),
     /// Give a key another description.
-    UpdateKeyDescription(UpdateKeyDescription),
+    UpdateKeyDescription(UpdateKeyDescriptionArguments),
     /// Let a disabled key serve again.
     EnableKey(OnlyKey),
     /// Stop a key from serving. When this ends no call makes a MAC with it any more.
     DisableKey(OnlyKey),
     /// Stop a key from serving, and delete it after a window of 7 to 30 days.
-    ScheduleKeyDeletion(ScheduleKeyDeletion),
+    ScheduleKeyDeletion(ScheduleKeyDeletionArguments),
     /// Keep a key whose deletion was scheduled. It is disabled then: enable-key lets it serve.
     CancelKeyDeletion(OnlyKey),
     /// When a key last made or checked a MAC: worth a look before it is deleted.
@@ -39,7 +39,7 @@ pub(super) enum Verb {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct CreateKey {
+pub(super) struct CreateKeyArguments {
     /// What the key is for; at most 8,192 characters.
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
@@ -74,7 +74,7 @@ pub(super) struct CreateKey {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct DescribeKey {
+pub(super) struct DescribeKeyArguments {
     /// Key ID, key ARN, alias name (alias/…) or alias ARN.
     #[arg(long)]
     key_id: String,
@@ -84,13 +84,13 @@ pub(super) struct DescribeKey {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct ListKeys {
+pub(super) struct ListKeysArguments {
     #[command(flatten)]
     pages: Pages,
 }
 
 #[derive(Args, Debug)]
-pub(super) struct UpdateKeyDescription {
+pub(super) struct UpdateKeyDescriptionArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -107,7 +107,7 @@ pub(super) struct OnlyKey {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct ScheduleKeyDeletion {
+pub(super) struct ScheduleKeyDeletionArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -116,8 +116,8 @@ pub(super) struct ScheduleKeyDeletion {
     pending_window_in_days: Option<i32>,
 }
 
-impl Call {
-    pub(super) async fn key_verb(&self, verb: Verb) -> Result<output::Answer, Stop> {
+impl KmsClient {
+    pub(super) async fn key_verb(&self, verb: Verb) -> Result<output::CommandOutput, CliError> {
         match verb {
             Verb::CreateKey(verb) => self.create_key(verb).await,
             Verb::DescribeKey(verb) => self.describe_key(verb).await,
@@ -149,7 +149,10 @@ impl Call {
         }
     }
 
-    async fn create_key(&self, verb: CreateKey) -> Result<output::Answer, Stop> {
+    async fn create_key(
+        &self,
+        verb: CreateKeyArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         // clap lets only names of the contract pass.
         let number = |name: Option<String>, number: fn(&str) -> Option<i32>| {
             name.and_then(|name| number(&name)).unwrap_or_default()
@@ -175,7 +178,10 @@ impl Call {
         Ok(output::keys::metadata(&there(reply.key_metadata)?))
     }
 
-    async fn describe_key(&self, verb: DescribeKey) -> Result<output::Answer, Stop> {
+    async fn describe_key(
+        &self,
+        verb: DescribeKeyArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let request = DescribeKeyRequest {
             key_id: verb.key_id,
             grant_tokens: verb.grant_tokens,
@@ -185,7 +191,7 @@ impl Call {
         Ok(output::keys::metadata(&there(reply.key_metadata)?))
     }
 
-    async fn list_keys(&self, verb: ListKeys) -> Result<output::Answer, Stop> {
+    async fn list_keys(&self, verb: ListKeysArguments) -> Result<output::CommandOutput, CliError> {
         let listed = verb.pages.fetch(async |limit, marker| {
             let request = self.request(ListKeysRequest { limit, marker });
             let page = self.answer("ListKeys", self.key_service().list_keys(request).await)?;
@@ -200,8 +206,8 @@ impl Call {
 
     async fn update_key_description(
         &self,
-        verb: UpdateKeyDescription,
-    ) -> Result<output::Answer, Stop> {
+        verb: UpdateKeyDescriptionArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let request = self.request(UpdateKeyDescriptionRequest {
             key_id: verb.key_id,
             description: verb.description,
@@ -212,8 +218,8 @@ impl Call {
 
     async fn schedule_key_deletion(
         &self,
-        verb: ScheduleKeyDeletion,
-    ) -> Result<output::Answer, Stop> {
+        verb: ScheduleKeyDeletionArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let request = self.request(ScheduleKeyDeletionRequest {
             key_id: verb.key_id,
             pending_window_in_days: verb.pending_window_in_days,
@@ -224,6 +230,6 @@ impl Call {
     }
 }
 
-fn there(metadata: Option<KeyMetadata>) -> Result<KeyMetadata, Stop> {
-    metadata.ok_or_else(|| Stop::Client(255, "the server answered without KeyMetadata".into()))
+fn there(metadata: Option<KeyMetadata>) -> Result<KeyMetadata, CliError> {
+    metadata.ok_or_else(|| CliError::Client(255, "the server answered without KeyMetadata".into()))
 }

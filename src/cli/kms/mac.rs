@@ -5,12 +5,12 @@ use clap::{ArgAction, Args, Subcommand};
 use tonic::transport::Channel;
 
 use super::{
-    Call,
+    KmsClient,
     blob::{mac, message},
     output,
 };
 use crate::{
-    cli::Stop,
+    cli::CliError,
     proto::v1::{
         GenerateMacRequest, GenerateRandomRequest, MacAlgorithm, VerifyMacRequest,
         mac_service_client::MacServiceClient,
@@ -20,11 +20,11 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make the MAC of a message.
-    GenerateMac(GenerateMac),
+    GenerateMac(GenerateMacArguments),
     /// Check the MAC of a message; a wrong one is KMSInvalidMacException and exit code 254.
-    VerifyMac(VerifyMac),
+    VerifyMac(VerifyMacArguments),
     /// Random bytes from the token's generator.
-    GenerateRandom(GenerateRandom),
+    GenerateRandom(GenerateRandomArguments),
 }
 
 #[derive(Args, Debug)]
@@ -50,13 +50,13 @@ pub(super) struct Mac {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct GenerateMac {
+pub(super) struct GenerateMacArguments {
     #[command(flatten)]
     mac: Mac,
 }
 
 #[derive(Args, Debug)]
-pub(super) struct VerifyMac {
+pub(super) struct VerifyMacArguments {
     #[command(flatten)]
     of: Mac,
     /// The MAC to check: base64, as generate-mac prints it, or fileb://PATH with its bytes. (`aws`
@@ -66,14 +66,14 @@ pub(super) struct VerifyMac {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct GenerateRandom {
+pub(super) struct GenerateRandomArguments {
     /// 1 to 1,024.
     #[arg(long)]
     number_of_bytes: i32,
 }
 
-impl Call {
-    pub(super) async fn mac_verb(&self, verb: Verb) -> Result<output::Answer, Stop> {
+impl KmsClient {
+    pub(super) async fn mac_verb(&self, verb: Verb) -> Result<output::CommandOutput, CliError> {
         match verb {
             Verb::GenerateMac(verb) => self.generate_mac(verb).await,
             Verb::VerifyMac(verb) => self.verify_mac(verb).await,
@@ -81,7 +81,10 @@ impl Call {
         }
     }
 
-    async fn generate_mac(&self, GenerateMac { mac }: GenerateMac) -> Result<output::Answer, Stop> {
+    async fn generate_mac(
+        &self,
+        GenerateMacArguments { mac }: GenerateMacArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let request = GenerateMacRequest {
             mac_algorithm: mac.algorithm(),
             message_crc32c: Some(crc32c::crc32c(&mac.message)),
@@ -98,7 +101,10 @@ impl Call {
         Ok(output::generate_mac(&reply))
     }
 
-    async fn verify_mac(&self, VerifyMac { of, mac }: VerifyMac) -> Result<output::Answer, Stop> {
+    async fn verify_mac(
+        &self,
+        VerifyMacArguments { of, mac }: VerifyMacArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let request = VerifyMacRequest {
             mac_algorithm: of.algorithm(),
             message_crc32c: Some(crc32c::crc32c(&of.message)),
@@ -114,7 +120,7 @@ impl Call {
         self.intact(reply.verified_message_crc32c && reply.verified_mac_crc32c)?;
         // The contract has no such answer; to read it as success would be the worst of errors.
         if !reply.mac_valid {
-            return Err(Stop::Client(
+            return Err(CliError::Client(
                 255,
                 "the server answered without saying that the MAC is valid".into(),
             ));
@@ -122,7 +128,10 @@ impl Call {
         Ok(output::verify_mac(&reply))
     }
 
-    async fn generate_random(&self, verb: GenerateRandom) -> Result<output::Answer, Stop> {
+    async fn generate_random(
+        &self,
+        verb: GenerateRandomArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let request = GenerateRandomRequest {
             number_of_bytes: Some(verb.number_of_bytes),
         };
@@ -139,11 +148,11 @@ impl Call {
         MacServiceClient::new(self.channel.clone())
     }
 
-    fn intact(&self, intact: bool) -> Result<(), Stop> {
+    fn intact(&self, intact: bool) -> Result<(), CliError> {
         if intact {
             return Ok(());
         }
-        Err(Stop::Client(
+        Err(CliError::Client(
             255,
             format!(
                 "CRC32C mismatch: message or MAC was damaged between here and \"{}\"; nothing of the answer can be trusted",

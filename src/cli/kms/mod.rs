@@ -19,8 +19,8 @@ use prost_types::Timestamp;
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
-    Stop,
-    client::{Alpn, Endpoint, Failure, Flags, Server},
+    CliError,
+    client::{Alpn, CallFailure, Endpoint, Server, TlsFlags},
 };
 use crate::proto::v1::key_service_client::KeyServiceClient;
 
@@ -60,17 +60,17 @@ pub(super) struct Arguments {
     )]
     endpoint: Option<Endpoint>,
     #[command(flatten)]
-    tls: Flags,
+    tls: TlsFlags,
     /// Seconds until the call is given up; the server is told.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout: u32,
     /// How the answer looks.
     #[arg(long, global = true, value_enum, default_value = "json")]
-    output: Output,
+    output: OutputFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
+enum OutputFormat {
     /// JSON with the member names of AWS; blobs in base64.
     Json,
     /// Values with tabs between them, in the order of their names.
@@ -91,21 +91,21 @@ enum Verb {
     Policy(policies::Verb),
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
+pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Stop::Client(255, format!("cannot start: {error}")))?;
+        .map_err(|error| CliError::Client(255, format!("cannot start: {error}")))?;
     runtime.block_on(async {
         let server = Endpoint::chosen(arguments.endpoint.as_ref())
             .and_then(|endpoint| Server::new(endpoint, &arguments.tls, Alpn::Http2))
-            .map_err(|fault| Stop::Client(252, fault))?;
+            .map_err(|fault| CliError::Client(252, fault))?;
         let timeout = Duration::from_secs(arguments.timeout.into());
         let channel = server
             .channel(timeout)
             .await
-            .map_err(|fault| Stop::Client(255, fault))?;
-        let call = Call {
+            .map_err(|fault| CliError::Client(255, fault))?;
+        let call = KmsClient {
             server,
             timeout,
             channel,
@@ -119,21 +119,21 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Stop> {
         }?;
         super::print(
             match arguments.output {
-                Output::Json => answer.json,
-                Output::Text => answer.text,
+                OutputFormat::Json => answer.json,
+                OutputFormat::Text => answer.text,
             }
             .as_bytes(),
         )
     })
 }
 
-struct Call {
+struct KmsClient {
     server: Server,
     timeout: Duration,
     channel: Channel,
 }
 
-impl Call {
+impl KmsClient {
     fn key_service(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.channel.clone())
     }
@@ -144,10 +144,14 @@ impl Call {
         request
     }
 
-    fn answer<T>(&self, operation: &str, reply: Result<Response<T>, Status>) -> Result<T, Stop> {
+    fn answer<T>(
+        &self,
+        operation: &str,
+        reply: Result<Response<T>, Status>,
+    ) -> Result<T, CliError> {
         reply
             .map(Response::into_inner)
-            .map_err(|status| self.stop(operation, &status))
+            .map_err(|status| self.error(operation, &status))
     }
 
     /// An operation without an answer prints nothing, as `aws` does.
@@ -155,36 +159,36 @@ impl Call {
         &self,
         operation: &str,
         reply: Result<Response<T>, Status>,
-    ) -> Result<output::Answer, Stop> {
+    ) -> Result<output::CommandOutput, CliError> {
         self.answer(operation, reply)
-            .map(|_| output::Answer::nothing())
+            .map(|_| output::CommandOutput::nothing())
     }
 
-    /// Words a failed call as `aws` does.
-    fn stop(&self, operation: &str, status: &Status) -> Stop {
+    /// Words a failed call like `aws`.
+    fn error(&self, operation: &str, status: &Status) -> CliError {
         let (code, mut text) = match self.server.failure(status) {
-            Failure::Service { exception, .. } => (
+            CallFailure::Service { exception, .. } => (
                 254,
                 format!(
                     "\nAn error occurred ({exception}) when calling the {operation} operation: {}",
                     status.message()
                 ),
             ),
-            Failure::TimedOut => (
+            CallFailure::TimedOut => (
                 255,
                 format!(
                     "Read timeout on endpoint URL: \"{}\"",
                     self.server.endpoint()
                 ),
             ),
-            Failure::Broken(cause) => (
+            CallFailure::Broken(cause) => (
                 255,
                 format!(
                     "Connection to endpoint URL \"{}\" was closed before a valid response: {cause}",
                     self.server.endpoint()
                 ),
             ),
-            Failure::Foreign => (
+            CallFailure::NotHsmac => (
                 255,
                 format!(
                     "The endpoint \"{}\" did not answer as hsmac does: {:?}: {}",
@@ -201,7 +205,7 @@ impl Call {
         {
             text.push_str(&format!("\nrequest ID: {id}"));
         }
-        Stop::Client(code, text)
+        CliError::Client(code, text)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::Stop;
+use crate::cli::CliError;
 
 #[derive(Args, Debug)]
 pub(super) struct Pages {
@@ -34,8 +34,8 @@ impl Pages {
     /// Asks for the page, or for one after the other.
     pub(super) async fn fetch<T>(
         self,
-        page: impl AsyncFn(Option<i32>, Option<String>) -> Result<Page<T>, Stop>,
-    ) -> Result<Listed<T>, Stop> {
+        page: impl AsyncFn(Option<i32>, Option<String>) -> Result<Page<T>, CliError>,
+    ) -> Result<Listed<T>, CliError> {
         if self.limit.is_some() || self.marker.is_some() {
             let page = page(self.limit, self.marker).await?;
             return Ok(Listed {

@@ -3,26 +3,26 @@
 use clap::{ArgAction, Args, Subcommand};
 
 use super::{
-    Call, blob, output,
+    KmsClient, blob, output,
     pages::{Page, Pages},
 };
 use crate::{
-    cli::Stop,
+    cli::CliError,
     proto::v1::{GetKeyPolicyRequest, ListKeyPoliciesRequest, PutKeyPolicyRequest},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// A key's policy: who may do what with it.
-    GetKeyPolicy(GetKeyPolicy),
+    GetKeyPolicy(GetKeyPolicyArguments),
     /// Give a key another policy, which is in force when this returns.
-    PutKeyPolicy(PutKeyPolicy),
+    PutKeyPolicy(PutKeyPolicyArguments),
     /// The names of a key's policies; there is one.
-    ListKeyPolicies(ListKeyPolicies),
+    ListKeyPolicies(ListKeyPoliciesArguments),
 }
 
 #[derive(Args, Debug)]
-pub(super) struct GetKeyPolicy {
+pub(super) struct GetKeyPolicyArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -32,7 +32,7 @@ pub(super) struct GetKeyPolicy {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct PutKeyPolicy {
+pub(super) struct PutKeyPolicyArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -51,7 +51,7 @@ pub(super) struct PutKeyPolicy {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct ListKeyPolicies {
+pub(super) struct ListKeyPoliciesArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -59,8 +59,8 @@ pub(super) struct ListKeyPolicies {
     pages: Pages,
 }
 
-impl Call {
-    pub(super) async fn policy_verb(&self, verb: Verb) -> Result<output::Answer, Stop> {
+impl KmsClient {
+    pub(super) async fn policy_verb(&self, verb: Verb) -> Result<output::CommandOutput, CliError> {
         match verb {
             Verb::GetKeyPolicy(verb) => {
                 let request = self.request(GetKeyPolicyRequest {
@@ -85,7 +85,10 @@ impl Call {
         }
     }
 
-    async fn list_key_policies(&self, verb: ListKeyPolicies) -> Result<output::Answer, Stop> {
+    async fn list_key_policies(
+        &self,
+        verb: ListKeyPoliciesArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let key_id = verb.key_id;
         let listed = verb.pages.fetch(async |limit, marker| {
             let request = self.request(ListKeyPoliciesRequest {

@@ -4,26 +4,26 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 
 use super::{
-    Call, output,
+    KmsClient, output,
     pages::{Page, Pages},
 };
 use crate::{
-    cli::Stop,
+    cli::CliError,
     proto::v1::{self, ListResourceTagsRequest, TagResourceRequest, UntagResourceRequest},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Add tags to a key, and change those that it has.
-    TagResource(TagResource),
+    TagResource(TagResourceArguments),
     /// Take tags from a key.
-    UntagResource(UntagResource),
+    UntagResource(UntagResourceArguments),
     /// A key's tags: all of them, unless --limit or --marker asks for a page.
-    ListResourceTags(ListResourceTags),
+    ListResourceTags(ListResourceTagsArguments),
 }
 
 #[derive(Args, Debug)]
-pub(super) struct TagResource {
+pub(super) struct TagResourceArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -33,7 +33,7 @@ pub(super) struct TagResource {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct UntagResource {
+pub(super) struct UntagResourceArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -43,7 +43,7 @@ pub(super) struct UntagResource {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct ListResourceTags {
+pub(super) struct ListResourceTagsArguments {
     /// Key ID or key ARN.
     #[arg(long)]
     key_id: String,
@@ -51,8 +51,8 @@ pub(super) struct ListResourceTags {
     pages: Pages,
 }
 
-impl Call {
-    pub(super) async fn tag_verb(&self, verb: Verb) -> Result<output::Answer, Stop> {
+impl KmsClient {
+    pub(super) async fn tag_verb(&self, verb: Verb) -> Result<output::CommandOutput, CliError> {
         match verb {
             Verb::TagResource(verb) => {
                 let request = self.request(TagResourceRequest {
@@ -74,7 +74,10 @@ impl Call {
         }
     }
 
-    async fn list_resource_tags(&self, verb: ListResourceTags) -> Result<output::Answer, Stop> {
+    async fn list_resource_tags(
+        &self,
+        verb: ListResourceTagsArguments,
+    ) -> Result<output::CommandOutput, CliError> {
         let key_id = verb.key_id;
         let listed = verb.pages.fetch(async |limit, marker| {
             let request = self.request(ListResourceTagsRequest {
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tag_is_told_how_to_write_one() {
+    fn a_wrong_tag_is_refused_with_the_right_form() {
         for text in [
             "",
             "a=b",

@@ -1,20 +1,25 @@
-//! `hsmac policy …`: who may do what, without asking the server.
+//! `hsmac policy …`: evaluates policies without asking the server.
 
-mod page;
+mod json;
+mod text;
+mod wording;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use chrono::DateTime;
 use clap::ValueEnum;
 use tokio::runtime::Builder;
 
-use super::{Configuration, Stop, kms::tags, print};
+use super::{CliError, Configuration, kms::tags, print};
 use crate::{
     app,
     config::nearest,
-    kms::{self, Simulate, Unanswered},
+    kms::{self, SimulatedRequest, SimulationError},
     model::{
-        AliasName, Caller, KeySpec, MacAlgorithm, NamesKey, Operation, Tag, Tags,
+        AliasName, Caller, KeySpec, MacAlgorithm, NamesKey, Operation, RequestOrigin, Tag, Tags,
         policy::{Policy, PolicyKind},
     },
 };
@@ -52,12 +57,14 @@ pub(super) struct SimulateArguments {
     key_policy_file: Option<PathBuf>,
     /// How the answer looks.
     #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    output: OutputFormat,
     #[command(flatten)]
     request: RequestArguments,
+    #[command(flatten)]
+    origin: OriginArguments,
 }
 
-/// What conditions may ask for. What the operation does not have is refused.
+/// Members of the request that conditions can test. Those that the operation lacks are refused.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "What else the request says")]
 struct RequestArguments {
@@ -82,30 +89,45 @@ struct RequestArguments {
     /// Of create-key and put-key-policy.
     #[arg(long)]
     bypass_policy_lockout_safety_check: bool,
-    /// The request comes over TLS: aws:SecureTransport.
+}
+
+/// The way of the request that conditions can test. What is not given is absent.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "How the request comes")]
+struct OriginArguments {
+    /// Over TLS: aws:SecureTransport.
     #[arg(long)]
     secure_transport: bool,
-    /// When, as 2026-01-31T12:00:00Z. Default: now.
+    /// From this address: aws:SourceIp. Default: none, as over a Unix socket.
+    #[arg(long, value_name = "ADDRESS")]
+    source_ip: Option<IpAddr>,
+    /// What the client calls itself: aws:UserAgent.
+    #[arg(long, value_name = "TEXT")]
+    user_agent: Option<String>,
+    /// From when a session's certificate is valid: aws:TokenIssueTime.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    token_issue_time: Option<u64>,
+    /// When, as 2026-01-31T12:00:00Z: aws:CurrentTime. Default: now.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
+enum OutputFormat {
     /// For people.
     Text,
     /// For programs; the members' names stay.
     Json,
 }
 
-pub(super) fn simulate(arguments: &SimulateArguments) -> Result<(), Stop> {
+pub(super) fn simulate(arguments: &SimulateArguments) -> Result<(), CliError> {
     arguments.refuse_misplaced()?;
     let asked = arguments.asked()?;
-    let settings = arguments.configuration.load_policies()?;
+    let (settings, rights) = arguments.configuration.load_policies()?;
     let runtime = Builder::new_current_thread()
         .build()
-        .map_err(|error| Stop::Bug(format!("no runtime: {error}")))?;
-    let simulator = runtime.block_on(app::simulator(&settings))?;
+        .map_err(|error| CliError::Bug(format!("no runtime: {error}")))?;
+    let simulator = runtime.block_on(app::simulator(&settings, rights))?;
     let mut simulation = simulator.ask(&asked)?;
     if !simulation.is_declared {
         let known = settings.principal.iter().map(|one| &one.arn.0);
@@ -118,31 +140,27 @@ pub(super) fn simulate(arguments: &SimulateArguments) -> Result<(), Stop> {
         ));
     }
     let page = match arguments.output {
-        Output::Text => page::text(&asked, &simulation),
-        Output::Json => page::json(&asked, &simulation),
+        OutputFormat::Text => text::page(&asked, &simulation),
+        OutputFormat::Json => json::page(&asked, &simulation),
     };
     print(page.as_bytes())?;
     if simulation.is_allowed() {
         Ok(())
     } else {
-        Err(Stop::Denied)
+        Err(CliError::Denied)
     }
 }
 
 impl SimulateArguments {
-    fn asked(&self) -> Result<Simulate, Stop> {
+    fn asked(&self) -> Result<SimulatedRequest, CliError> {
         let request = &self.request;
         let policy = |file: &Option<PathBuf>, kind| {
             let read = |file: &PathBuf| kms::read_policy(Path::new(file), kind);
             let read: Result<Option<Policy>, String> = file.as_ref().map(read).transpose();
-            read.map_err(Stop::Usage)
+            read.map_err(CliError::Usage)
         };
-        Ok(Simulate {
-            caller: if request.secure_transport {
-                self.principal.clone().over_tls()
-            } else {
-                self.principal.clone()
-            },
+        Ok(SimulatedRequest {
+            caller: self.principal.clone().from(self.origin.origin()),
             operation: self.operation,
             key_id: self.key_id.clone(),
             alias_name: request.alias_name.clone(),
@@ -152,14 +170,17 @@ impl SimulateArguments {
             tag_keys: request.tag_keys.clone(),
             pending_window_in_days: request.pending_window_in_days,
             bypass_policy_lockout_safety_check: request.bypass_policy_lockout_safety_check,
-            at: request.at,
+            at: self.origin.at,
             identity_policy: policy(&self.policy_file, PolicyKind::Identity)?,
             key_policy: policy(&self.key_policy_file, PolicyKind::Key)?,
         })
     }
 
-    /// A simulation of a request that nobody can send would mislead.
-    fn refuse_misplaced(&self) -> Result<(), Stop> {
+    /// Refuses a request that no client can send: its simulation would mislead.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`]
+    fn refuse_misplaced(&self) -> Result<(), CliError> {
         use Operation::{
             CreateKey, GenerateMac, PutKeyPolicy, ScheduleKeyDeletion, TagResource, UntagResource,
             VerifyMac,
@@ -207,8 +228,15 @@ impl SimulateArguments {
         ] {
             if given && !has {
                 let text = format!("{} has no {option}", operation.name());
-                return Err(Stop::Usage(text));
+                return Err(CliError::Usage(text));
             }
+        }
+        if self.origin.token_issue_time.is_some() && self.principal.session_role().is_none() {
+            let text = format!(
+                "{} is no session and has no --token-issue-time",
+                self.principal
+            );
+            return Err(CliError::Usage(text));
         }
         for (option, given, must) in [
             (
@@ -224,21 +252,32 @@ impl SimulateArguments {
         ] {
             if must && !given {
                 let text = format!("{} needs {option}", operation.name());
-                return Err(Stop::Usage(text));
+                return Err(CliError::Usage(text));
             }
         }
         Ok(())
     }
 }
 
+impl OriginArguments {
+    fn origin(&self) -> RequestOrigin {
+        RequestOrigin {
+            is_secure: self.secure_transport,
+            source_ip: self.source_ip,
+            user_agent: self.user_agent.clone(),
+            proof_issued: self.token_issue_time.map(u64::cast_signed),
+        }
+    }
+}
+
 impl RequestArguments {
-    fn tags(&self) -> Result<Tags, Stop> {
+    fn tags(&self) -> Result<Tags, CliError> {
         let tags = tags::all(self.tags.clone()).into_iter();
         let tags: Option<Vec<Tag>> = tags
             .map(|tag| Tag::new(tag.tag_key, tag.tag_value).ok())
             .collect();
         tags.and_then(|tags| Tags::new(tags).ok()).ok_or_else(|| {
-            Stop::Usage(
+            CliError::Usage(
                 "--tags: a key has at most 50 tags, each key once; a tag's key has 1 to 128 characters and does not begin with aws:, its value has at most 256"
                     .into(),
             )
@@ -246,11 +285,11 @@ impl RequestArguments {
     }
 }
 
-impl From<Unanswered> for Stop {
-    fn from(unanswered: Unanswered) -> Self {
-        match unanswered {
-            Unanswered::Request(text) => Self::Usage(text),
-            Unanswered::Store(text) => Self::Config(format!("hsmac: {text}")),
+impl From<SimulationError> for CliError {
+    fn from(error: SimulationError) -> Self {
+        match error {
+            SimulationError::Request(text) => Self::Usage(text),
+            SimulationError::Store(text) => Self::Config(format!("hsmac: {text}")),
         }
     }
 }
@@ -265,7 +304,7 @@ fn undeclared<'a>(caller: &Caller, known: impl Iterator<Item = &'a Caller>) -> S
     format!("no [[principal]] of the configuration has this arn{meant}")
 }
 
-/// As KMS, policies and the command line call it.
+/// Parses an operation by its name in KMS, in policies or on the command line.
 fn operation(text: &str) -> Result<Operation, String> {
     let plain = |name: &str| name.replace('-', "").to_ascii_lowercase();
     let asked = plain(text.strip_prefix("kms:").unwrap_or(text));

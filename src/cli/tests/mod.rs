@@ -1,3 +1,5 @@
+//! The command line as clap reads it, its help, its exit codes.
+
 #[path = "../../../tests/support/pki.rs"]
 pub(super) mod pki;
 mod service;
@@ -7,7 +9,7 @@ use std::ffi::OsString;
 
 use super::*;
 
-fn stop(arguments: &[&str]) -> Stop {
+fn stop(arguments: &[&str]) -> CliError {
     let arguments = std::iter::once("hsmac")
         .chain(arguments.iter().copied())
         .map(OsString::from);
@@ -15,7 +17,7 @@ fn stop(arguments: &[&str]) -> Stop {
 }
 
 #[test]
-fn the_tree_is_sound() {
+fn clap_accepts_the_command_tree() {
     Cli::command().debug_assert();
 }
 
@@ -102,10 +104,10 @@ fn exit_codes_are_sysexits_and_under_kms_those_of_aws() {
         252
     );
     assert_eq!(stop(&["--version"]).exit_code(), 0);
-    assert_eq!(Stop::Config(String::new()).exit_code(), 78);
-    assert_eq!(Stop::Away(String::new()).exit_code(), 69);
-    assert_eq!(Stop::Bug(String::new()).exit_code(), 70);
-    assert_eq!(Stop::Denied.exit_code(), 1);
+    assert_eq!(CliError::Config(String::new()).exit_code(), 78);
+    assert_eq!(CliError::Away(String::new()).exit_code(), 69);
+    assert_eq!(CliError::Bug(String::new()).exit_code(), 70);
+    assert_eq!(CliError::Denied.exit_code(), 1);
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn a_server_that_is_not_there_is_255() {
 }
 
 #[test]
-fn what_aws_users_type_is_understood() {
+fn command_lines_of_aws_kms_are_accepted() {
     let parse = |arguments: &[&str]| {
         Cli::try_parse_from(["hsmac", "kms"].iter().chain(arguments)).map(|_| ())
     };

@@ -123,10 +123,27 @@ pub(super) trait Layer: Send + Sync + 'static {
 
 /// Serves HTTP/2 as [`Fake`]; gives the address.
 pub(super) fn serve_over(layer: impl Layer) -> SocketAddr {
+    let layer = Arc::new(layer);
+    serve_connections(move |stream| {
+        let layer = Arc::clone(&layer);
+        async move {
+            let stream = TokioIo::new(layer.accept(stream).await?);
+            let service = TowerToHyperService::new(MacServiceServer::new(Fake));
+            let served =
+                http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service);
+            served.await.map_err(io::Error::other)
+        }
+    })
+}
+
+/// Accepts connections on a thread of its own; gives the address.
+pub(super) fn serve_connections<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let layer = Arc::new(layer);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -136,28 +153,21 @@ pub(super) fn serve_over(layer: impl Layer) -> SocketAddr {
             let listener = TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let layer = Arc::clone(&layer);
-                tokio::spawn(async move {
-                    let stream = TokioIo::new(layer.accept(stream).await?);
-                    let service = TowerToHyperService::new(MacServiceServer::new(Fake));
-                    let served =
-                        http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service);
-                    served.await.map_err(io::Error::other)
-                });
+                tokio::spawn(serve(stream));
             }
         })
     });
     address
 }
 
-pub(super) fn command(line: &str) -> Result<(), Stop> {
+pub(super) fn command(line: &str) -> Result<(), CliError> {
     run(line.split(' ').map(OsString::from))
 }
 
 pub(super) const MAC: &str = "--message hello --mac-algorithm HMAC_SHA_256";
 
 #[test]
-fn an_answer_is_success_and_a_damaged_one_is_not() {
+fn an_answer_with_a_wrong_crc32c_is_an_error() {
     let at = serve();
     command(&format!(
         "hsmac kms generate-mac --key-id good {MAC} --endpoint {at}"
@@ -172,7 +182,7 @@ fn an_answer_is_success_and_a_damaged_one_is_not() {
 }
 
 #[test]
-fn an_exception_is_told_as_aws_tells_it() {
+fn a_kms_exception_is_printed_like_aws() {
     let at = serve();
     let line = format!("hsmac kms verify-mac --key-id k {MAC} --mac aGk= --endpoint {at}");
     let stop = command(&line).unwrap_err();
@@ -185,7 +195,7 @@ fn an_exception_is_told_as_aws_tells_it() {
 }
 
 #[test]
-fn what_is_no_exception_of_ours_is_255() {
+fn an_error_without_a_kms_exception_ends_with_255() {
     let at = serve();
     let stop = command(&format!(
         "hsmac kms generate-random --number-of-bytes 5 --endpoint {at}"
@@ -217,7 +227,7 @@ fn the_bench_runs_closed_and_open_and_ends_in_time() {
         ))
         .unwrap();
         assert!(
-            start.elapsed() < Duration::from_secs(10),
+            start.elapsed() < Duration::from_secs(60),
             "{:?}",
             start.elapsed()
         );

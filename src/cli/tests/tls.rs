@@ -11,10 +11,7 @@ use http_body_util::Full;
 use hyper::{Response, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -28,18 +25,18 @@ use tokio_rustls::{
 
 use super::{
     pki::{Authority, Pair, client},
-    service::{Layer, MAC, command, serve_over},
+    service::{Layer, MAC, command, serve_connections, serve_over},
     *,
 };
 
 /// Two authorities, and a folder for what they sign.
-struct Place {
+struct CertificateFolder {
     folder: TempDir,
     servers: Authority,
     clients: Authority,
 }
 
-impl Place {
+impl CertificateFolder {
     fn new() -> Self {
         let place = Self {
             folder: tempfile::tempdir().unwrap(),
@@ -78,7 +75,7 @@ impl Place {
     }
 
     /// `hsmac kms generate-mac` with these flags; `FOLDER` in them is this place's.
-    fn mac(&self, endpoint: &str, flags: &str) -> Result<(), Stop> {
+    fn mac(&self, endpoint: &str, flags: &str) -> Result<(), CliError> {
         let flags = flags.replace("FOLDER", self.folder.path().to_str().unwrap());
         let line =
             format!("hsmac kms generate-mac --key-id good {MAC} --endpoint {endpoint} {flags}");
@@ -124,8 +121,8 @@ fn https(layer: impl Layer) -> String {
 }
 
 #[test]
-fn both_ends_prove_who_they_are() {
-    let place = Place::new();
+fn client_and_server_authenticate_each_other_over_tls() {
+    let place = CertificateFolder::new();
     place.write_pair(
         "billing",
         &client().dns("billing").signed_by(&place.clients),
@@ -156,8 +153,8 @@ fn both_ends_prove_who_they_are() {
 
 /// What the files and flags say of themselves, before anybody is asked.
 #[test]
-fn what_is_wrong_with_the_flags_is_a_sentence() {
-    let place = Place::new();
+fn wrong_tls_flags_are_refused_with_a_sentence() {
+    let place = CertificateFolder::new();
     let pair = client().dns("billing").signed_by(&place.clients);
     place.write_pair("billing", &pair);
     place.write_pair("other", &client().dns("other").signed_by(&place.clients));
@@ -247,8 +244,8 @@ fn what_is_wrong_with_the_flags_is_a_sentence() {
 
 /// What only the handshake shows, and which flag helps.
 #[test]
-fn whom_not_to_believe_is_a_sentence() {
-    let place = Place::new();
+fn an_untrusted_server_is_refused_with_a_sentence() {
+    let place = CertificateFolder::new();
     let strangers = Authority::new("strangers");
     place.write("strangers.pem", &strangers.pem());
     let good = https(lax(&place.servers.server()));
@@ -334,8 +331,8 @@ impl Layer for HangsUp {
 }
 
 #[test]
-fn a_server_that_hangs_up_is_no_time_limit() {
-    let place = Place::new();
+fn a_closed_connection_is_not_reported_as_a_timeout() {
+    let place = CertificateFolder::new();
     let at = https(HangsUp(lax(&place.servers.server())));
     let stop = place
         .mac(&at, "--ca-bundle FOLDER/servers.pem")
@@ -346,8 +343,8 @@ fn a_server_that_hangs_up_is_no_time_limit() {
 }
 
 #[test]
-fn a_server_that_does_not_believe_the_client_is_told_so() {
-    let place = Place::new();
+fn a_client_certificate_that_the_server_refuses_is_reported() {
+    let place = CertificateFolder::new();
     let strangers = Authority::new("strangers");
     place.write_pair("stranger", &client().dns("x").signed_by(&strangers));
     let expired = client().dns("billing").until(2025);
@@ -381,7 +378,7 @@ fn a_server_that_does_not_believe_the_client_is_told_so() {
 
 #[test]
 fn the_bench_of_aws_s_wire_speaks_tls() {
-    let place = Place::new();
+    let place = CertificateFolder::new();
     let acceptor = acceptor(&place.servers.server(), None, b"http/1.1");
     let address = serve_aws(acceptor);
     let bench = |endpoint: &str, bundle: &Path| {
@@ -406,31 +403,15 @@ fn the_bench_of_aws_s_wire_speaks_tls() {
 
 /// Answers every request over HTTP/1.1 with `{}`.
 fn serve_aws(acceptor: TlsAcceptor) -> std::net::SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let listener = TcpListener::from_std(listener).unwrap();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    let answer = service_fn(async |_| {
-                        io::Result::Ok(Response::new(Full::new(Bytes::from_static(b"{}"))))
-                    });
-                    let stream = TokioIo::new(stream);
-                    let _ = http1::Builder::new().serve_connection(stream, answer).await;
-                });
-            }
-        })
-    });
-    address
+    serve_connections(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let stream = TokioIo::new(acceptor.accept(stream).await?);
+            let answer = service_fn(async |_| {
+                io::Result::Ok(Response::new(Full::new(Bytes::from_static(b"{}"))))
+            });
+            let served = http1::Builder::new().serve_connection(stream, answer);
+            served.await.map_err(io::Error::other)
+        }
+    })
 }

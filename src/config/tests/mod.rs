@@ -1,3 +1,5 @@
+//! A configuration folder of the tests, and what is said of settings that are wrong.
+
 mod tls;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
@@ -32,12 +34,12 @@ access_key_id = "AKIDEXAMPLE"
 secret_access_key_file = "billing.secret"
 "#;
 
-struct Place {
+struct ConfigFolder {
     folder: TempDir,
     file: PathBuf,
 }
 
-fn place(text: &str) -> Place {
+fn place(text: &str) -> ConfigFolder {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("hsmac.toml");
     fs::write(&file, text).unwrap();
@@ -48,21 +50,22 @@ fn place(text: &str) -> Place {
     let secret = folder.path().join("billing.secret");
     fs::write(&secret, "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o400)).unwrap();
-    Place { folder, file }
+    ConfigFolder { folder, file }
 }
 
-impl Place {
+impl ConfigFolder {
     fn load(
         &self,
         sets: &[&str],
         environment: &[(&str, &str)],
-    ) -> Result<(Settings, Vec<Warning>), Faults> {
+    ) -> Result<(Settings, Vec<ConfigWarning>), ConfigFaults> {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
         let environment: Vec<(String, String)> = environment
             .iter()
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        Settings::load(&self.file, &sets, environment.into_iter())
+        let loaded = Settings::load(&self.file, &sets, environment.into_iter())?;
+        Ok((loaded.settings, loaded.warnings))
     }
 
     /// The faults, without the folder's name in them.
@@ -82,7 +85,7 @@ impl Place {
 }
 
 /// GOOD gives nobody a policy, and says so.
-fn only_of_rights(warnings: &[Warning]) -> bool {
+fn only_the_warning_of_missing_policies(warnings: &[ConfigWarning]) -> bool {
     matches!(warnings, [one] if one.to_string().contains(":6: grpc.anonymous: no [[principal]] with this arn has a policy_file"))
 }
 
@@ -94,7 +97,10 @@ fn faults(text: &str) -> Vec<String> {
 fn a_good_file_is_read_whole() {
     let place = place(GOOD);
     let (settings, warnings) = place.load(&[], &[]).unwrap();
-    assert!(only_of_rights(&warnings), "{warnings:?}");
+    assert!(
+        only_the_warning_of_missing_policies(&warnings),
+        "{warnings:?}"
+    );
     let token = &settings.token["primary"];
     assert_eq!(token.name, "primary");
     assert_eq!(token.uri.module_path, place.folder.path().join("module.so"));
@@ -152,7 +158,7 @@ fn all_faults_of_all_layers_come_at_once() {
 }
 
 #[test]
-fn what_is_missing_is_said_once() {
+fn a_missing_setting_is_reported_once() {
     assert_eq!(
         faults("[token.a]\n[[key]]\n"),
         [
@@ -176,9 +182,9 @@ fn what_is_missing_is_said_once() {
 }
 
 #[test]
-fn what_comes_later_is_said_so() {
+fn settings_of_later_versions_are_refused_as_not_there_yet() {
     let text = GOOD.replace("pin_file", "run_as = \"u\"\npin_file")
-        + "[admin]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n";
+        + "[audit]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n";
     let found = faults(&text);
     assert_eq!(found.len(), 3, "{found:#?}");
     for fault in found {
@@ -222,7 +228,7 @@ fn a_uid_is_of_one_principal_and_stands_in_for_the_anonymous_caller() {
 }
 
 #[test]
-fn policies_are_read_beside_the_file_and_wrong_ones_are_told() {
+fn policy_files_are_relative_to_the_file_and_checked() {
     let text = GOOD.replace("key_spec", "policy_file = \"key.json\"\nkey_spec")
         + "[[principal]]\narn = \"arn:aws:iam::111122223333:user/local\"\npolicy_file = \"own.json\"\n";
     let place = place(&text);
@@ -264,7 +270,7 @@ fn policies_are_read_beside_the_file_and_wrong_ones_are_told() {
 }
 
 #[test]
-fn the_catalogue_is_beside_the_file_and_a_wrong_one_is_told() {
+fn the_store_s_path_is_relative_to_the_file() {
     let place = place(&format!("{GOOD}[store.sqlite]\npath = \"catalogue.db\"\n"));
     let (settings, _) = place.load(&[], &[]).unwrap();
     assert_eq!(
@@ -328,7 +334,7 @@ fn wrong_types_are_named() {
 }
 
 #[test]
-fn types_are_not_bent() {
+fn values_of_another_type_are_refused() {
     let text = GOOD.replace(
         "[grpc]",
         "[grpc]\nmax_streams = true\nmax_connections = 1.5\nreflection = true",
@@ -343,7 +349,7 @@ fn types_are_not_bent() {
 }
 
 #[test]
-fn rules_have_lines() {
+fn faults_of_rules_have_line_and_setting() {
     let text = GOOD
         .replace("us-west-2", "US West")
         .replace("region", "new_keys = \"primry\"\nregion")
@@ -431,16 +437,9 @@ fn tokens_of_one_group_agree_on_who_replicates() {
 }
 
 #[test]
-fn files_are_looked_at() {
+fn module_and_pin_files_are_checked() {
     let place = place(GOOD);
-    let (settings, _) = place.load(&[], &[]).unwrap();
     let pin = place.folder.path().join("pin");
-    fs::set_permissions(&pin, fs::Permissions::from_mode(0o644)).unwrap();
-    let (_, warnings) = settings.check_files();
-    assert!(
-        matches!(&warnings[..], [one] if one.to_string().contains(":10: token.primary.pin_file: ") && one.to_string().contains("has mode 0644")),
-        "{warnings:?}"
-    );
     fs::remove_file(&pin).unwrap();
     fs::remove_file(place.folder.path().join("module.so")).unwrap();
     assert_eq!(
@@ -458,7 +457,10 @@ fn files_are_looked_at() {
 fn an_access_key_is_whole_and_of_one_principal() {
     let place = place(&format!("{GOOD}{BILLING}"));
     let (settings, warnings) = place.load(&[], &[]).unwrap();
-    assert!(only_of_rights(&warnings), "{warnings:?}");
+    assert!(
+        only_the_warning_of_missing_policies(&warnings),
+        "{warnings:?}"
+    );
     assert_eq!(
         settings.principal[0].secret_access_key_file,
         Some(place.folder.path().join("billing.secret"))
@@ -492,23 +494,10 @@ fn an_access_key_is_whole_and_of_one_principal() {
 }
 
 #[test]
-fn secret_access_keys_are_looked_at() {
+fn secret_access_key_files_are_checked() {
     let place = place(&format!("{GOOD}{BILLING}"));
-    let (settings, _) = place.load(&[], &[]).unwrap();
     let secret = place.folder.path().join("billing.secret");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
-    let (faults, warnings) = settings.check_files();
-    assert_eq!(faults, []);
-    let [warning] = &warnings[..] else {
-        panic!("{warnings:?}");
-    };
-    let warning = warning.to_string();
-    assert!(
-        warning.contains(":21: principal[0].secret_access_key_file: ")
-            && warning
-                .contains("has mode 0640: others than its owner can read or write the secret"),
-        "{warning}"
-    );
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&secret, "too-short").unwrap();
     assert_eq!(
         place.faults(&[], &[]),
@@ -523,6 +512,39 @@ fn secret_access_keys_are_looked_at() {
     );
     fs::create_dir(&secret).unwrap();
     assert!(place.faults(&[], &[])[0].ends_with("billing.secret is not a regular file"));
+}
+
+#[test]
+fn secrets_that_others_can_read_are_refused_unless_the_settings_allow_them() {
+    let text = format!("{GOOD}{BILLING}").replace(
+        "pin_file = \"pin\"",
+        "pin_file = \"pin\"\nnext_pin_file = \"next\"",
+    );
+    let place = place(&text);
+    let path = |name: &str| place.folder.path().join(name);
+    fs::write(path("next"), "4321").unwrap();
+    for (name, mode) in [("pin", 0o644), ("next", 0o640), ("billing.secret", 0o606)] {
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let told = [
+        "hsmac.toml:10: token.primary.pin_file: pin has mode 0644: others than its owner can read or write the PIN; run chmod 0400 pin",
+        "hsmac.toml:11: token.primary.next_pin_file: next has mode 0640: others than its owner can read or write the PIN; run chmod 0400 next",
+        "hsmac.toml:22: principal[0].secret_access_key_file: billing.secret has mode 0606: others than its owner can read or write the secret; run chmod 0400 billing.secret",
+    ];
+    let refused = told.map(|told| format!("{told}; or set allow_readable_secrets = true"));
+    assert_eq!(place.faults(&[], &[]), refused);
+
+    let (_, warnings) = place
+        .load(&[], &[("HSMAC__ALLOW_READABLE_SECRETS", "true")])
+        .unwrap();
+    let folder = format!("{}/", place.folder.path().display());
+    let warnings = warnings
+        .iter()
+        .map(|warning| warning.to_string().replace(&folder, ""));
+    let warnings: Vec<_> = warnings
+        .filter(|warning| warning.contains("mode"))
+        .collect();
+    assert_eq!(warnings, told);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
+use crate::model::Caller;
 
 /// A good configuration whose gRPC listener has TLS, with its files.
-fn with_tls(lines: &str) -> Place {
+fn with_tls(lines: &str) -> ConfigFolder {
     let text = GOOD.replace(
         "\n[token",
         &format!(
@@ -18,11 +19,15 @@ fn with_tls(lines: &str) -> Place {
     place
 }
 
-impl Place {
+impl ConfigFolder {
     /// Writes a certificate that signs itself, and its key.
     fn certify(&self, name: &str) {
+        self.certify_as(name, "kms.dc1.example");
+    }
+
+    fn certify_as(&self, name: &str, host: &str) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["kms.dc1.example".into()]).unwrap();
+        let params = CertificateParams::new(vec![host.into()]).unwrap();
         let certificate = params.self_signed(&key).unwrap();
         self.write(&format!("{name}.pem"), &certificate.pem());
         self.write(&format!("{name}.key"), &key.serialize_pem());
@@ -40,11 +45,11 @@ impl Place {
 }
 
 #[test]
-fn files_of_tls_are_looked_at() {
+fn tls_files_are_checked() {
     let place = with_tls("client_ca = \"clients.pem\"\n");
     assert!(place.load(&[], &[]).is_ok(), "{:?}", place.faults(&[], &[]));
 
-    let only = |place: &Place| {
+    let only = |place: &ConfigFolder| {
         let found = place.faults(&[], &[]);
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].clone()
@@ -148,8 +153,8 @@ fn a_revocation_list_is_of_an_authority() {
 }
 
 #[test]
-fn others_reach_a_listener_by_tls_only() {
-    let exposed = |place: &Place, sets: &[&str]| {
+fn a_listener_that_other_machines_reach_needs_tls() {
+    let exposed = |place: &ConfigFolder, sets: &[&str]| {
         let mut all = vec!["grpc.listen=0.0.0.0:50051"];
         all.extend(sets);
         place.faults(&all, &[])
@@ -179,8 +184,9 @@ fn others_reach_a_listener_by_tls_only() {
             &[],
         )
         .unwrap();
-    assert_eq!(settings.listeners().len(), 1);
-    let line = settings.listeners().remove(0);
+    let mut lines = settings.listeners(&settings.read_files().files);
+    assert_eq!(lines.len(), 1);
+    let line = lines.remove(0);
     assert!(
         line.starts_with("grpc  0.0.0.0:50051, TLS as kms.dc1.example until 4096-01-01T00:00:00Z, client certificates of ")
             && line.ends_with("clients.pem"),
@@ -255,8 +261,20 @@ fn a_certificate_is_of_one_principal_and_its_names_are_names() {
     }
 }
 
+fn again(serving: &Settings) -> Reloaded {
+    serving.reload(serving, &LoadedFiles::default())
+}
+
+/// What is broken; the settings of before stay.
+fn faults_again(serving: &Settings) -> String {
+    let reloaded = again(serving);
+    assert_eq!(reloaded.settings.grpc, serving.grpc);
+    let faults: Vec<_> = reloaded.faults.iter().map(ToString::to_string).collect();
+    faults.join("; ")
+}
+
 #[test]
-fn what_is_read_again_is_told_from_what_waits_for_a_start() {
+fn reload_tells_which_settings_need_a_restart() {
     let place = with_tls("");
     let (serving, _) = place.load(&[], &[]).unwrap();
     let files = serving.reloadable_files();
@@ -267,9 +285,11 @@ fn what_is_read_again_is_told_from_what_waits_for_a_start() {
     let reloadable =
         text.clone() + "[[principal]]\narn = \"arn:aws:iam::111122223333:user/a\"\nunix_uid = 1\n";
     fs::write(&place.file, &reloadable).unwrap();
-    let (new, _) = serving.again().unwrap();
+    let reloaded = again(&serving);
+    assert_eq!(reloaded.faults, []);
+    let new = reloaded.settings;
     assert_eq!(new.principal.len(), 1);
-    assert_eq!(new.later_than(&serving), [""; 0]);
+    assert_eq!(new.needing_restart(&serving), [""; 0]);
 
     fs::write(
         &place.file,
@@ -277,11 +297,13 @@ fn what_is_read_again_is_told_from_what_waits_for_a_start() {
             .replace("payments\"]", "p\"]"),
     )
     .unwrap();
-    let (new, _) = serving.again().unwrap();
-    assert_eq!(new.later_than(&serving), ["region", "key"]);
+    let reloaded = again(&serving);
+    assert_eq!(reloaded.faults, []);
+    let new = reloaded.settings;
+    assert_eq!(new.needing_restart(&serving), ["region", "key"]);
 
     fs::write(&place.file, GOOD).unwrap();
-    let faults = serving.again().unwrap_err().to_string();
+    let faults = faults_again(&serving);
     assert!(
         faults.contains("grpc.tls: a running listener neither begins nor ends to speak TLS"),
         "{faults}"
@@ -291,7 +313,7 @@ fn what_is_read_again_is_told_from_what_waits_for_a_start() {
 /// Security: what loopback may have does not come to a listener that others reach, because the file
 /// says by now that it is on loopback; and no listener is left behind with principals of before.
 #[test]
-fn a_running_listener_neither_moves_nor_is_forgotten() {
+fn reload_refuses_to_move_or_remove_a_listener() {
     let aws = "[aws]\nlisten = \"127.0.0.1:8460\"\n[[principal]]\n\
                arn = \"arn:aws:iam::111122223333:user/a\"\naccess_key_id = \"A\"\n\
                secret_access_key_file = \"secret\"\n";
@@ -314,9 +336,98 @@ fn a_running_listener_neither_moves_nor_is_forgotten() {
     ] {
         assert!(text.contains(from), "{text}");
         fs::write(&place.file, text.replace(from, to)).unwrap();
-        let faults = serving.again().unwrap_err().to_string();
+        let faults = faults_again(&serving);
         assert!(faults.contains(said), "{faults}");
     }
     fs::write(&place.file, text).unwrap();
-    serving.again().unwrap();
+    assert_eq!(again(&serving).faults, []);
+}
+
+#[test]
+fn a_key_that_others_can_read_by_now_stays_as_it_was() {
+    let place = with_tls("");
+    let loaded = Settings::load(&place.file, &[], std::iter::empty()).unwrap();
+    place.remove("server.pem");
+    place.remove("server.key");
+    place.certify_as("server", "other.example");
+    for name in ["server.key", "pin"] {
+        let path = place.folder.path().join(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let reloaded = loaded.settings.reload(&loaded.settings, &loaded.files);
+    let faults: Vec<_> = reloaded.faults.iter().map(ToString::to_string).collect();
+    let [pin, key] = &faults[..] else {
+        panic!("{faults:?}");
+    };
+    assert!(pin.contains("pin_file: "), "{pin}");
+    assert!(
+        key.contains("can read or write the private key; run chmod 0400"),
+        "{key}"
+    );
+    let tls = reloaded.files.grpc_tls.unwrap();
+    assert_eq!(tls.names(), ["kms.dc1.example"]);
+}
+
+/// What is broken stays, and keeps nothing else from taking effect.
+#[test]
+fn each_file_takes_effect_by_itself() {
+    let allow = r#"{"Statement":{"Effect":"Allow","Action":"kms:*","Resource":"*"}}"#;
+    let deny = r#"{"Statement":{"Effect":"Deny","Action":"kms:*","Resource":"*"}}"#;
+    let one = |name: &str| {
+        format!(
+            "[[principal]]\narn = \"arn:aws:iam::111122223333:user/{name}\"\n\
+             unix_uid = 1{}\npolicy_file = \"{name}.json\"\n",
+            name.len()
+        )
+    };
+    let place = with_tls("");
+    let text = fs::read_to_string(&place.file).unwrap();
+    fs::write(
+        &place.file,
+        text.clone() + &one("a") + &one("bb") + &one("ccc"),
+    )
+    .unwrap();
+    for name in ["a.json", "bb.json", "ccc.json"] {
+        place.write(name, allow);
+    }
+    let sources =
+        |place: &ConfigFolder| Settings::load(&place.file, &[], std::iter::empty()).unwrap();
+    let loaded = sources(&place);
+    let serving = loaded.settings;
+
+    // A tighter policy, beside another that is broken, a certificate that is, and a PIN that is away.
+    place.write("a.json", deny);
+    place.write("bb.json", "{");
+    place.write("server.pem", "");
+    let _ = fs::remove_file(place.file.with_file_name("pin"));
+    fs::write(&place.file, text + &one("a") + &one("bb")).unwrap();
+    let reloaded = serving.reload(&serving, &loaded.files);
+    let faults: Vec<_> = reloaded.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(
+        faults.iter().any(|it| it.contains("server.pem")),
+        "{faults:?}"
+    );
+    assert!(faults.iter().any(|it| it.contains("bb.json")), "{faults:?}");
+    assert_eq!(reloaded.settings.principal.len(), 2);
+    let caller =
+        |name: &str| Caller::parse(&format!("arn:aws:iam::111122223333:user/{name}")).unwrap();
+    let of = |name: &str, files: &LoadedFiles| {
+        let file = place.file.with_file_name(format!("{name}.json"));
+        let found = files.rights.policies_of(&caller(name), &file);
+        found.map(|found| format!("{:?}", found.policies))
+    };
+    let (old, new) = (&loaded.files, &reloaded.files);
+    assert_ne!(of("a", new).unwrap(), of("a", old).unwrap());
+    assert_eq!(of("bb", new).unwrap(), of("bb", old).unwrap());
+    assert_eq!(of("ccc", new), None);
+    assert!(new.grpc_tls.is_some());
+
+    // The configuration itself: the files that it named are read all the same.
+    place.write("a.json", allow);
+    fs::write(&place.file, "account = 7\n").unwrap();
+    let again = serving.reload(&reloaded.settings, new);
+    assert!(again.faults.len() > 1, "{:?}", again.faults);
+    assert_eq!(again.settings.principal.len(), 2);
+    assert_eq!(of("a", &again.files), of("a", old));
 }

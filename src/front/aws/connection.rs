@@ -1,5 +1,5 @@
-//! One connection of HTTP/1.1: nobody keeps it for long without saying something, or without proving
-//! who it is.
+//! One connection of HTTP/1.1: bounded in time and in what it makes us hold, and less so while nobody
+//! knows who is on its other end.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -8,55 +8,62 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
+    time::timeout,
 };
 
 use super::{
     super::{
-        Gate,
-        guest::Guest,
-        listen::{Ended, Protocol},
+        auth::{access::AccessWatch, connection::ClientConnection},
+        listener::accept::{ConnectionResult, Protocol},
     },
-    Api, Proof,
+    Api,
+    sender::Sender,
 };
 
 impl Protocol for Api {
-    fn gate(&self) -> watch::Receiver<Arc<Gate>> {
-        self.gate.subscribe()
+    fn access(&self) -> AccessWatch {
+        self.access.clone()
     }
 
-    async fn converse<S>(
+    async fn serve_connection<S>(
         self: Arc<Self>,
         stream: S,
-        guest: Guest,
+        connection: ClientConnection,
         mut draining: watch::Receiver<bool>,
-    ) -> Ended
+    ) -> ConnectionResult
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (api, guest) = (&*self, &guest);
-        let stay = &guest.stay;
+        let (api, sender) = (&*self, &Sender::new(&connection));
+        let slot = &connection.slot;
         let service = service_fn(move |request: http::Request<Incoming>| async move {
-            stay.asks();
-            let (answer, proof) = api.answer(request, guest.certified()).await;
-            if proof == Proof::Given {
-                stay.prove();
-            }
-            stay.is_answered();
+            slot.request_started();
+            let answer = api.answer(request, sender).await;
+            slot.request_answered();
             Ok::<_, Infallible>(answer)
         });
-        let mut conversation = pin!(http1().serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
-            ended = conversation.as_mut() => return Ok(ended?),
-            () = stay.overstays(TO_PROVE) => {}
-            () = guest.falls() => {}
-            _ = draining.wait_for(|draining| *draining) => {}
-        }
+        let mut serving = pin!(http1().serve_connection(TokioIo::new(stream), service));
+        let goodbye = tokio::select! {
+            // Who has to go is heard first: what has arrived may prove who it is.
+            biased;
+            ended = serving.as_mut() => return Ok(ended?),
+            () = slot.auth_timed_out() => Some(slot.goodbye()),
+            () = connection.identity_revoked() => Some(REVOKED_GOODBYE),
+            _ = draining.wait_for(|draining| *draining) => None,
+        };
         // Who is being answered hears the end of it; whose request has not arrived yet does not.
-        if !stay.is_asking() && !stay.is_proven() {
+        if !slot.has_request() && !slot.is_authenticated() {
             return Ok(());
         }
-        conversation.as_mut().graceful_shutdown();
-        Ok(conversation.await?)
+        serving.as_mut().graceful_shutdown();
+        match goodbye {
+            // The accept loop waits for all of them, as long as a drain may take.
+            None => Ok(serving.await?),
+            // Security: whoever does not read the goodbye does not keep the connection by that.
+            Some(goodbye) => timeout(goodbye, serving)
+                .await
+                .map_or(Ok(()), |ended| Ok(ended?)),
+        }
     }
 }
 
@@ -70,10 +77,10 @@ fn http1() -> http1::Builder {
     builder
 }
 
-/// How long a connection may be there before its first request that proves who sends it.
-const TO_PROVE: Duration = Duration::from_secs(10);
 /// How long a caller's connection may say nothing; AWS's clients keep theirs for a minute at most.
 const IDLE: Duration = Duration::from_secs(75);
+/// How long calls of a caller that has lost its rights may go on.
+const REVOKED_GOODBYE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -85,7 +92,10 @@ mod tests {
 
     use super::{
         super::{
-            super::{peer::Peer, strangers::Strangers},
+            super::auth::{
+                peer::Peer,
+                pre_auth::{AUTH_TIMEOUT, PreAuthConnections},
+            },
             tests::api,
         },
         *,
@@ -93,20 +103,20 @@ mod tests {
 
     struct Server {
         api: Arc<Api>,
-        strangers: Arc<Strangers>,
+        pre_auth: Arc<PreAuthConnections>,
     }
 
-    fn server(strangers: usize) -> Server {
+    fn server(pre_auth: usize) -> Server {
         Server {
             api: api(),
-            strangers: Strangers::at_most(strangers),
+            pre_auth: PreAuthConnections::at_most("aws", pre_auth),
         }
     }
 
     struct Connected {
         client: DuplexStream,
         drain: watch::Sender<bool>,
-        ended: JoinHandle<Ended>,
+        ended: JoinHandle<ConnectionResult>,
     }
 
     fn connect(server: &Server) -> Connected {
@@ -114,11 +124,14 @@ mod tests {
         let (drain, draining) = watch::channel(false);
         let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
         let api = server.api.clone();
-        let guest = Guest::new(peer, api.gate(), server.strangers.admit());
+        let slot = server.pre_auth.admit(&peer);
+        let connection = ClientConnection::new(peer, api.access(), slot);
         Connected {
             client,
             drain,
-            ended: tokio::spawn(async move { api.converse(stream, guest, draining).await }),
+            ended: tokio::spawn(
+                async move { api.serve_connection(stream, connection, draining).await },
+            ),
         }
     }
 
@@ -146,7 +159,7 @@ mod tests {
             connected.ended.await.unwrap().unwrap();
             let stayed = began.elapsed();
             assert!(
-                stayed >= TO_PROVE && stayed < TO_PROVE * 3,
+                stayed >= AUTH_TIMEOUT && stayed < AUTH_TIMEOUT * 3,
                 "{stayed:?} {slowly}"
             );
         }
@@ -184,27 +197,43 @@ mod tests {
         for connected in silent {
             connected.ended.await.unwrap().unwrap();
         }
-        assert!(began.elapsed() < TO_PROVE);
+        assert!(began.elapsed() < AUTH_TIMEOUT);
         assert!(!last.ended.is_finished());
         last.ended.await.unwrap().unwrap();
-        assert!(server.strangers.count() == 0);
+        assert!(server.pre_auth.count() == 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whose_request_has_arrived_keeps_its_place() {
-        let server = server(2);
-        let mut asking = connect(&server);
-        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{";
-        asking.client.write_all(head.as_bytes()).await.unwrap();
-        tokio::task::yield_now().await;
-        let silent: Vec<Connected> = (0..20).map(|_| connect(&server)).collect();
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
+    async fn whose_request_may_be_signed_keeps_its_place() {
+        let server = server(4);
+        let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
+        let (stamp, day) = (now.format("%Y%m%dT%H%M%SZ"), now.format("%Y%m%d"));
+        for (access_key, status) in [("AKIDEXAMPLE", "400"), ("AKIDNOBODY", "503")] {
+            let mut has_request = connect(&server);
+            let head = format!(
+                "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n\
+                 X-Amz-Target: TrentService.ListKeys\r\nX-Amz-Date: {stamp}\r\n\
+                 Authorization: AWS4-HMAC-SHA256 Credential={access_key}/{day}/us-west-2/kms/aws4_request, \
+                 SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature={:064}\r\n\
+                 Connection: close\r\nContent-Length: 2\r\n\r\n{{",
+                0
+            );
+            has_request.client.write_all(head.as_bytes()).await.unwrap();
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            let silent: Vec<Connected> = (0..20).map(|_| connect(&server)).collect();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let _ = has_request.client.write_all(b"}").await;
+            let answer = rest(&mut has_request.client).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{access_key}: {answer}"
+            );
+            drop(silent);
         }
-        asking.client.write_all(b"}").await.unwrap();
-        let answer = rest(&mut asking.client).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-        drop(silent);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! How a fault of the API travels on AWS's wire: an HTTP status, and a body that names the exception.
+//! Errors of the API as AWS's clients read them: an HTTP status, and a body that names the exception.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     super::call::{RequestId, log},
-    wire,
+    json,
 };
 use crate::error::{Error, Kind};
 
@@ -17,11 +17,11 @@ pub(super) fn response(error: &Error, request_id: RequestId) -> Response<Full<By
     let kind = error.kind();
     let mut body = Map::new();
     body.insert("__type".into(), kind.exception().into());
-    // Where KMS says nothing, the member itself is missing.
+    // Where KMS has no message, the member itself is missing.
     if !error.say().is_empty() {
         body.insert(message_member(kind).into(), error.say().into());
     }
-    wire::response(status(kind), wire::bytes(&Value::Object(body)))
+    json::response(status(kind), json::bytes(&Value::Object(body)))
 }
 
 /// AWS's own status: a client retries what has 500.
@@ -32,6 +32,7 @@ const fn status(kind: Kind) -> StatusCode {
         }
         Kind::AccessDenied
         | Kind::AlreadyExists
+        | Kind::CustomKeyStoreNotFound
         | Kind::Disabled
         | Kind::DryRun
         | Kind::IncompleteSignature
@@ -60,7 +61,7 @@ const fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// Two exceptions that stand in no service's model have a capital letter; clients read both.
+/// Two exceptions that are in no service's model spell it with a capital letter; clients read both.
 fn message_member(kind: Kind) -> &'static str {
     if matches!(kind, Kind::AccessDenied | Kind::Serialization) {
         "Message"
@@ -77,14 +78,14 @@ mod tests {
 
     async fn said(error: &Error) -> (StatusCode, String) {
         let response = response(error, RequestId::next());
-        assert_eq!(response.headers()["content-type"], wire::CONTENT_TYPE);
+        assert_eq!(response.headers()["content-type"], json::CONTENT_TYPE);
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[tokio::test]
-    async fn every_kind_travels_under_its_exception_s_name() {
+    async fn every_kind_is_answered_with_the_name_of_its_exception() {
         for kind in Kind::ALL {
             let (status, body) = said(&Error::new(kind, "")).await;
             assert_eq!(body, format!(r#"{{"__type":"{}"}}"#, kind.exception()));

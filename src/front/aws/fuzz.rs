@@ -1,5 +1,5 @@
-//! The doors of this room that fuzzers knock at, and what must hold behind each whatever comes in.
-//! Their corpora are replayed by the tests; `tests/fuzz` has the fuzzers themselves.
+//! Entry points for fuzzers, with what must hold for any input. Tests replay the corpora; the fuzzers
+//! themselves are in `tests/fuzz`.
 
 use std::{
     pin::pin,
@@ -14,16 +14,17 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::{
-    AccessKeys, SecretAccessKey,
-    access_key::AccessKey,
     fault,
+    json::{Members, require_json},
     operations::Call,
     sigv4::Verifier,
-    wire::{Members, require_json},
 };
 use crate::{
     error::{Error, Kind},
-    front::call::RequestId,
+    front::{
+        auth::access_key::{AccessKey, AccessKeys, SecretAccessKey},
+        call::RequestId,
+    },
     kms::{self, Kms},
     model::{Caller, Operation},
 };
@@ -35,11 +36,11 @@ pub fn signature(data: &[u8]) -> bool {
     let verifier = VERIFIER.get_or_init(|| {
         let key = AccessKey {
             caller: Arc::new(caller()),
-            secret: SecretAccessKey::parse(SECRET).expect("it has 40 characters"),
+            secret: Arc::new(SecretAccessKey::parse(SECRET).expect("it has 40 characters")),
         };
         let id = ID.to_owned().try_into().expect("it is a word");
         let keys = AccessKeys([(id, key)].into());
-        Verifier::new(keys, "us-west-2", Duration::from_mins(5))
+        Verifier::new(&keys, "us-west-2", Duration::from_mins(5))
     });
     let Some((head, body)) = request(data) else {
         return false;
@@ -77,7 +78,7 @@ pub fn body(data: &[u8]) -> bool {
             region: "us-west-2".into(),
             new_keys: None,
             keys: Vec::new(),
-            principals: Vec::new(),
+            rights: kms::DeclaredRights::default(),
         };
         Kms::new(settings, [].into()).expect("no keys contradict nothing")
     });
@@ -86,8 +87,8 @@ pub fn body(data: &[u8]) -> bool {
         return false;
     };
     let json = require_json(body);
-    let asked = match Members::parse(body) {
-        Ok(asked) => asked,
+    let members = match Members::parse(body) {
+        Ok(members) => members,
         Err(error) => {
             assert_eq!(error.kind(), Kind::Serialization);
             told(&error);
@@ -98,7 +99,7 @@ pub fn body(data: &[u8]) -> bool {
     let call = Call {
         kms,
         caller: &caller(),
-        asked,
+        members,
         until: Instant::now() + Duration::from_secs(5),
     };
     // Without tokens and without a store there is nothing to wait for.

@@ -1,4 +1,4 @@
-//! AWS's wire: AWS JSON 1.1 over HTTP/1.1, signed with SigV4, as boto3, the AWS CLI and AWS's SDKs
+//! AWS's API: AWS JSON 1.1 over HTTP/1.1, signed with SigV4, as boto3, the AWS CLI and AWS's SDKs
 //! speak it.
 //!
 //! Hides: the envelope, the signature, how a fault travels. Promises: refusals come in AWS's order:
@@ -6,17 +6,15 @@
 //! or kept for more than ten seconds; no bytes end the process. Does not: decide anything about keys
 //! (that is `kms`).
 
-mod access_key;
 mod connection;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod json;
 mod operations;
+mod sender;
 mod sigv4;
-mod wire;
-
-pub use access_key::{AccessKeyId, AccessKeys, SecretAccessKey};
 
 use std::{
     error::Error as StdError,
@@ -34,96 +32,146 @@ use hyper::body::Body as HttpBody;
 use tokio::{sync::watch, time::timeout};
 use tracing::Instrument as _;
 
-use self::{operations::Call, sigv4::Verifier, wire::Members};
-use super::{AwsSettings, Gate, call::RequestId, gate::Stranger};
+use self::{
+    json::Members,
+    operations::Call,
+    sender::{RefusalBudget, Sender},
+    sigv4::Verifier,
+};
+use super::{
+    auth::access::{Access, AccessWatch},
+    call::RequestId,
+    log_limit::LogLimit,
+    metrics::{CallMetrics, CalledOperation, CallsSnapshot},
+    recent::shown_cause,
+    settings::AwsSettings,
+};
 use crate::{
     error::{Error, Kind},
     kms::Kms,
     model::{Caller, Operation},
 };
 
-/// What this wire is called in a TLS handshake (RFC 7301).
+/// The ALPN name of HTTP/1.1 (RFC 7301).
 pub const ALPN: &[u8] = b"http/1.1";
 
 /// Everything that answers on AWS's listener.
 pub struct Api {
     kms: Arc<Kms>,
-    gate: watch::Sender<Arc<Gate>>,
-    verifier: ArcSwap<Verifier>,
+    access: AccessWatch,
+    verifier: ArcSwap<AccessVerifier>,
     region: String,
     clock_skew: Duration,
     host_names: Vec<String>,
     deadline: Duration,
+    refused_signatures: LogLimit,
+    calls: CallMetrics,
+}
+
+/// What verifies signatures by the access keys that an [`Access`] has.
+struct AccessVerifier {
+    access: Arc<Access>,
+    verifier: Verifier,
+}
+
+impl AccessVerifier {
+    fn new(access: Arc<Access>, region: &str, skew: Duration) -> Self {
+        let verifier = Verifier::new(&access.access_keys, region, skew);
+        Self { access, verifier }
+    }
 }
 
 impl Api {
-    /// The operations for callers who have one of these access keys, or whose certificate the gate
-    /// knows; `region` is the one that they must sign for.
+    /// The operations for callers who have one of these access keys, or whose certificate is known;
+    /// `region` is the one that they must sign for.
     pub fn new(
         kms: Arc<Kms>,
         settings: &AwsSettings,
         region: &str,
-        gate: Gate,
-        access_keys: AccessKeys,
+        access: watch::Receiver<Arc<Access>>,
     ) -> Arc<Self> {
         let host_names = settings.host_names.iter();
+        let access = AccessWatch::new(access, |access| &access.aws);
+        let verifier = AccessVerifier::new(access.now(), region, settings.clock_skew);
         Arc::new(Self {
             kms,
-            gate: watch::Sender::new(Arc::new(gate)),
-            verifier: ArcSwap::from_pointee(Verifier::new(
-                access_keys,
-                region,
-                settings.clock_skew,
-            )),
+            access,
+            verifier: ArcSwap::from_pointee(verifier),
             region: region.to_owned(),
             clock_skew: settings.clock_skew,
             host_names: host_names.map(|name| name.to_ascii_lowercase()).collect(),
             deadline: settings.deadline,
+            refused_signatures: LogLimit::new(),
+            calls: CallMetrics::new("aws"),
         })
     }
 
-    /// From now on these may come in. Connections are judged again; none is dropped for it whose
-    /// caller is still known.
-    pub fn admit(&self, gate: Gate, access_keys: AccessKeys) {
-        let verifier = Verifier::new(access_keys, &self.region, self.clock_skew);
-        self.verifier.store(Arc::new(verifier));
-        self.gate.send_replace(Arc::new(gate));
+    /// The calls so far.
+    pub fn calls(&self) -> CallsSnapshot {
+        self.calls.snapshot()
     }
 
-    /// Answers one request, and says whether its caller has proved who it is.
-    async fn answer<B>(
-        &self,
-        request: Request<B>,
-        certified: Option<Certified>,
-    ) -> (Response<Full<Bytes>>, Proof)
+    /// What verifies signatures by the access keys that are said now.
+    fn verifier(&self) -> Arc<AccessVerifier> {
+        let (access, known) = (self.access.now(), self.verifier.load_full());
+        if Arc::ptr_eq(&known.access, &access) {
+            return known;
+        }
+        let new = Arc::new(AccessVerifier::new(access, &self.region, self.clock_skew));
+        self.verifier.store(new.clone());
+        new
+    }
+
+    /// Answers one request.
+    async fn answer<B>(&self, request: Request<B>, sender: &Sender<'_>) -> Response<Full<Bytes>>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let request_id = RequestId::next();
-        let mut proof = Proof::None;
+        let (request_id, began) = (RequestId::next(), Instant::now());
+        let mut called = Called::default();
         let span = tracing::debug_span!("call", %request_id);
-        let answered = self
-            .attempt(request, certified, &mut proof)
-            .instrument(span)
-            .await;
-        let mut response = match answered {
-            Ok(body) => wire::response(StatusCode::OK, body),
-            Err(Refusal::Fault(error)) => fault::response(&error, request_id),
-            Err(Refusal::Http(status, xml)) => not_aws(status, xml),
+        let answered = self.dispatch(request, sender, &mut called);
+        let answered = answered.instrument(span).await;
+        let failed = match &answered {
+            Err(RequestError::Fault(error)) => Some(error.kind()),
+            // It is no call, and AWS's servers have no exception for it.
+            Err(RequestError::Http(..)) => Some(Kind::UnknownOperation),
+            Ok(_) => None,
         };
+        self.calls
+            .answered(called.operation, failed, began, request_id);
+        if let Err(RequestError::Fault(error)) = &answered {
+            let Called { operation, caller } = &called;
+            let (recent, cause) = (&self.calls.recent, shown_cause(error));
+            recent.failed(
+                operation.name(),
+                error.kind(),
+                caller.as_deref(),
+                cause,
+                request_id,
+            );
+        }
+        let may_ask_again = answered.is_ok() || sender.refused().await == RefusalBudget::Left;
+        let mut response = match answered {
+            Ok(body) => json::response(StatusCode::OK, body),
+            Err(RequestError::Fault(error)) => fault::response(&error, request_id),
+            Err(RequestError::Http(status, xml)) => xml_response(status, xml),
+        };
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, request_id.header());
+        if !may_ask_again {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
-            .headers_mut()
-            .insert(REQUEST_ID, request_id.header());
-        (response, proof)
     }
 
-    async fn attempt<B>(
+    async fn dispatch<B>(
         &self,
         request: Request<B>,
-        certified: Option<Certified>,
-        proof: &mut Proof,
-    ) -> Result<Bytes, Refusal>
+        sender: &Sender<'_>,
+        called: &mut Called,
+    ) -> Result<Bytes, RequestError>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -132,32 +180,83 @@ impl Api {
         let (head, body) = request.into_parts();
         require_envelope(&head)?;
         // Under TLS the certificate does this: no browser goes on under a name that is not in it.
-        if self.gate.borrow().tls().is_none() {
+        if self.access.tls().is_none() {
             self.require_host(&head)?;
         }
-        let body = read(body).await?;
-        wire::require_json(&body)?;
+        let certificate_caller = sender.certificate_caller();
+        if !sender.is_authenticated() && self.is_promising(&head) {
+            sender.request_is_promising();
+        }
+        let length = body.size_hint().exact();
+        let is_short = length.is_some_and(|length| length <= UNPROVEN_BODY);
+        if !sender.is_authenticated() && !is_short {
+            self.require_promising(&head, length, certificate_caller.is_some())?;
+        }
+        let body = read(body, sender).await?;
+        json::require_json(&body)?;
         let operation = operation(&head)?;
-        let caller = match certified {
-            // A signature is of one request, a certificate of a connection: the closer proof counts.
-            Some(certified) if !sigv4::is_signed(&head) => certified.map_err(Error::from)?,
+        called.operation = operation.into();
+        let caller = match certificate_caller {
+            // A signature is of one request, a certificate of a connection: the signature counts.
+            Some(certificate_caller) if !sigv4::is_signed(&head) => {
+                certificate_caller.map_err(Error::from)?
+            }
             Some(_) | None => {
-                let verifier = self.verifier.load();
-                verifier.caller(&head, &body, SystemTime::now())?
+                let known = self.verifier();
+                known
+                    .verifier
+                    .caller(&head, &body, SystemTime::now())
+                    .inspect_err(|error| self.log_refused(error, &head, sender))?
             }
         };
-        *proof = Proof::Given;
+        let caller = sender.locate(&caller, head.headers.get(header::USER_AGENT));
+        sender.mark_authenticated(&caller);
+        called.caller = Some(caller.clone());
         let call = Call {
             kms: &self.kms,
             caller: &caller,
-            asked: Members::parse(&body)?,
+            members: Members::parse(&body)?,
             until,
         };
         Ok(call.answer(operation).await?)
     }
 
-    /// Security: a page in somebody's browser that was made to find this service under a name of its
-    /// own (DNS rebinding) is turned away before anything else is looked at.
+    /// Security: a long body of a peer that is not known yet is read only if the head may prove who has
+    /// sent it. A short one is read, so that refusals come in AWS's order.
+    fn require_promising(
+        &self,
+        head: &Parts,
+        length: Option<u64>,
+        has_certificate: bool,
+    ) -> Result<(), Error> {
+        if length.is_some_and(|length| length > BODY_LIMIT as u64) {
+            return Err(too_long());
+        }
+        if has_certificate && !sigv4::is_signed(head) {
+            return Ok(());
+        }
+        self.verifier().verifier.check_head(head, SystemTime::now())
+    }
+
+    fn is_promising(&self, head: &Parts) -> bool {
+        let known = self.verifier();
+        known.verifier.is_promising(head, SystemTime::now())
+    }
+
+    /// Whose secret is wrong, or whose clock, is in the log once a minute.
+    fn log_refused(&self, error: &Error, head: &Parts, sender: &Sender<'_>) {
+        if error.kind() == Kind::MissingAuthenticationToken {
+            return;
+        }
+        if let Some(count) = self.refused_signatures.pass() {
+            let (exception, peer) = (error.kind().exception(), &sender.connection.peer);
+            let access_key = sigv4::access_key_id(head);
+            tracing::warn!(%peer, access_key, exception, count, "signatures were refused; this is the last of them");
+        }
+    }
+
+    /// Security: a web page that reaches this service under a name of its own (DNS rebinding) is
+    /// refused before anything else is looked at.
     fn require_host(&self, head: &Parts) -> Result<(), Error> {
         let mut hosts = head.headers.get_all(header::HOST).iter();
         let (first, second) = (hosts.next(), hosts.next());
@@ -186,45 +285,50 @@ impl Api {
     }
 }
 
-/// Whether a connection's caller is known.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Proof {
-    None,
-    Given,
+/// What is known of a call while it is answered.
+struct Called {
+    operation: CalledOperation,
+    caller: Option<Arc<Caller>>,
 }
 
-/// Who a connection's certificate stands for.
-type Certified = Result<Arc<Caller>, Stranger>;
+impl Default for Called {
+    fn default() -> Self {
+        Self {
+            operation: CalledOperation::OTHER,
+            caller: None,
+        }
+    }
+}
 
-/// Why a request is not answered with what it asks for.
-enum Refusal {
+/// Why a request fails.
+enum RequestError {
     /// A fault of the API.
     Fault(Error),
-    /// It is not of AWS's wire: AWS's servers answer in XML then, or not at all.
+    /// It is no request of AWS JSON: AWS's servers answer with XML or an empty body.
     Http(StatusCode, &'static str),
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for RequestError {
     fn from(error: Error) -> Self {
         Self::Fault(error)
     }
 }
 
 /// `POST /` with JSON.
-fn require_envelope(head: &Parts) -> Result<(), Refusal> {
+fn require_envelope(head: &Parts) -> Result<(), RequestError> {
     if head.method != Method::POST {
-        return Err(Refusal::Http(StatusCode::FORBIDDEN, NO_OPERATION));
+        return Err(RequestError::Http(StatusCode::FORBIDDEN, NO_OPERATION));
     }
     let content_type = head.headers.get(header::CONTENT_TYPE);
     let essence = content_type
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
         .map_or("", str::trim);
-    let is_json = [wire::CONTENT_TYPE, "application/json"]
+    let is_json = [json::CONTENT_TYPE, "application/json"]
         .iter()
         .any(|json| essence.eq_ignore_ascii_case(json));
     if head.uri.path() != "/" || !is_json {
-        return Err(Refusal::Http(
+        return Err(RequestError::Http(
             StatusCode::NOT_FOUND,
             "<UnknownOperationException/>\n",
         ));
@@ -252,44 +356,66 @@ fn operation(head: &Parts) -> Result<Operation, Error> {
         .ok_or_else(|| Error::new(Kind::UnknownOperation, ""))
 }
 
-/// The whole body. One that is too long is read on for a while and thrown away: clients write all of
-/// it before they look at the answer, and would see a broken connection instead.
-async fn read<B>(mut body: B) -> Result<Bytes, Refusal>
+/// The whole body. The rest of one that is too long is read and discarded, up to a limit: clients
+/// write all of it before they read the answer, and would see a broken connection instead.
+async fn read<B>(mut body: B, sender: &Sender<'_>) -> Result<Bytes, RequestError>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let mut whole = BytesMut::new();
     let mut length = 0;
+    let discarded = if sender.is_authenticated() {
+        DISCARDED
+    } else {
+        UNPROVEN_DISCARDED
+    };
+    let mut budget = sender.body_budget();
     let arrival = async {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
-                return Err(Refusal::Http(StatusCode::BAD_REQUEST, ""));
+                return Err(RequestError::Http(StatusCode::BAD_REQUEST, ""));
             };
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             length += data.len();
             if length <= BODY_LIMIT {
+                budget.add(data.len()).map_err(|error| {
+                    error.map_or(
+                        RequestError::Http(StatusCode::SERVICE_UNAVAILABLE, ""),
+                        Into::into,
+                    )
+                })?;
                 whole.extend_from_slice(&data);
-            } else if length > THROWN_AWAY {
+            } else if length > discarded {
                 break;
             }
         }
         Ok(())
     };
-    match timeout(BODY_TIMEOUT, arrival).await {
+    let arrived = tokio::select! {
+        // A body that is here counts, although the connection has to go.
+        biased;
+        arrived = timeout(BODY_TIMEOUT, arrival) => arrived,
+        () = sender.evicted() => return Err(RequestError::Http(StatusCode::SERVICE_UNAVAILABLE, "")),
+    };
+    match arrived {
         Ok(Ok(())) if length <= BODY_LIMIT => Ok(whole.freeze()),
-        Ok(Ok(())) => Err(Refusal::Fault(Error::new(
-            Kind::Validation,
-            format!("The request is too long: its body may have at most {BODY_LIMIT} bytes."),
-        ))),
-        Ok(Err(refusal)) => Err(refusal),
-        Err(_) => Err(Refusal::Http(StatusCode::REQUEST_TIMEOUT, "")),
+        Ok(Ok(())) => Err(RequestError::Fault(too_long())),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(RequestError::Http(StatusCode::REQUEST_TIMEOUT, "")),
     }
 }
 
-fn not_aws(status: StatusCode, xml: &'static str) -> Response<Full<Bytes>> {
+fn too_long() -> Error {
+    Error::new(
+        Kind::Validation,
+        format!("The request is too long: its body may have at most {BODY_LIMIT} bytes."),
+    )
+}
+
+fn xml_response(status: StatusCode, xml: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(xml));
     *response.status_mut() = status;
     response.headers_mut().insert(
@@ -302,7 +428,12 @@ fn not_aws(status: StatusCode, xml: &'static str) -> Response<Full<Bytes>> {
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const BODY_LIMIT: usize = 256 << 10;
-const THROWN_AWAY: usize = 16 << 20;
+/// A caller's body that is too long is read so far.
+const DISCARDED: usize = 16 << 20;
+/// That of a peer that is not known.
+const UNPROVEN_DISCARDED: usize = 1 << 20;
+/// The body of a peer that is not known, and has shown nothing that might make it known.
+const UNPROVEN_BODY: u64 = 4 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const NO_OPERATION: &str = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n";
 
@@ -310,8 +441,19 @@ const NO_OPERATION: &str = "<AccessDeniedException>\n  <Message>Unable to determ
 mod tests {
     use std::fs;
 
-    use super::{super::DeclaredPrincipal, *};
-    use crate::kms::tests::without_tokens;
+    use super::{
+        super::{
+            PrincipalSettings,
+            auth::{
+                access_key::AccessKeys, connection::ClientConnection, peer::Peer,
+                pre_auth::PreAuthConnections,
+            },
+            listener::accept::Protocol as _,
+        },
+        *,
+    };
+    use crate::kms::testing::without_tokens;
+    use crate::model::Caller;
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
@@ -320,10 +462,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         fs::write(&secret, SECRET).unwrap();
-        let principal = DeclaredPrincipal {
+        let principal = PrincipalSettings {
             access_key_id: Some("AKIDEXAMPLE".to_owned().try_into().unwrap()),
             secret_access_key_file: Some(secret),
-            ..DeclaredPrincipal::new(
+            ..PrincipalSettings::new(
                 Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap(),
             )
         };
@@ -336,14 +478,12 @@ mod tests {
             mode: None,
             tls: None,
         };
-        let keys = AccessKeys::load(&[principal], false).unwrap();
-        Api::new(
-            without_tokens(),
-            &settings,
-            "us-west-2",
-            Gate::default(),
-            keys,
-        )
+        let access = Access {
+            access_keys: AccessKeys::load(&[principal]).unwrap(),
+            ..Access::default()
+        };
+        let (_, access) = watch::channel(Arc::new(access));
+        Api::new(without_tokens(), &settings, "us-west-2", access)
     }
 
     fn request(headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
@@ -355,8 +495,12 @@ mod tests {
     }
 
     async fn answer(request: Request<Full<Bytes>>) -> (u16, String) {
-        let (response, proof) = api().answer(request, None).await;
-        assert_eq!(proof, Proof::None);
+        let api = api();
+        let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
+        let slot = PreAuthConnections::at_most("aws", 1).admit(&peer);
+        let connection = ClientConnection::new(peer, api.access(), slot);
+        let response = api.answer(request, &Sender::new(&connection)).await;
+        assert!(!connection.slot.is_authenticated());
         assert!(response.headers().contains_key("x-amzn-requestid"));
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -461,7 +605,7 @@ mod tests {
         let asked = |length| request(&[HOST, JSON, LIST], &body(length));
         let (_, said) = answer(asked(BODY_LIMIT)).await;
         assert!(said.contains("Missing Authentication"), "{said}");
-        for length in [BODY_LIMIT + 1, THROWN_AWAY + 1] {
+        for length in [BODY_LIMIT + 1, UNPROVEN_DISCARDED + 1] {
             let (status, said) = answer(asked(length)).await;
             assert_eq!(
                 (status, said.as_str()),
@@ -471,5 +615,55 @@ mod tests {
                 )
             );
         }
+    }
+
+    /// Who has signed a request is answered although strangers came in such numbers meanwhile that the
+    /// connection has to go.
+    #[tokio::test]
+    async fn a_request_that_is_here_is_judged_although_its_connection_goes() {
+        let api = api();
+        let connections = PreAuthConnections::at_most("aws", 1);
+        let peer = || Peer::Tcp(([127, 0, 0, 1], 9).into());
+        let slot = connections.admit(&peer());
+        let connection = ClientConnection::new(peer(), api.access(), slot);
+        let _stranger = connections.admit(&peer());
+        let response = api
+            .answer(
+                request(&[HOST, JSON, LIST], "{}"),
+                &Sender::new(&connection),
+            )
+            .await;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let said = str::from_utf8(&body).unwrap();
+        assert!(said.contains("Missing Authentication Token"), "{said}");
+    }
+
+    /// A body of which nothing more comes.
+    struct Stalled;
+
+    impl HttpBody for Stalled {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_known_caller_s_message_has_ten_seconds_to_arrive() {
+        let api = api();
+        let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
+        let slot = PreAuthConnections::at_most("aws", 1).admit(&peer);
+        slot.mark_authenticated();
+        let connection = ClientConnection::new(peer, api.access(), slot);
+        let began = tokio::time::Instant::now();
+        let asked = request(&[HOST, JSON, LIST], "").map(|_| Stalled);
+        let response = api.answer(asked, &Sender::new(&connection)).await;
+        assert_eq!(response.status(), 408);
+        assert_eq!(began.elapsed().as_secs(), 10);
     }
 }

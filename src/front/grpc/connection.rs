@@ -1,42 +1,50 @@
-//! One connection of HTTP/2: deaf to garbage, bounded in what it makes us hold, and gathered writes.
+//! One connection of HTTP/2: bounded in time and in what it makes us hold, and less so while nobody
+//! knows who is on its other end.
 
 use std::{
     convert::Infallible,
-    io,
+    error::Error as _,
     pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use http::header;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     sync::watch,
-    time::timeout,
+    time::{sleep, timeout},
 };
+use tonic::body::Body;
 
 use super::{
     super::{
-        Gate,
-        guest::Guest,
-        listen::{Ended, Protocol},
+        auth::{access::AccessWatch, connection::ClientConnection, peer::Peer},
+        listener::accept::{ConnectionResult, Protocol},
+        log_limit::LogLimit,
     },
     Api,
+    flood::{Flood, FloodLimits, GuardedIo},
+    is_stream,
 };
 
 impl Protocol for Api {
-    fn gate(&self) -> watch::Receiver<Arc<Gate>> {
-        self.gate.subscribe()
+    fn access(&self) -> AccessWatch {
+        self.access.clone()
     }
 
-    async fn converse<S>(
+    async fn serve_connection<S>(
         self: Arc<Self>,
         mut stream: S,
-        guest: Guest,
+        connection: ClientConnection,
         mut draining: watch::Receiver<bool>,
-    ) -> Ended
+    ) -> ConnectionResult
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -44,32 +52,162 @@ impl Protocol for Api {
         let mut preface = [0; PREFACE.len()];
         tokio::select! {
             read = timeout(PREFACE_TIMEOUT, stream.read_exact(&mut preface)) => { read??; }
-            () = guest.stay.is_displaced() => return Ok(()),
+            () = connection.slot.auth_timed_out() => return Ok(()),
             _ = draining.wait_for(|draining| *draining) => return Ok(()),
         }
         if preface != *PREFACE {
             return Err("it does not begin with the preface of HTTP/2".into());
         }
 
-        let max_streams = self.max_streams;
+        let (limits, builder) = if connection.slot.is_authenticated() {
+            (FloodLimits::of_caller(), http2(self.max_streams))
+        } else {
+            (
+                FloodLimits::before_authentication(),
+                http2_before_authentication(),
+            )
+        };
+        let calls = Arc::new(OpenCalls::default());
         let service = service_fn(|request: http::Request<Incoming>| {
-            let (api, caller) = (self.clone(), guest.caller());
-            async move { Ok::<_, Infallible>(api.answer(request, caller).await) }
+            let user_agent = request.headers().get(header::USER_AGENT);
+            let (api, caller) = (self.clone(), connection.caller_by(user_agent));
+            let call = calls.begin();
+            async move {
+                let is_stream = is_stream(request.uri().path());
+                let response = api.answer(request, caller).await;
+                // An answer that is no stream is complete, and its connection in use no longer.
+                Ok::<_, Infallible>(if is_stream {
+                    response.map(|body| Body::new(StreamBody { body, _call: call }))
+                } else {
+                    response
+                })
+            }
         });
-        let io = TokioIo::new(Greeted {
-            preface: PREFACE,
-            stream,
-            gathered: false,
-        });
-        let mut conversation = pin!(http2(max_streams).serve_connection(io, service));
-        tokio::select! {
-            ended = conversation.as_mut() => return Ok(ended?),
-            () = guest.falls() => {}
-            () = guest.stay.is_displaced() => {}
-            _ = draining.wait_for(|draining| *draining) => {}
+        let io = GuardedIo::new(stream, PREFACE, limits);
+        let end = End {
+            peer: &connection.peer,
+            flood: io.flood(),
+            log: &self.floods,
+        };
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let goodbye = tokio::select! {
+            ended = serving.as_mut() => return end.tell(ended),
+            () = connection.slot.auth_timed_out() => Some(connection.slot.goodbye()),
+            () = connection.identity_revoked() => Some(REVOKED_GOODBYE),
+            () = calls.idle() => Some(connection.slot.goodbye()),
+            _ = draining.wait_for(|draining| *draining) => None,
+        };
+        serving.as_mut().graceful_shutdown();
+        let goodbye_time = connection.slot.goodbye();
+        match goodbye {
+            // The accept loop waits for all of them, as long as a drain may take; not for a peer that
+            // has no call open and does not answer.
+            None => tokio::select! {
+                ended = serving => end.tell(ended),
+                () = calls.none_for(goodbye_time) => Ok(()),
+            },
+            // Security: whoever does not read the goodbye does not keep the connection by that.
+            Some(goodbye) => match timeout(goodbye, serving).await {
+                Ok(ended) => end.tell(ended),
+                Err(_) => Ok(()),
+            },
         }
-        conversation.as_mut().graceful_shutdown();
-        Ok(conversation.await?)
+    }
+}
+
+/// How a connection ends.
+struct End<'a> {
+    peer: &'a Peer,
+    flood: Arc<OnceLock<Flood>>,
+    log: &'a LogLimit,
+}
+
+impl End<'_> {
+    /// A flood is told in the log: by our count, or by h2's.
+    fn tell(&self, ended: hyper::Result<()>) -> ConnectionResult {
+        let Err(error) = ended else {
+            return Ok(());
+        };
+        let by_h2 = || {
+            let cause = error.source()?.to_string();
+            cause.contains("excessive load").then_some(cause)
+        };
+        let flood = self.flood.get().map(ToString::to_string).or_else(by_h2);
+        if let Some(flood) = flood
+            && let Some(count) = self.log.pass()
+        {
+            let peer = self.peer;
+            tracing::warn!(%peer, flood, count, "connections were closed for what peers sent; this is the last of them");
+        }
+        Err(error.into())
+    }
+}
+
+/// The calls of a connection, to see when it is idle.
+#[derive(Default)]
+struct OpenCalls {
+    begun: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl OpenCalls {
+    fn begin(self: &Arc<Self>) -> OpenCall {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenCall(self.clone())
+    }
+
+    /// Returns when no call is open, and none was a moment ago.
+    async fn none_for(&self, moment: Duration) {
+        loop {
+            let open = self.open.load(Ordering::Relaxed);
+            sleep(moment).await;
+            if open == 0 && self.open.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Returns when no call was made for [`IDLE`], or up to twice as long.
+    async fn idle(&self) {
+        loop {
+            let begun = self.begun.load(Ordering::Relaxed);
+            sleep(IDLE).await;
+            if self.open.load(Ordering::Relaxed) == 0 && self.begun.load(Ordering::Relaxed) == begun
+            {
+                return;
+            }
+        }
+    }
+}
+
+struct OpenCall(Arc<OpenCalls>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer that goes on after its head was sent.
+struct StreamBody {
+    body: Body,
+    _call: OpenCall,
+}
+
+impl hyper::body::Body for StreamBody {
+    type Data = <Body as hyper::body::Body>::Data;
+    type Error = <Body as hyper::body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 }
 
@@ -91,84 +229,34 @@ fn http2(max_streams: u32) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// A stream whose first bytes were read ahead, and that writes what answers together.
-struct Greeted<S> {
-    preface: &'static [u8],
-    stream: S,
-    gathered: bool,
-}
-
-impl<S> Greeted<S> {
-    /// Lets every task that is ready run once before a write, so that the answers of calls that
-    /// ended together leave in one system call: each alone would cost more than making it.
-    fn gather(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.gathered = !self.gathered;
-        if self.gathered {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.preface.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
-        }
-        let (now, later) = self
-            .preface
-            .split_at(buffer.remaining().min(self.preface.len()));
-        buffer.put_slice(now);
-        self.preface = later;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.gather(context));
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.gather(context));
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+/// For a peer that may ask for health, and is refused everything else before its body is read.
+fn http2_before_authentication() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2(4);
+    builder
+        .initial_stream_window_size(1 << 10)
+        // The least that the protocol has.
+        .initial_connection_window_size((64 << 10) - 1)
+        .max_header_list_size(8 << 10)
+        .max_send_buf_size(8 << 10)
+        .header_table_size(0);
+    builder
 }
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that makes no call for so long connects again for its next: within a round trip, and
+/// without an error to its caller.
+const IDLE: Duration = Duration::from_mins(15);
+/// How long calls of a caller that has lost its rights may go on.
+const REVOKED_GOODBYE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use http::uri::PathAndQuery;
-    use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::oneshot, task::JoinHandle};
+    use tokio::{
+        io::AsyncWriteExt as _, net::TcpStream, sync::oneshot, task::JoinHandle, time::Instant,
+    };
     use tonic::{
         Code, Request,
         transport::{Channel, Endpoint},
@@ -177,8 +265,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        front::{Gate, GrpcSettings, Listen, Principal, bind, serve},
-        kms::tests::without_tokens,
+        front::{
+            auth::{access::Access, authenticator::Authenticator, pre_auth::PreAuthConnections},
+            bind, serve,
+            settings::{GrpcSettings, Listen, PrincipalArn},
+        },
+        kms::testing::without_tokens,
         model::Caller,
         proto::v1::{
             GenerateMacRequest, GenerateMacResponse, ListKeysRequest,
@@ -190,11 +282,12 @@ mod tests {
         let caller = Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap();
         GrpcSettings {
             listen,
-            anonymous: Some(Principal(caller)),
+            anonymous: Some(PrincipalArn(caller)),
             reflection: false,
             default_deadline: Duration::from_secs(5),
             max_connections: 2,
             max_streams: 16,
+            secure_unix_socket: true,
             mode: None,
             tls: None,
         }
@@ -211,10 +304,20 @@ mod tests {
     }
 
     async fn run(settings: GrpcSettings, grace: Duration) -> Running {
-        let listener = bind(&settings.listen, settings.mode, settings.max_connections).unwrap();
+        let listener = bind(
+            "grpc",
+            &settings.listen,
+            settings.mode,
+            settings.max_connections,
+        )
+        .unwrap();
         let anonymous = settings.anonymous.as_ref().map(|one| &one.0);
-        let gate = Gate::new(None, &[], anonymous);
-        let (api, _) = Api::new(without_tokens(), &settings, gate).await;
+        let access = Access {
+            grpc: Authenticator::new(None, &[], anonymous),
+            ..Access::default()
+        };
+        let (_, access) = watch::channel(Arc::new(access));
+        let (api, _) = Api::new(without_tokens(), &settings, access).await;
         let address = listener.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async move { drop(stopped.await) };
@@ -360,6 +463,45 @@ mod tests {
             .await
             .unwrap_err()
             .code()
+    }
+
+    /// PINGs go on meanwhile: they say that the peer is there, and not that it has something to ask.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_call_is_closed_after_a_quarter_of_an_hour() {
+        let settings = settings(loopback());
+        let anonymous = settings.anonymous.as_ref().map(|one| &one.0);
+        let access = Access {
+            grpc: Authenticator::new(None, &[], anonymous),
+            ..Access::default()
+        };
+        let (_sender, access) = watch::channel(Arc::new(access));
+        let (api, _) = Api::new(without_tokens(), &settings, access).await;
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
+        let slot = PreAuthConnections::at_most("grpc", 4).admit(&peer);
+        let connection = ClientConnection::new(peer, api.access(), slot);
+        let (_drain, draining) = watch::channel(false);
+        let serving = tokio::spawn(api.serve_connection(server, connection, draining));
+
+        let mut client = Some(TokioIo::new(client));
+        let channel = Endpoint::from_static("http://localhost")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let client = client.take().ok_or(std::io::ErrorKind::ConnectionRefused);
+                async move { client.map_err(std::io::Error::from) }
+            }))
+            .await
+            .unwrap();
+        let mut keys = KeyServiceClient::new(channel);
+        let began = Instant::now();
+        keys.list_keys(ListKeysRequest::default()).await.unwrap();
+        // The client hangs up when it is told: whether that is an error of the connection does not matter.
+        let ended = timeout(3 * IDLE, serving).await;
+        let _ = ended.expect("it stays").unwrap();
+        let idle = began.elapsed();
+        assert!(
+            idle >= IDLE && idle <= 2 * IDLE + REVOKED_GOODBYE,
+            "{idle:?}"
+        );
     }
 
     const LONG: Duration = Duration::from_secs(10);

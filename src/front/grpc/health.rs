@@ -1,9 +1,12 @@
+//! `grpc.health.v1`: which tokens can answer, and whether the server itself can.
+
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::{Pin, pin},
     task::Poll,
 };
 
+use tokio::sync::watch;
 use tonic::server::NamedService as _;
 use tonic_health::{
     ServingStatus,
@@ -11,18 +14,27 @@ use tonic_health::{
     server::{HealthReporter, health_reporter},
 };
 
-use super::{key::Key, mac::Mac};
+use super::{key::KeyApi, mac::MacApi};
 use crate::{
     kms::Serving,
     proto::v1::{key_service_server::KeyServiceServer, mac_service_server::MacServiceServer},
 };
 
 /// What `grpc.health.v1` says: `hsmac.token.NAME` serves while the token can answer; the server
-/// itself and both services serve while any token can.
+/// itself and both services serve while any token can. [`Condition`]s have names of their own.
 pub struct Health {
     reporter: HealthReporter,
     tokens: Vec<Serving>,
+    conditions: Vec<Condition>,
     said: Vec<bool>,
+}
+
+/// Something about the server that somebody should know of, and that is no token's.
+pub struct Condition {
+    /// Its name as a service of health.
+    pub name: String,
+    /// True while there is trouble: NOT_SERVING.
+    pub trouble: watch::Receiver<bool>,
 }
 
 impl Health {
@@ -33,23 +45,44 @@ impl Health {
         let mut health = Self {
             reporter,
             tokens,
+            conditions: Vec::new(),
             said,
         };
         health.say(|_| false).await;
         (health, server)
     }
 
-    /// Follows the tokens until `stopping`, then says NOT_SERVING for good and returns.
+    /// Tells of these conditions too.
+    pub fn with_conditions(mut self, conditions: Vec<Condition>) -> Self {
+        self.conditions = conditions;
+        self
+    }
+
+    /// Follows the tokens and the conditions until `stopping`, then says NOT_SERVING for good and returns.
     pub async fn follow(mut self, stopping: impl Future<Output = ()>) {
         let mut stopping = pin!(stopping);
         loop {
             self.say(Serving::is_up).await;
+            self.say_conditions().await;
             tokio::select! {
-                () = any_change(&mut self.tokens) => {}
+                () = any_change(&mut self.tokens, &mut self.conditions) => {}
                 () = &mut stopping => break,
             }
         }
         self.say(|_| false).await;
+    }
+
+    async fn say_conditions(&mut self) {
+        for condition in &mut self.conditions {
+            let status = if *condition.trouble.borrow_and_update() {
+                ServingStatus::NotServing
+            } else {
+                ServingStatus::Serving
+            };
+            self.reporter
+                .set_service_status(&condition.name, status)
+                .await;
+        }
     }
 
     /// Says only what is new: each time, watchers are told.
@@ -73,8 +106,8 @@ impl Health {
                 Some(token) => &[token.as_str()][..],
                 None => &[
                     "",
-                    MacServiceServer::<Mac>::NAME,
-                    KeyServiceServer::<Key>::NAME,
+                    MacServiceServer::<MacApi>::NAME,
+                    KeyServiceServer::<KeyApi>::NAME,
                 ],
             };
             for name in names {
@@ -85,10 +118,18 @@ impl Health {
     }
 }
 
-async fn any_change(tokens: &mut [Serving]) {
+async fn any_change(tokens: &mut [Serving], conditions: &mut [Condition]) {
     let mut changes: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = Vec::new();
     for token in tokens {
         changes.push(Box::pin(token.changed()));
+    }
+    for condition in conditions {
+        changes.push(Box::pin(async {
+            // An error says that it will never change again.
+            if condition.trouble.changed().await.is_err() {
+                pending().await
+            }
+        }));
     }
     poll_fn(|context| {
         if changes
@@ -122,7 +163,13 @@ mod tests {
                     service: service.into(),
                 })
             };
-            while health.check(request()).await.unwrap().into_inner().status != wanted {
+            while health
+                .check(request())
+                .await
+                .map(|it| it.into_inner().status)
+                .ok()
+                != Some(wanted)
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -134,6 +181,11 @@ mod tests {
     async fn the_server_serves_while_any_token_does_and_not_before_nor_after() {
         let ((a, first), (b, second)) = (Serving::scripted("a"), Serving::scripted("b"));
         let (health, _) = Health::new(vec![first, second]).await;
+        let full = watch::Sender::new(false);
+        let health = health.with_conditions(vec![Condition {
+            name: "hsmac.listener.aws".into(),
+            trouble: full.subscribe(),
+        }]);
         let service = HealthService::from_health_reporter(health.reporter.clone());
         let all = [
             "",
@@ -157,6 +209,11 @@ mod tests {
         b(false);
         wait_for(&service, "hsmac.token.b", ServingStatus::NotServing).await;
         wait_for(&service, "hsmac.v1.MacService", ServingStatus::Serving).await;
+
+        full.send_replace(true);
+        wait_for(&service, "hsmac.listener.aws", ServingStatus::NotServing).await;
+        full.send_replace(false);
+        wait_for(&service, "hsmac.listener.aws", ServingStatus::Serving).await;
 
         drop(stop);
         following.await.unwrap();

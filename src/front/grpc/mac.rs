@@ -1,28 +1,30 @@
+//! `hsmac.v1.MacService`: protobuf messages to requests of `kms`, and its answers back. Decides nothing.
+
 use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming, codegen::tokio_stream::Stream};
 
-use super::layer::Context;
+use super::call_context::CallContext;
 use crate::{
     error::{Error, Kind, Violation},
-    kms::{GenerateMac, GenerateRandom, Kms, Named, VerifyMac},
+    kms::{EnumMember, GenerateMac, GenerateRandom, Kms, VerifyMac},
     model,
     proto::v1::{self, mac_service_server::MacService},
 };
 
-/// hsmac.v1.MacService: wire ↔ model, nothing more.
-pub(super) struct Mac {
+/// The implementation of MacService.
+pub(super) struct MacApi {
     pub(super) kms: Arc<Kms>,
 }
 
 #[tonic::async_trait]
-impl MacService for Mac {
+impl MacService for MacApi {
     async fn generate_mac(
         self: Arc<Self>,
         request: Request<v1::GenerateMacRequest>,
     ) -> Result<Response<v1::GenerateMacResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let verified = is_intact("message", &request.message, request.message_crc32c)
             .map_err(|error| context.status(&error))?;
         let request = GenerateMac {
@@ -36,7 +38,7 @@ impl MacService for Mac {
             Ok(made) => Ok(Response::new(v1::GenerateMacResponse {
                 mac_crc32c: Some(crc32c::crc32c(&made.mac)),
                 mac: made.mac,
-                mac_algorithm: wire(made.mac_algorithm).into(),
+                mac_algorithm: algorithm_to_proto(made.mac_algorithm).into(),
                 key_id: made.key_id.as_ref().to_owned(),
                 verified_message_crc32c: verified,
             })),
@@ -48,7 +50,7 @@ impl MacService for Mac {
         self: Arc<Self>,
         request: Request<v1::VerifyMacRequest>,
     ) -> Result<Response<v1::VerifyMacResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let verified_message = is_intact("message", &request.message, request.message_crc32c)
             .map_err(|error| context.status(&error))?;
         let verified_mac = is_intact("mac", &request.mac, request.mac_crc32c)
@@ -67,7 +69,7 @@ impl MacService for Mac {
             Ok(verified) => Ok(Response::new(v1::VerifyMacResponse {
                 key_id: verified.key_id.as_ref().to_owned(),
                 mac_valid: true,
-                mac_algorithm: wire(verified.mac_algorithm).into(),
+                mac_algorithm: algorithm_to_proto(verified.mac_algorithm).into(),
                 verified_message_crc32c: verified_message,
                 verified_mac_crc32c: verified_mac,
             })),
@@ -97,9 +99,10 @@ impl MacService for Mac {
         self: Arc<Self>,
         request: Request<v1::GenerateRandomRequest>,
     ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = GenerateRandom {
             number_of_bytes: request.number_of_bytes.map(i64::from),
+            ..GenerateRandom::default()
         };
         match self
             .kms
@@ -114,7 +117,7 @@ impl MacService for Mac {
 
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-pub(super) fn wire(algorithm: model::MacAlgorithm) -> v1::MacAlgorithm {
+pub(super) fn algorithm_to_proto(algorithm: model::MacAlgorithm) -> v1::MacAlgorithm {
     match algorithm {
         model::MacAlgorithm::HmacSha224 => v1::MacAlgorithm::HmacSha224,
         model::MacAlgorithm::HmacSha256 => v1::MacAlgorithm::HmacSha256,
@@ -123,14 +126,14 @@ pub(super) fn wire(algorithm: model::MacAlgorithm) -> v1::MacAlgorithm {
     }
 }
 
-fn named(number: i32) -> Named<model::MacAlgorithm> {
+fn named(number: i32) -> EnumMember<model::MacAlgorithm> {
     match v1::MacAlgorithm::try_from(number) {
-        Ok(v1::MacAlgorithm::Unspecified) => Named::Absent,
-        Ok(v1::MacAlgorithm::HmacSha224) => Named::Known(model::MacAlgorithm::HmacSha224),
-        Ok(v1::MacAlgorithm::HmacSha256) => Named::Known(model::MacAlgorithm::HmacSha256),
-        Ok(v1::MacAlgorithm::HmacSha384) => Named::Known(model::MacAlgorithm::HmacSha384),
-        Ok(v1::MacAlgorithm::HmacSha512) => Named::Known(model::MacAlgorithm::HmacSha512),
-        Err(_) => Named::Unknown(number.to_string()),
+        Ok(v1::MacAlgorithm::Unspecified) => EnumMember::Absent,
+        Ok(v1::MacAlgorithm::HmacSha224) => EnumMember::Known(model::MacAlgorithm::HmacSha224),
+        Ok(v1::MacAlgorithm::HmacSha256) => EnumMember::Known(model::MacAlgorithm::HmacSha256),
+        Ok(v1::MacAlgorithm::HmacSha384) => EnumMember::Known(model::MacAlgorithm::HmacSha384),
+        Ok(v1::MacAlgorithm::HmacSha512) => EnumMember::Known(model::MacAlgorithm::HmacSha512),
+        Err(_) => EnumMember::Unknown(number.to_string()),
     }
 }
 
@@ -145,18 +148,15 @@ fn is_intact(field: &str, bytes: &Bytes, checksum: Option<u32>) -> Result<bool, 
             } else {
                 "messageCrc32c"
             };
-            Err(Error::violations(vec![Violation {
-                member,
-                text: format!(
-                    "Value '{checksum}' at '{member}' failed to satisfy constraint: Member must be the CRC32C of the {field} that arrived"
-                ),
-            }]))
+            let must = format!("Member must be the CRC32C of the {field} that arrived");
+            let violation = Violation::new(member, must).of(checksum.to_string());
+            Err(Error::violations(vec![violation]))
         }
     }
 }
 
 fn not_delivered<T>(request: Request<T>) -> Status {
-    match Context::take(request) {
+    match CallContext::take(request) {
         Ok((context, _, _)) => context.status(&Error::new(
             Kind::UnsupportedOperation,
             "This version of hsmac has no streams; use GenerateMac and VerifyMac.",
@@ -177,17 +177,17 @@ mod tests {
         assert!(!is_intact("message", &zeros, None).unwrap());
         let error = is_intact("mac", &zeros, Some(1)).unwrap_err();
         assert_eq!(error.kind(), Kind::Validation);
-        assert_eq!(error.field_violations()[0].member, "macCrc32c");
+        assert_eq!(error.field_violations()[0].member(), "macCrc32c");
     }
 
     #[test]
     fn algorithms_keep_their_numbers() {
         for algorithm in model::MacAlgorithm::ALL {
-            let wire = wire(algorithm);
-            assert_eq!(wire.as_str_name(), algorithm.name());
-            assert_eq!(named(wire.into()), Named::Known(algorithm));
+            let number = algorithm_to_proto(algorithm);
+            assert_eq!(number.as_str_name(), algorithm.name());
+            assert_eq!(named(number.into()), EnumMember::Known(algorithm));
         }
-        assert_eq!(named(0), Named::Absent);
-        assert_eq!(named(9), Named::Unknown("9".into()));
+        assert_eq!(named(0), EnumMember::Absent);
+        assert_eq!(named(9), EnumMember::Unknown("9".into()));
     }
 }

@@ -1,15 +1,26 @@
-//! gRPC: the services, and what every call gets besides its service.
+//! gRPC: the services, and what every call gets besides: a request ID, a deadline, errors with details.
+//!
+//! Hides: HTTP/2, protobuf, tonic. Promises: an answer by the deadline; errors of the library look like
+//! errors of the API. Does not: decide anything about keys (that is `kms`).
 
+mod arriving_body;
+mod call_context;
 mod connection;
+mod flood;
+mod frames;
 mod health;
 mod key;
-mod layer;
 mod mac;
 mod status;
 
-pub use health::Health;
+pub use health::{Condition, Health};
 
-use std::{convert::Infallible, error::Error as StdError, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode, header};
@@ -19,9 +30,19 @@ use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service as _;
 use tracing::Instrument as _;
 
-use layer::{Context, Limit};
+use arriving_body::{ARRIVAL, ArrivingBody};
+use call_context::{CallContext, SizeLimit};
 
-use super::{Gate, GrpcSettings, call::RequestId, gate::Stranger};
+use super::{
+    auth::{
+        access::{Access, AccessWatch},
+        failure::AuthFailure,
+    },
+    call::RequestId,
+    log_limit::LogLimit,
+    metrics::{CallMetrics, CalledOperation, CallsSnapshot},
+    settings::GrpcSettings,
+};
 use crate::{
     kms::{self, Kms},
     model::Caller,
@@ -31,27 +52,34 @@ use crate::{
     },
 };
 
-/// What this wire is called in a TLS handshake (RFC 7301).
+/// The ALPN name of HTTP/2 (RFC 7301).
 pub const ALPN: &[u8] = b"h2";
 
 /// Everything that answers on the gRPC listener.
 pub struct Api {
-    /// Not among the routes: the path that most calls take needs no router.
-    mac: MacServiceServer<mac::Mac>,
+    /// Apart from the routes: most calls are for it and need no router.
+    mac: MacServiceServer<mac::MacApi>,
     rest: Routes,
     default_deadline: Duration,
-    gate: watch::Sender<Arc<Gate>>,
+    access: AccessWatch,
     max_streams: u32,
+    /// Connections that were closed for what peers sent.
+    floods: LogLimit,
+    calls: CallMetrics,
 }
 
 impl Api {
     /// MacService, KeyService, health and, if the settings say so, reflection. Health is
     /// NOT_SERVING until [`Health::follow`] runs.
-    pub async fn new(kms: Arc<Kms>, settings: &GrpcSettings, gate: Gate) -> (Arc<Self>, Health) {
+    pub async fn new(
+        kms: Arc<Kms>,
+        settings: &GrpcSettings,
+        access: watch::Receiver<Arc<Access>>,
+    ) -> (Arc<Self>, Health) {
         let (health, health_server) = Health::new(kms.serving()).await;
         let mut rest = Routes::builder();
         rest.add_service(
-            KeyServiceServer::new(key::Key { kms: kms.clone() })
+            KeyServiceServer::new(key::KeyApi { kms: kms.clone() })
                 .max_decoding_message_size(KEY_LIMIT.bytes),
         )
         .add_service(health_server.max_decoding_message_size(OTHER_LIMIT.bytes));
@@ -60,6 +88,8 @@ impl Api {
                 tonic_reflection::server::Builder::configure()
                     .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                     .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                    // The details of errors are in these messages, so that tools can show them.
+                    .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             };
             let sound = "the descriptor sets come from the compiler";
             let v1 = reflection().build_v1().expect(sound);
@@ -68,84 +98,116 @@ impl Api {
                 .add_service(v1alpha.max_decoding_message_size(OTHER_LIMIT.bytes));
         }
         let api = Self {
-            mac: MacServiceServer::new(mac::Mac { kms }).max_decoding_message_size(MAC_LIMIT.bytes),
+            mac: MacServiceServer::new(mac::MacApi { kms })
+                .max_decoding_message_size(MAC_LIMIT.bytes),
             rest: rest.routes().prepare(),
             default_deadline: settings.default_deadline,
-            gate: watch::Sender::new(Arc::new(gate)),
+            access: AccessWatch::new(access, |access| &access.grpc),
             max_streams: settings.max_streams,
+            floods: LogLimit::new(),
+            calls: CallMetrics::new("grpc"),
         };
         (Arc::new(api), health)
     }
 
-    /// From now on these may come in. Connections are judged again; none is dropped for it whose
-    /// caller is still known.
-    pub fn admit(&self, gate: Gate) {
-        self.gate.send_replace(Arc::new(gate));
+    /// The calls so far.
+    pub fn calls(&self) -> CallsSnapshot {
+        self.calls.snapshot()
     }
 
     /// Answers one call, by its deadline and with its request ID.
     async fn answer<B>(
         &self,
         request: Request<B>,
-        caller: Result<Arc<Caller>, Stranger>,
+        caller: Result<Arc<Caller>, AuthFailure>,
     ) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
     {
-        let request_id = RequestId::next();
+        let (request_id, began) = (RequestId::next(), Instant::now());
+        let operation = operation(request.uri().path());
         let span = tracing::debug_span!("call", %request_id, path = request.uri().path());
+        let known = caller.as_ref().ok().cloned();
         let mut response = self
-            .explained(request, caller, request_id)
+            .answer_by_deadline(request, caller, request_id)
             .instrument(span)
             .await;
+        let failed = status::kind_of(response.headers());
+        self.calls.answered(operation, failed, began, request_id);
+        if let Some(kind) = failed {
+            let cause = status::cause_of(response.extensions());
+            let recent = &self.calls.recent;
+            recent.failed(operation.name(), kind, known.as_deref(), cause, request_id);
+        }
         response
             .headers_mut()
             .insert(REQUEST_ID, request_id.header());
         response
     }
 
-    async fn explained<B>(
+    async fn answer_by_deadline<B>(
         &self,
         mut request: Request<B>,
-        caller: Result<Arc<Caller>, Stranger>,
+        caller: Result<Arc<Caller>, AuthFailure>,
         request_id: RequestId,
     ) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
     {
         if let Some(refusal) = not_grpc(&request) {
             return refusal;
         }
-        let until = match layer::deadline(request.headers(), self.default_deadline) {
+        // Security: a caller without a proof is answered before its body is read, and before anybody
+        // looks for what it asks for.
+        let path = request.uri().path();
+        let known = match &caller {
+            Ok(caller) => Some(caller.clone()),
+            Err(_) if path == HEALTH_CHECK => None,
+            Err(failure) => return status::status(&(*failure).into(), request_id).into_http(),
+        };
+        let arrives_until = (!is_stream(path)).then(|| tokio::time::Instant::now() + ARRIVAL);
+        let until = match call_context::deadline(request.headers(), self.default_deadline) {
             Ok(until) => until,
             Err(error) => return status::status(&error, request_id).into_http(),
         };
-        request.extensions_mut().insert(Context {
+        request.extensions_mut().insert(CallContext {
             caller,
             until,
             request_id,
         });
         let limit = limit(request.uri().path());
-        // Tokens answer by the deadline themselves, and say why. This one is for a request whose
+        // Tokens answer by the deadline themselves, and say why. This limit is for a request whose
         // message does not arrive.
-        match tokio::time::timeout_at((until + SLACK).into(), self.route(request)).await {
-            Ok(response) => match layer::explain(response.headers(), limit, request_id) {
-                None => response,
-                Some(status) => status.into_http(),
-            },
+        let answered = async {
+            match known {
+                Some(caller) => {
+                    let arriving =
+                        |body| ArrivingBody::new(body, caller, request_id, arrives_until);
+                    self.route(request.map(arriving)).await
+                }
+                None => self.route(request).await,
+            }
+        };
+        match tokio::time::timeout_at((until + SLACK).into(), answered).await {
+            Ok(response) => {
+                match call_context::describe_library_error(response.headers(), limit, request_id) {
+                    None => response,
+                    Some(status) => status.into_http(),
+                }
+            }
             Err(_) => status::status(&kms::timed_out(), request_id).into_http(),
         }
     }
 
     async fn route<B>(&self, request: Request<B>) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
     {
         let answered: Result<_, Infallible> =
-            if service(request.uri().path()) == MacServiceServer::<mac::Mac>::NAME {
+            if service(request.uri().path()) == MacServiceServer::<mac::MacApi>::NAME {
                 self.mac.clone().call(request).await
             } else {
                 self.rest.clone().call(request).await
@@ -156,7 +218,7 @@ impl Api {
     }
 }
 
-/// What does not speak gRPC gets an answer of plain HTTP, as the gRPC specification asks.
+/// The plain HTTP answer to a request that is not gRPC, as the gRPC specification asks.
 fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
     let content_type = request
         .headers()
@@ -183,12 +245,30 @@ fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
     Some(response)
 }
 
-fn limit(path: &str) -> Limit {
+fn limit(path: &str) -> SizeLimit {
     match service(path) {
-        <MacServiceServer<mac::Mac> as NamedService>::NAME => MAC_LIMIT,
-        <KeyServiceServer<key::Key> as NamedService>::NAME => KEY_LIMIT,
+        <MacServiceServer<mac::MacApi> as NamedService>::NAME => MAC_LIMIT,
+        <KeyServiceServer<key::KeyApi> as NamedService>::NAME => KEY_LIMIT,
         _ => OTHER_LIMIT,
     }
+}
+
+/// Whether a call's messages may come one after another, as long as both sides like.
+fn is_stream(path: &str) -> bool {
+    path == HEALTH_WATCH
+        || path == GENERATE_MACS
+        || path == VERIFY_MACS
+        || path.starts_with(REFLECTION)
+}
+
+/// What a path of our own services calls.
+fn operation(path: &str) -> CalledOperation {
+    let method = path
+        .strip_prefix("/hsmac.v1.")
+        .and_then(|path| path.split_once('/'));
+    method.map_or(CalledOperation::OTHER, |(_, method)| {
+        CalledOperation::named(method)
+    })
 }
 
 /// `/package.Service/Method`
@@ -199,26 +279,31 @@ fn service(path: &str) -> &str {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const MAC_LIMIT: Limit = Limit {
+const MAC_LIMIT: SizeLimit = SizeLimit {
     service: "MacService",
     bytes: 128 << 10,
 };
-const KEY_LIMIT: Limit = Limit {
+const KEY_LIMIT: SizeLimit = SizeLimit {
     service: "KeyService",
     bytes: 256 << 10,
 };
-const OTHER_LIMIT: Limit = Limit {
+const OTHER_LIMIT: SizeLimit = SizeLimit {
     service: "the service",
     bytes: 64 << 10,
 };
 const SLACK: Duration = Duration::from_millis(50);
+/// Load balancers ask for it, and have no proof.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+const GENERATE_MACS: &str = "/hsmac.v1.MacService/GenerateMacs";
+const VERIFY_MACS: &str = "/hsmac.v1.MacService/VerifyMacs";
+const REFLECTION: &str = "/grpc.reflection.";
 
 #[cfg(test)]
 mod tests {
     use std::{
         pin::Pin,
         task::{self, Poll},
-        time::Instant,
     };
 
     use hyper::body::Frame;
@@ -227,23 +312,28 @@ mod tests {
     use tonic_types::StatusExt as _;
 
     use super::*;
-    use crate::{kms::tests::without_tokens, proto::v1};
+    use crate::{kms::testing::without_tokens, proto::v1};
 
     async fn api(anonymous: bool) -> Arc<Api> {
         let caller = Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap();
         let settings = GrpcSettings {
             listen: super::super::Listen::Tcp(([127, 0, 0, 1], 0).into()),
-            anonymous: anonymous.then_some(super::super::Principal(caller)),
+            anonymous: anonymous.then_some(super::super::PrincipalArn(caller)),
             reflection: true,
             default_deadline: Duration::from_millis(200),
             max_connections: 1,
             max_streams: 1,
+            secure_unix_socket: true,
             mode: None,
             tls: None,
         };
         let anonymous = settings.anonymous.as_ref().map(|one| &one.0);
-        let gate = Gate::new(None, &[], anonymous);
-        Api::new(without_tokens(), &settings, gate).await.0
+        let access = Access {
+            grpc: super::super::Authenticator::new(None, &[], anonymous),
+            ..Access::default()
+        };
+        let (_, access) = watch::channel(Arc::new(access));
+        Api::new(without_tokens(), &settings, access).await.0
     }
 
     fn request(path: &str, body: Body) -> Request<Body> {
@@ -289,14 +379,9 @@ mod tests {
     }
 
     async fn refusal(api: &Api, request: Request<Body>) -> (Code, String, Status) {
-        let response = api
-            .answer(
-                request,
-                api.gate
-                    .borrow()
-                    .caller(&super::super::peer::Peer::Tcp(([127, 0, 0, 1], 9).into())),
-            )
-            .await;
+        let peer = super::super::auth::peer::Peer::Tcp(([127, 0, 0, 1], 9).into());
+        let caller = api.access.clone().caller(&peer);
+        let response = api.answer(request, caller).await;
         assert!(response.headers().contains_key("x-request-id"));
         let status = Status::from_header_map(response.headers()).unwrap();
         let info = status.get_error_details().error_info().cloned().unwrap();
@@ -305,7 +390,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_library_s_errors_get_our_reasons() {
+    async fn errors_of_the_grpc_library_get_an_error_info() {
         let api = api(true).await;
         let generate = "/hsmac.v1.MacService/GenerateMac";
         let mut long = vec![0, 0, 2, 0, 1];
@@ -427,7 +512,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_without_proof_is_let_in_unless_the_settings_name_him() {
+    async fn a_caller_without_proof_is_unauthenticated_unless_the_listener_is_anonymous() {
         let api = api(false).await;
         let asked = request("/hsmac.v1.KeyService/ListKeys", framed(b""));
         let (code, reason, _) = refusal(&api, asked).await;
@@ -463,6 +548,24 @@ mod tests {
         );
     }
 
+    /// Whatever deadline its caller gives it: it costs us memory until it is here.
+    #[tokio::test(start_paused = true)]
+    async fn a_message_has_ten_seconds_to_arrive() {
+        let api = api(true).await;
+        let began = tokio::time::Instant::now();
+        let mut asked = request("/hsmac.v1.MacService/GenerateMac", Body::new(Stalled));
+        asked
+            .headers_mut()
+            .insert("grpc-timeout", "1H".parse().unwrap());
+        let (code, reason, status) = refusal(&api, asked).await;
+        assert_eq!(
+            (code, reason.as_str()),
+            (Code::DeadlineExceeded, "DEPENDENCY_TIMEOUT")
+        );
+        assert!(status.message().contains("within 10s"), "{status:?}");
+        assert_eq!(began.elapsed().as_secs(), 10);
+    }
+
     #[tokio::test]
     async fn what_is_not_grpc_gets_plain_http() {
         let api = api(true).await;
@@ -471,13 +574,13 @@ mod tests {
             .headers_mut()
             .insert("content-type", "application/json".parse().unwrap());
         assert_eq!(
-            api.answer(asked, Err(Stranger::NoProof)).await.status(),
+            api.answer(asked, Err(AuthFailure::NoProof)).await.status(),
             415
         );
         let mut asked = request("/", Body::empty());
         *asked.method_mut() = Method::GET;
         assert_eq!(
-            api.answer(asked, Err(Stranger::NoProof)).await.status(),
+            api.answer(asked, Err(AuthFailure::NoProof)).await.status(),
             405
         );
     }

@@ -1,11 +1,15 @@
-//! How a fault of the API travels over gRPC: one table, and the details beside the status.
+//! Errors of the API as gRPC statuses: one table, and the details beside the status.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, error::Error as _, sync::Arc};
 
+use http::{Extensions, HeaderMap};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::{BadRequest, ErrorDetails, ErrorInfo, FieldViolation, RetryInfo, StatusExt as _};
 
-use super::super::call::{RequestId, log};
+use super::super::{
+    call::{RequestId, log, shortened},
+    recent::shown_cause,
+};
 use crate::error::{Error, Kind};
 
 /// The status of a fault; its private cause goes to the log with the request's ID.
@@ -13,28 +17,59 @@ pub(super) fn status(error: &Error, request_id: RequestId) -> Status {
     log(error, request_id);
     let (reason, code) = row(error.kind());
     let exception = error.kind().exception();
-    let mut details =
-        ErrorDetails::with_error_info(reason, DOMAIN, [("exception".into(), exception.into())]);
-    for violation in error.field_violations() {
-        details.add_bad_request_violation(snake_case(violation.member), violation.text.as_str());
+    // Always the first: clients that look at one detail look at this one.
+    let metadata: [(String, String); 1] = [("exception".into(), exception.into())];
+    let mut details = vec![ErrorInfo::new(reason, DOMAIN, metadata).into()];
+    let violations: Vec<_> = error
+        .field_violations()
+        .iter()
+        .map(|it| FieldViolation::new(snake_case(it.member()), it.text(shortened)))
+        .collect();
+    if !violations.is_empty() {
+        details.push(BadRequest::new(violations).into());
     }
     if let Some(pause) = error.pause() {
-        details.set_retry_info(Some(pause));
+        details.push(RetryInfo::new(Some(pause)).into());
     }
-    Status::with_error_details(code, error.say(), details)
+    let mut status = Status::with_error_details_vec(code, error.say_with(shortened), details);
+    if let Some(cause) = shown_cause(error) {
+        // Security: it stays in this process; the network sees code, message and details.
+        status.set_source(Arc::new(Cause(cause)));
+    }
+    status
 }
 
-/// A status that is none of KMS's: the library's own, with a reason of the same form.
-pub(super) fn foreign(code: Code, say: &str) -> Status {
-    let details = ErrorDetails::with_error_info(foreign_reason(code), DOMAIN, HashMap::new());
+/// The private cause of an answer's status, if operators are shown it.
+pub(super) fn cause_of(extensions: &Extensions) -> Option<Arc<str>> {
+    let source = extensions.get::<Status>()?.source()?;
+    source.downcast_ref::<Cause>().map(|cause| cause.0.clone())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Cause(Arc<str>);
+
+/// The status of an error that the gRPC library made, with a reason in the form of KMS's.
+pub(super) fn library_error(code: Code, say: &str) -> Status {
+    let details = ErrorDetails::with_error_info(library_reason(code), DOMAIN, HashMap::new());
     Status::with_error_details(code, say, details)
 }
 
-/// What a kind is called on this wire.
+/// What kind of fault an answer's head tells of; none for a good answer, or for one whose end comes later.
+pub(super) fn kind_of(headers: &HeaderMap) -> Option<Kind> {
+    headers.get(Status::GRPC_STATUS_DETAILS)?;
+    let info = Status::from_header_map(headers)?.get_details_error_info()?;
+    Kind::ALL
+        .into_iter()
+        .find(|kind| row(*kind).0 == info.reason)
+}
+
+/// The reason and the gRPC code of a kind.
 const fn row(kind: Kind) -> (&'static str, Code) {
     match kind {
         Kind::AccessDenied => ("ACCESS_DENIED", Code::PermissionDenied),
         Kind::AlreadyExists => ("ALREADY_EXISTS", Code::AlreadyExists),
+        Kind::CustomKeyStoreNotFound => ("CUSTOM_KEY_STORE_NOT_FOUND", Code::NotFound),
         Kind::DependencyTimeout => ("DEPENDENCY_TIMEOUT", Code::DeadlineExceeded),
         Kind::Disabled => ("DISABLED", Code::FailedPrecondition),
         Kind::DryRun => ("DRY_RUN_OPERATION", Code::FailedPrecondition),
@@ -66,7 +101,7 @@ const fn row(kind: Kind) -> (&'static str, Code) {
     }
 }
 
-const fn foreign_reason(code: Code) -> &'static str {
+const fn library_reason(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -106,6 +141,8 @@ const DOMAIN: &str = "hsmac";
 mod tests {
     use std::{collections::HashSet, time::Duration};
 
+    use tonic_types::ErrorDetail;
+
     use super::*;
     use crate::error::Violation;
 
@@ -128,11 +165,8 @@ mod tests {
 
     #[test]
     fn a_status_tells_the_reason_the_fields_and_the_pause_but_not_the_cause() {
-        let error = Error::violations(vec![Violation {
-            member: "macAlgorithm",
-            text: "Value null at 'macAlgorithm'".into(),
-        }])
-        .because("CKR_DEVICE_ERROR");
+        let error =
+            Error::violations(vec![Violation::null("macAlgorithm")]).because("CKR_DEVICE_ERROR");
         let refused = status(&error, RequestId::next());
         assert_eq!(refused.code(), Code::InvalidArgument);
         let details = refused.get_error_details();
@@ -147,10 +181,23 @@ mod tests {
             "mac_algorithm"
         );
         assert!(!format!("{refused:?}").contains("CKR"));
+        // On AWS's API a value is told whole; here it travels in a header.
+        let long = Violation::new("keyId", "Member must be short").of("k".repeat(3000));
+        let long = Error::violations(vec![long; 10]);
+        assert!(long.say().contains(&"k".repeat(3000)));
+        let long = status(&long, RequestId::next());
+        assert!(long.message().contains(&format!("'{}…'", "k".repeat(256))));
+        assert!(long.message().len() < 4096 && long.details().len() < 8192);
 
         let pause = Duration::from_millis(100);
         let busy = Error::new(Kind::Throttling, "later").retry_after(pause);
-        let details = status(&busy, RequestId::next()).get_error_details();
+        let busy = status(&busy, RequestId::next());
+        let details = busy.get_error_details();
         assert_eq!(details.retry_info().unwrap().retry_delay, Some(pause));
+        // In their order: the ErrorInfo is the first.
+        for (status, reason) in [(refused, "VALIDATION"), (busy, "THROTTLING")] {
+            let first = status.get_error_details_vec().into_iter().next();
+            assert!(matches!(first, Some(ErrorDetail::ErrorInfo(info)) if info.reason == reason));
+        }
     }
 }

@@ -1,9 +1,11 @@
+//! The keys and aliases of one account, under every name that finds them.
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use super::{Alias, Record, Source};
+use super::{Alias, KeyRecord, Source};
 use crate::{
     model::{AccountId, AliasName, KeyId, alias_arn, key_arn},
     store::Revision,
@@ -11,7 +13,7 @@ use crate::{
 
 /// What is at a key ID.
 pub(super) enum Entry {
-    Key(Arc<Record>),
+    Key(Arc<KeyRecord>),
     /// A record of the store that cannot be read: the key is there, and unavailable.
     Unreadable(Revision),
 }
@@ -21,17 +23,17 @@ pub(super) enum Entry {
 pub(super) struct Account {
     /// By key ID, key ARN, alias name and alias ARN, so that a request costs one look-up and no
     /// parsing. Only a name that is not here is taken apart, to tell what is wrong with it.
-    names: HashMap<Box<str>, Arc<Record>>,
+    names: HashMap<Box<str>, Arc<KeyRecord>>,
     keys: BTreeMap<KeyId, Entry>,
     /// Keys whose end has begun: no name finds them, and the reaper alone works on them.
-    deleting: BTreeMap<KeyId, Arc<Record>>,
+    deleting: BTreeMap<KeyId, Arc<KeyRecord>>,
     aliases: BTreeMap<AliasName, Alias>,
     /// The aliases of each key, whether or not there is such a key.
     of_key: HashMap<KeyId, BTreeSet<AliasName>>,
 }
 
 impl Account {
-    pub(super) fn find(&self, name: &str) -> Option<&Arc<Record>> {
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<KeyRecord>> {
         self.names.get(name)
     }
 
@@ -39,7 +41,7 @@ impl Account {
         &self.keys
     }
 
-    pub(super) fn deleting(&self) -> &BTreeMap<KeyId, Arc<Record>> {
+    pub(super) fn deleting(&self) -> &BTreeMap<KeyId, Arc<KeyRecord>> {
         &self.deleting
     }
 
@@ -47,7 +49,7 @@ impl Account {
         &self.aliases
     }
 
-    pub(super) fn record(&self, key_id: &KeyId) -> Option<&Arc<Record>> {
+    pub(super) fn record(&self, key_id: &KeyId) -> Option<&Arc<KeyRecord>> {
         match self.keys.get(key_id)? {
             Entry::Key(record) => Some(record),
             Entry::Unreadable(_) => None,
@@ -74,7 +76,7 @@ impl Account {
     }
 
     /// Takes a key away from clients; it is being deleted.
-    pub(super) fn put_deleting(&mut self, region: &str, key_id: &KeyId, record: Arc<Record>) {
+    pub(super) fn put_deleting(&mut self, region: &str, key_id: &KeyId, record: Arc<KeyRecord>) {
         self.remove_key(region, key_id);
         self.deleting.insert(key_id.clone(), record);
     }

@@ -1,13 +1,22 @@
 //! Keys and aliases of the configuration.
 
-use std::sync::{Arc, RwLock};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, RwLock},
+};
 
 use tokio::sync::watch;
 
-use super::{Alias, Catalogue, Keys, Record, Source, account::Entry};
+use super::{
+    Accounts, Alias, Catalogue, KeyRecord, Source,
+    account::Entry,
+    follow::{Retired, Retirement},
+    last_use::LastUse,
+    stored::{StoredKey, StoredLocator, StoredState},
+};
 use crate::{
-    kms::{Settings, records, rights::DeclaredPolicy, settings::DeclaredKey, usage::Usage},
-    model::{AliasName, Description, Origin, Tags, key_arn},
+    kms::settings::{DeclaredKey, DeclaredPolicy, Settings},
+    model::{AliasName, Description, KeyId, Origin, Tags, key_arn},
     store::Revision,
 };
 
@@ -22,9 +31,9 @@ impl Catalogue {
             region,
             new_keys: _,
             keys: declared,
-            principals: _,
+            rights,
         } = settings;
-        let mut keys = Keys::default();
+        let mut keys = Accounts::default();
         let own = keys.accounts.entry(account.clone()).or_default();
         for declared in declared {
             let group = group_of(&declared, groups)?;
@@ -33,28 +42,29 @@ impl Catalogue {
                 return Err(format!("two keys are declared with the key_id {key_id}"));
             }
             let key = Arc::new(declared.token_key());
-            let (policy, compiled) = declared
-                .compiled_policy(&account)
-                .map_err(|fault| format!("key {key_id}: {fault}"))?;
+            let policy = rights.keys.iter().find(|policy| policy.key_id == key_id);
+            let policy =
+                policy.ok_or_else(|| format!("key {key_id}: no policy was read for it"))?;
             let description = Description::try_from(declared.description)
                 .map_err(|fault| format!("key {key_id}: {fault}"))?;
-            let record = Record {
-                body: records::Key {
+            let record = KeyRecord {
+                body: StoredKey {
                     key_id: key_id.clone(),
                     account: account.clone(),
                     spec: declared.key_spec,
                     origin: Origin::AwsCloudHsm,
-                    life: if declared.enabled {
-                        records::Life::Enabled
+                    state: if declared.enabled {
+                        StoredState::Enabled
                     } else {
-                        records::Life::Disabled
+                        StoredState::Disabled
                     },
                     description,
                     created: None,
                     tags: Tags::default(),
-                    policy,
+                    policy: policy.text.clone(),
+                    policy_principals: BTreeMap::new(),
                     check_value: declared.check_value,
-                    locator: records::Locator {
+                    locator: StoredLocator {
                         token: groups[group].clone(),
                         cka_id: key.locator().id.clone(),
                         label: key.locator().label.clone(),
@@ -63,11 +73,11 @@ impl Catalogue {
                 },
                 source: Source::Declared,
                 arn: key_arn(&region, &account, &key_id).into(),
-                policy: compiled,
+                policy: Arc::clone(&policy.policy),
                 unreadable_policy: None,
                 group: Some(group),
                 key,
-                usage: Arc::new(Usage::default()),
+                last_use: Arc::new(LastUse::default()),
                 held: false,
             };
             own.put_key(&region, &key_id, Entry::Key(Arc::new(record)));
@@ -103,42 +113,77 @@ impl Catalogue {
 }
 
 impl Catalogue {
-    /// Gives declared keys other policies. A key that was not declared when hsmac started is passed
-    /// over.
-    pub(in crate::kms) fn declare_policies(&self, policies: Vec<DeclaredPolicy>) {
+    /// Has declared keys be what the configuration says by now: their policies, and whether they are
+    /// declared and enabled. A key whose policy could not be read keeps the one that it has; a key that
+    /// was not declared when hsmac started is passed over. Gives the keys that calls admitted before may
+    /// still hold.
+    pub(in crate::kms) fn declare_again(
+        &self,
+        policies: Vec<DeclaredPolicy>,
+        enabled: &BTreeSet<KeyId>,
+    ) -> Retired {
+        let mut policies: HashMap<_, _> = policies
+            .into_iter()
+            .map(|policy| ((policy.account.clone(), policy.key_id.clone()), policy))
+            .collect();
+        let mut retired = Retired::new();
+        let declared = self.declared();
+        // All at once: no call meets one key as it was and another as it is.
         let mut keys = self.write();
-        for DeclaredPolicy {
-            account,
-            key_id,
-            text,
-            policy,
-        } in policies
-        {
-            let Some(own) = keys.accounts.get_mut(&account) else {
-                continue;
+        for old in declared {
+            let (account, key_id) = (&old.body.account, &old.body.key_id);
+            let policy = policies.remove(&(account.clone(), key_id.clone()));
+            // Security: a key that is declared no longer is nobody's to use.
+            let state = if enabled.contains(key_id) {
+                StoredState::Enabled
+            } else {
+                StoredState::Disabled
             };
-            let Some(old) = own.record(&key_id) else {
-                continue;
+            let (text, policy) = match policy {
+                Some(new) => (new.text, new.policy),
+                None => (old.body.policy.clone(), old.policy.clone()),
             };
-            if old.source != Source::Declared || old.body.policy == text {
+            if old.body.policy == text && old.body.state == state {
                 continue;
             }
-            let record = Record {
-                body: records::Key {
-                    policy: text,
-                    ..old.body.clone()
-                },
+            let body = StoredKey {
+                policy: text,
+                state,
+                epoch: old.body.epoch + 1,
+                ..old.body.clone()
+            };
+            // Security: whoever was let in by what was said before loses the key that they held. Hosts keep
+            // the handle of one that stays enabled.
+            let is_same = old.is_enabled() && state == StoredState::Enabled;
+            let (key, retirement) = if is_same {
+                let admission = Retirement::Admission(old.key.clone());
+                (Arc::new(old.key.admitted_anew()), admission)
+            } else {
+                // What was trusted first goes on to be.
+                let check_value = old.key.check_value().cloned();
+                let trusted = StoredKey {
+                    check_value: body.check_value.clone().or(check_value),
+                    ..body.clone()
+                };
+                let fenced = Retirement::Key(old.key.clone());
+                (Arc::new(trusted.token_key()), fenced)
+            };
+            retired.extend(old.group.map(|group| (group, retirement)));
+            let record = KeyRecord {
+                key,
                 source: old.source,
                 arn: old.arn.clone(),
                 policy,
                 unreadable_policy: None,
                 group: old.group,
-                key: old.key.clone(),
-                usage: old.usage.clone(),
+                last_use: old.last_use.clone(),
                 held: old.held,
+                body,
             };
-            own.put_key(&self.region, &key_id, Entry::Key(Arc::new(record)));
+            let own = keys.accounts.entry(account.clone()).or_default();
+            own.put_key(&self.region, key_id, Entry::Key(Arc::new(record)));
         }
+        retired
     }
 }
 

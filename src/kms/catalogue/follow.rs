@@ -1,98 +1,40 @@
 //! What the store tells, brought into memory.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use tracing::{error, info, warn};
 
-use super::{Account, Alias, Catalogue, Entry, Keys, Record, Source};
+use super::{
+    Account, Accounts, Alias, Catalogue, Entry, KeyRecord, Snapshot, Source,
+    last_use::LastUse,
+    stored::{self, RecordName, StoredAlias, StoredKey, StoredState},
+};
 use crate::{
-    kms::{
-        records::{self, Life, Named},
-        rights,
-        usage::Usage,
-    },
+    kms::policy_documents,
     model::{AliasName, key_arn, policy::Policy},
-    store::{self, Changes, Committed, Name, Revision, Store, WatchFault},
+    store::{self, Changes, Committed, Revision},
     token,
 };
 
-/// Keys that serve no longer: hosts must forget them.
-pub(in crate::kms) type Retired = Vec<(usize, Arc<token::Key>)>;
+/// Keys whose calls must end, each with the group that it is in.
+pub(in crate::kms) type Retired = Vec<(usize, Retirement)>;
 
-/// Everything that the store has, at one revision, and what comes after it.
-pub(in crate::kms) struct Snapshot {
-    records: BTreeMap<Name, store::Record>,
-    at: Revision,
-    changes: Changes,
+/// How much of a key ends.
+#[derive(Clone)]
+pub(in crate::kms) enum Retirement {
+    /// Another policy decides: calls that the old one admitted end.
+    Admission(Arc<token::TokenKey>),
+    /// It serves no longer: hosts must forget it too.
+    Key(Arc<token::TokenKey>),
 }
 
-impl Snapshot {
-    /// Lists the store, and watches it from there on.
-    ///
-    /// # Errors
-    /// [`store::Fault`]
-    pub(in crate::kms) async fn of(store: &Store) -> Result<Self, store::Fault> {
-        loop {
-            match Self::once(store).await {
-                Ok(snapshot) => return Ok(snapshot),
-                Err(WatchFault::TooOld) => {}
-                Err(WatchFault::Store(fault)) => return Err(fault),
-            }
+impl Retirement {
+    /// Returns when the calls have ended, and no host has a handle of a key that serves no longer.
+    pub(in crate::kms) async fn carry_out(&self, group: &token::Group) {
+        match self {
+            Self::Admission(key) => group.end_admission(key).await,
+            Self::Key(key) => group.forget(key).await,
         }
-    }
-
-    async fn once(store: &Store) -> Result<Self, WatchFault> {
-        let began = store.revision().await?;
-        let mut changes = store.watch(began).await?;
-        let mut records = BTreeMap::new();
-        let mut last: Option<Name> = None;
-        loop {
-            let page = store
-                .list(&records::everything(), last.as_ref(), PAGE)
-                .await?;
-            last = page.last().map(|record| record.name.clone());
-            let full = page.len() == PAGE;
-            records.extend(page.into_iter().map(|record| (record.name.clone(), record)));
-            if !full {
-                break;
-            }
-        }
-        // Pages may have seen several revisions; what was changed meanwhile makes them one.
-        let ended = store.revision().await?;
-        let mut at = began;
-        while at < ended {
-            let committed = changes.next().await?;
-            at = committed.revision;
-            for record in committed.puts {
-                let newer = records
-                    .get(&record.name)
-                    .is_none_or(|known: &store::Record| known.revision < record.revision);
-                if newer {
-                    records.insert(record.name.clone(), record);
-                }
-            }
-            for name in committed.deletes {
-                if records.get(&name).is_some_and(|known| known.revision < at) {
-                    records.remove(&name);
-                }
-            }
-        }
-        Ok(Self {
-            records,
-            at,
-            changes,
-        })
-    }
-
-    /// The first contradiction between what is declared and what is stored.
-    pub(in crate::kms) fn contradiction(&self, catalogue: &Catalogue) -> Option<String> {
-        let keys = catalogue.read();
-        self.records
-            .values()
-            .find_map(|record| contradiction(&keys, record))
     }
 }
 
@@ -106,13 +48,13 @@ impl Catalogue {
         } = snapshot;
         let mut retired = Vec::new();
         let mut keys = self.write();
-        let there: HashSet<Named> = records.keys().map(Named::of).collect();
+        let there: HashSet<RecordName> = records.keys().map(RecordName::of).collect();
         for gone in keys.stored() {
             if !there.contains(&gone) {
                 self.remove(&mut keys, &gone, &mut retired);
             }
         }
-        self.hold(&mut keys, there.contains(&Named::Restored));
+        self.hold(&mut keys, there.contains(&RecordName::Restored));
         for record in records.values() {
             self.put(&mut keys, record, &mut retired);
         }
@@ -126,10 +68,10 @@ impl Catalogue {
         let mut retired = Vec::new();
         let mut keys = self.write();
         for name in &committed.deletes {
-            self.remove(&mut keys, &Named::of(name), &mut retired);
+            self.remove(&mut keys, &RecordName::of(name), &mut retired);
         }
         for record in &committed.puts {
-            if Named::of(&record.name) == Named::Restored {
+            if RecordName::of(&record.name) == RecordName::Restored {
                 self.hold(&mut keys, true);
             }
             self.put(&mut keys, record, &mut retired);
@@ -139,24 +81,24 @@ impl Catalogue {
         retired
     }
 
-    fn put(&self, keys: &mut Keys, record: &store::Record, retired: &mut Retired) {
-        let named = Named::of(&record.name);
+    fn put(&self, keys: &mut Accounts, record: &store::Record, retired: &mut Retired) {
+        let named = RecordName::of(&record.name);
         if let Some(fault) = contradiction(keys, record) {
             error!(record = %record.name, "{fault}; the declaration counts");
             return;
         }
         let held = keys.held;
         match named {
-            Named::Key(account, key_id) => {
+            RecordName::Key(account, key_id) => {
                 let own = keys.accounts.entry(account.clone()).or_default();
                 if own.key_revision(&key_id) == Some(record.revision) {
                     return;
                 }
                 let before = own.record(&key_id).cloned();
-                let read = records::read_key(record, &account, &key_id)
+                let read = stored::read_key(record, &account, &key_id)
                     .map(|body| self.record_of(body, record.revision, before.as_deref(), held));
                 match read {
-                    Ok(record) if record.body.life == Life::Deleting => {
+                    Ok(record) if record.body.state == StoredState::Deleting => {
                         own.put_deleting(&self.region, &key_id, Arc::new(record));
                     }
                     Ok(record) => {
@@ -173,36 +115,36 @@ impl Catalogue {
                 }
                 retire(before.as_deref(), own.record(&key_id), retired);
             }
-            Named::Alias(account, name) => {
+            RecordName::Alias(account, name) => {
                 let alias = read_alias(record);
                 let own = keys.accounts.entry(account.clone()).or_default();
                 own.put_alias(&self.region, &account, &name, alias);
             }
-            Named::Usage(account, key_id) => {
+            RecordName::Usage(account, key_id) => {
                 let known = keys
                     .accounts
                     .get(&account)
                     .and_then(|own| own.record(&key_id));
-                match (known, records::read(record)) {
-                    (Some(known), Ok(usage)) => known.usage.restore(usage),
+                match (known, stored::read(record)) {
+                    (Some(known), Ok(usage)) => known.last_use.restore(usage),
                     (None, _) => {}
                     (Some(_), Err(fault)) => {
                         warn!(record = %record.name, %fault, "a key's last use cannot be read");
                     }
                 }
             }
-            Named::Restored => {}
-            Named::Other => {
-                if Named::is_lost(&record.name) {
+            RecordName::Restored => {}
+            RecordName::Other => {
+                if RecordName::is_lost(&record.name) {
                     error!(record = %record.name, "a record whose name says nothing is passed over");
                 }
             }
         }
     }
 
-    fn remove(&self, keys: &mut Keys, gone: &Named, retired: &mut Retired) {
+    fn remove(&self, keys: &mut Accounts, gone: &RecordName, retired: &mut Retired) {
         match gone {
-            Named::Key(account, key_id) => {
+            RecordName::Key(account, key_id) => {
                 if let Some(own) = keys.accounts.get_mut(account)
                     && !own.is_declared(key_id)
                 {
@@ -211,20 +153,20 @@ impl Catalogue {
                     retire(before.as_deref(), None, retired);
                 }
             }
-            Named::Alias(account, name) => {
+            RecordName::Alias(account, name) => {
                 if let Some(own) = keys.accounts.get_mut(account)
                     && !is_declared_alias(own, name)
                 {
                     own.remove_alias(&self.region, account, name);
                 }
             }
-            Named::Restored => self.hold(keys, false),
-            Named::Usage(..) | Named::Other => {}
+            RecordName::Restored => self.hold(keys, false),
+            RecordName::Usage(..) | RecordName::Other => {}
         }
     }
 
     /// After a restore every stored key counts as disabled until the mark is gone.
-    fn hold(&self, keys: &mut Keys, held: bool) {
+    fn hold(&self, keys: &mut Accounts, held: bool) {
         if keys.held == held {
             return;
         }
@@ -237,7 +179,7 @@ impl Catalogue {
             info!("the restored store is confirmed: keys are what their records say");
         }
         for own in keys.accounts.values_mut() {
-            let stored: Vec<Arc<Record>> = own
+            let stored: Vec<Arc<KeyRecord>> = own
                 .keys()
                 .values()
                 .filter_map(|entry| match entry {
@@ -246,7 +188,7 @@ impl Catalogue {
                 })
                 .collect();
             for record in stored {
-                let changed = Record {
+                let changed = KeyRecord {
                     body: record.body.clone(),
                     source: record.source,
                     arn: record.arn.clone(),
@@ -254,7 +196,7 @@ impl Catalogue {
                     unreadable_policy: record.unreadable_policy.clone(),
                     group: record.group,
                     key: record.key.clone(),
-                    usage: record.usage.clone(),
+                    last_use: record.last_use.clone(),
                     held,
                 };
                 own.put_key(
@@ -268,12 +210,15 @@ impl Catalogue {
 
     fn record_of(
         &self,
-        body: records::Key,
+        body: StoredKey,
         revision: Revision,
-        before: Option<&Record>,
+        before: Option<&KeyRecord>,
         held: bool,
-    ) -> Record {
-        let unchanged = before.filter(|before| before.body.policy == body.policy);
+    ) -> KeyRecord {
+        let unchanged = before.filter(|before| {
+            let before = &before.body;
+            before.policy == body.policy && before.policy_principals == body.policy_principals
+        });
         let (policy, unreadable_policy) = match unchanged {
             Some(before) => (before.policy.clone(), before.unreadable_policy.clone()),
             None => compiled(&body),
@@ -286,8 +231,16 @@ impl Catalogue {
                 "the configuration has no such token or group: the key is unavailable"
             );
         }
-        let same = before.filter(|before| before.body.is_same_object(&body));
-        Record {
+        let key = match before.filter(|before| before.body.is_same_object(&body)) {
+            Some(same) if same.body.epoch == body.epoch => Arc::clone(&same.key),
+            // Security: whoever the old policy let in loses the key that they held; hosts keep its handle.
+            Some(same) if same.is_enabled() && body.state == StoredState::Enabled => {
+                Arc::new(same.key.admitted_anew())
+            }
+            // Security: a key that was fenced stays closed; this is another one.
+            Some(_) | None => Arc::new(body.token_key()),
+        };
+        KeyRecord {
             source: Source::Stored(revision),
             policy,
             unreadable_policy,
@@ -296,42 +249,45 @@ impl Catalogue {
                 |before| before.arn.clone(),
             ),
             group,
-            key: same.map_or_else(|| Arc::new(body.token_key()), |same| same.key.clone()),
-            usage: before.map_or_else(Arc::<Usage>::default, |before| before.usage.clone()),
+            key,
+            last_use: before.map_or_else(Arc::<LastUse>::default, |before| before.last_use.clone()),
             held,
             body,
         }
     }
 }
 
-impl Keys {
+impl Accounts {
     /// The names of everything that came from the store.
-    fn stored(&self) -> Vec<Named> {
+    fn stored(&self) -> Vec<RecordName> {
         let mut named = Vec::new();
         for (account, own) in &self.accounts {
             let ids = own.keys().keys().chain(own.deleting().keys());
             let ids = ids.filter(|id| !own.is_declared(id));
-            named.extend(ids.map(|id| Named::Key(account.clone(), id.clone())));
+            named.extend(ids.map(|id| RecordName::Key(account.clone(), id.clone())));
             let aliases = own
                 .aliases()
                 .keys()
                 .filter(|name| !is_declared_alias(own, name));
-            named.extend(aliases.map(|name| Named::Alias(account.clone(), name.clone())));
+            named.extend(aliases.map(|name| RecordName::Alias(account.clone(), name.clone())));
         }
         named
     }
 }
 
 /// The policy that is in force; if the key's own cannot be read, why, and what stands for it.
-fn compiled(key: &records::Key) -> (Arc<Policy>, Option<Arc<str>>) {
-    match rights::compiled(&key.policy, &key.account) {
-        Ok(policy) => (Arc::new(policy), None),
+fn compiled(key: &StoredKey) -> (Arc<Policy>, Option<Arc<str>>) {
+    match policy_documents::compiled(&key.policy, &key.account) {
+        Ok(policy) => {
+            let policy = policy.of_principals(&key.policy_principals);
+            (Arc::new(policy), None)
+        }
         Err(fault) => {
             error!(
                 key_id = %key.key_id, fault,
                 "a key's policy cannot be read: the key is unavailable until its account's root has put another one"
             );
-            let policy = rights::for_repair(&key.account);
+            let policy = policy_documents::for_repair(&key.account);
             (Arc::new(policy), Some(fault.into()))
         }
     }
@@ -339,7 +295,7 @@ fn compiled(key: &records::Key) -> (Arc<Policy>, Option<Arc<str>>) {
 
 fn read_alias(record: &store::Record) -> Alias {
     let source = Source::Stored(record.revision);
-    match records::read::<records::Alias>(record) {
+    match stored::read::<StoredAlias>(record) {
         Ok(alias) => Alias {
             target: Some(alias.target),
             source,
@@ -358,28 +314,33 @@ fn read_alias(record: &store::Record) -> Alias {
     }
 }
 
-/// A [`token::Key`] that serves no longer, or that another one stands for now, is retired.
-fn retire(before: Option<&Record>, after: Option<&Arc<Record>>, retired: &mut Retired) {
+/// A [`token::TokenKey`] that serves no longer, or that another one stands for now, is retired.
+fn retire(before: Option<&KeyRecord>, after: Option<&Arc<KeyRecord>>, retired: &mut Retired) {
     let Some((before, group)) = before.and_then(|before| Some((before, before.group?))) else {
         return;
     };
-    let replaced = after.is_none_or(|after| !Arc::ptr_eq(&after.key, &before.key));
-    let serves = |record: &Record| record.body.life == Life::Enabled;
-    let stopped = serves(before) && !after.is_some_and(|after| serves(after));
-    if replaced || stopped {
-        retired.push((group, before.key.clone()));
+    let key = Arc::clone(&before.key);
+    let same = after.filter(|after| after.key.is_same_object(&key));
+    let stopped = before.is_enabled() && !after.is_some_and(|after| after.is_enabled());
+    match same {
+        Some(after) if !stopped => {
+            if !Arc::ptr_eq(&after.key, &key) {
+                retired.push((group, Retirement::Admission(key)));
+            }
+        }
+        Some(_) | None => retired.push((group, Retirement::Key(key))),
     }
 }
 
 /// What is declared and stored: it names both.
-fn contradiction(keys: &Keys, record: &store::Record) -> Option<String> {
-    match Named::of(&record.name) {
-        Named::Key(account, id) => {
+pub(super) fn contradiction(keys: &Accounts, record: &store::Record) -> Option<String> {
+    match RecordName::of(&record.name) {
+        RecordName::Key(account, id) => {
             keys.accounts.get(&account)?.is_declared(&id).then(|| {
                 format!("[[key]] declares the key {id}, and the store has a key {id} of account {account}: take one of them out")
             })
         }
-        Named::Alias(account, name) => {
+        RecordName::Alias(account, name) => {
             let own = keys.accounts.get(&account)?;
             let declared = own.aliases().get(&name)?.target.as_ref()?;
             is_declared_alias(own, &name).then(|| {
@@ -389,7 +350,7 @@ fn contradiction(keys: &Keys, record: &store::Record) -> Option<String> {
                 format!("[[key]] declares the alias {name} for key {declared}, and the store has it for {stored}: take one of them out")
             })
         }
-        Named::Usage(..) | Named::Restored | Named::Other => None,
+        RecordName::Usage(..) | RecordName::Restored | RecordName::Other => None,
     }
 }
 
@@ -398,6 +359,3 @@ fn is_declared_alias(own: &Account, name: &AliasName) -> bool {
         .get(name)
         .is_some_and(|alias| alias.source == Source::Declared)
 }
-
-/// How many records are listed at a time.
-const PAGE: usize = 1000;

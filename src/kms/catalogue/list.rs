@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use super::{Alias, Catalogue, Entry};
+use super::{Alias, Catalogue, Entry, KeyRecord, Source};
 use crate::model::{AccountId, AliasName, KeyId, key_arn};
 
 impl Catalogue {
@@ -31,6 +31,26 @@ impl Catalogue {
             })
             .collect();
         (page, rest.next().is_some())
+    }
+
+    /// All keys whose record can be read.
+    pub(in crate::kms) fn all(&self) -> Vec<Arc<KeyRecord>> {
+        self.records_of(|_| true)
+    }
+
+    /// The keys that the configuration declares.
+    pub(in crate::kms) fn declared(&self) -> Vec<Arc<KeyRecord>> {
+        self.records_of(|record| record.source == Source::Declared)
+    }
+
+    fn records_of(&self, is_meant: impl Fn(&KeyRecord) -> bool) -> Vec<Arc<KeyRecord>> {
+        let keys = self.read();
+        let entries = keys.accounts.values().flat_map(|own| own.keys().values());
+        let meant = entries.filter_map(|entry| match entry {
+            Entry::Key(record) if is_meant(record) => Some(record.clone()),
+            Entry::Key(_) | Entry::Unreadable(_) => None,
+        });
+        meant.collect()
     }
 
     /// Up to `limit` aliases of an account, or of one key of it, after a name; and whether there are

@@ -8,11 +8,17 @@
 mod account;
 mod declared;
 mod follow;
+mod last_use;
 mod list;
+mod snapshot;
+pub(super) mod stored;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub(super) use self::follow::{Retired, Snapshot};
+pub(super) use self::{
+    follow::{Retired, Retirement},
+    snapshot::Snapshot,
+};
 
 use std::{
     collections::HashMap,
@@ -21,21 +27,25 @@ use std::{
 
 use tokio::sync::watch;
 
-use self::account::{Account, Entry};
-use super::{records, rights::no_such_resource, usage::Usage, validate::echo};
+use self::{
+    account::{Account, Entry},
+    last_use::LastUse,
+    stored::{StoredKey, StoredState},
+};
 use crate::{
     error::{Error, Kind},
+    kms::errors::{no_such_resource, unavailable},
     model::{
         AccountId, AliasName, Caller, Date, KeyId, KeyReference, KeyState, Operation,
-        ReferenceFault, alias_arn, key_arn, policy::Policy,
+        ReferenceFault, alias_arn, alias_in, echo, key_arn, policy::Policy,
     },
     store::{Name, Revision},
     token,
 };
 
 /// What is known of one key. Never changes: a change is a new record under the same names.
-pub(super) struct Record {
-    pub(super) body: records::Key,
+pub(super) struct KeyRecord {
+    pub(super) body: StoredKey,
     pub(super) source: Source,
     /// Ready for answers: the hot path does not format it.
     pub(super) arn: Arc<str>,
@@ -47,8 +57,8 @@ pub(super) struct Record {
     /// Which of the groups of tokens has it; none if the configuration no longer has that one.
     pub(super) group: Option<usize>,
     /// Shared by all records of one epoch.
-    pub(super) key: Arc<token::Key>,
-    pub(super) usage: Arc<Usage>,
+    pub(super) key: Arc<token::TokenKey>,
+    pub(super) last_use: Arc<LastUse>,
     /// The store was restored from a backup, and nobody has confirmed it.
     pub(super) held: bool,
 }
@@ -71,27 +81,32 @@ impl Source {
     }
 }
 
-impl Record {
+impl KeyRecord {
     /// Where it stands for KMS's table. Disabled hides that the token has trouble with the key: the
     /// operator's word comes first.
     pub(super) fn state(&self) -> KeyState {
-        let said = self.said();
-        let troubled = || self.group.is_none() || self.key.trouble().is_some();
-        if said == KeyState::Enabled && troubled() {
+        let configured = self.configured_state();
+        let troubled = || self.group.is_none() || self.key.failure().is_some();
+        if configured == KeyState::Enabled && troubled() {
             return KeyState::Unavailable;
         }
-        said
+        configured
     }
 
-    /// The same without the token's word.
-    pub(super) fn said(&self) -> KeyState {
-        match self.body.life {
+    /// Whether its record lets it serve, on hold or not.
+    fn is_enabled(&self) -> bool {
+        self.body.state == StoredState::Enabled
+    }
+
+    /// The state that the configuration or the store gives it, whatever its token says.
+    pub(super) fn configured_state(&self) -> KeyState {
+        match self.body.state {
             // Security: a backup may be older than a DisableKey.
-            records::Life::Enabled if self.held => KeyState::Disabled,
-            records::Life::Enabled => KeyState::Enabled,
-            records::Life::Disabled => KeyState::Disabled,
-            records::Life::PendingImport => KeyState::PendingImport,
-            records::Life::PendingDeletion { .. } | records::Life::Deleting => {
+            StoredState::Enabled if self.held => KeyState::Disabled,
+            StoredState::Enabled => KeyState::Enabled,
+            StoredState::Disabled => KeyState::Disabled,
+            StoredState::PendingImport => KeyState::PendingImport,
+            StoredState::PendingDeletion { .. } | StoredState::Deleting => {
                 KeyState::PendingDeletion
             }
         }
@@ -114,15 +129,15 @@ pub(super) struct Catalogue {
     region: String,
     /// The groups' names; records name theirs by its place here.
     groups: Vec<String>,
-    keys: RwLock<Keys>,
+    keys: RwLock<Accounts>,
     /// The last change of the store that is seen here.
     seen: watch::Sender<Revision>,
 }
 
 #[derive(Default)]
-struct Keys {
+struct Accounts {
     accounts: HashMap<AccountId, Account>,
-    /// See [`Record::held`].
+    /// See [`KeyRecord::held`].
     held: bool,
 }
 
@@ -133,8 +148,8 @@ impl Catalogue {
         caller: &Caller,
         operation: Operation,
         key_id: &str,
-    ) -> Result<Arc<Record>, Error> {
-        if !operation.takes_alias() && names_alias(key_id) {
+    ) -> Result<Arc<KeyRecord>, Error> {
+        if !operation.takes_alias() && alias_in(key_id).is_some() {
             return Err(Error::new(
                 Kind::InvalidArn,
                 "Key Aliases are not supported for this operation.",
@@ -142,27 +157,32 @@ impl Catalogue {
         }
         // Security: key IDs and alias names mean those of the caller's own account.
         let own = self.find(caller.account(), key_id);
-        own.or_else(|| self.foreign(caller, operation, key_id))
+        own.or_else(|| self.cross_account(caller, operation, key_id))
             .ok_or_else(|| self.explain(caller, operation, key_id))
     }
 
     /// A key of another account, which only its ARN or an alias's ARN names, and only for operations
     /// that cross accounts. Whether its policy lets the caller in is not decided here.
-    fn foreign(&self, caller: &Caller, operation: Operation, key_id: &str) -> Option<Arc<Record>> {
+    fn cross_account(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        key_id: &str,
+    ) -> Option<Arc<KeyRecord>> {
         if !operation.crosses_accounts() {
             return None;
         }
         match key_id.parse() {
-            Ok(KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _))
-                if place.account != *caller.account() =>
+            Ok(KeyReference::Arn(scope, _) | KeyReference::AliasArn(scope, _))
+                if scope.account != *caller.account() =>
             {
-                self.find(&place.account, key_id)
+                self.find(&scope.account, key_id)
             }
             Ok(_) | Err(_) => None,
         }
     }
 
-    fn find(&self, account: &AccountId, key_id: &str) -> Option<Arc<Record>> {
+    fn find(&self, account: &AccountId, key_id: &str) -> Option<Arc<KeyRecord>> {
         self.read().accounts.get(account)?.find(key_id).cloned()
     }
 
@@ -174,7 +194,7 @@ impl Catalogue {
     }
 
     /// How many aliases a key has.
-    pub(super) fn count_aliases(&self, record: &Record) -> usize {
+    pub(super) fn count_aliases(&self, record: &KeyRecord) -> usize {
         let keys = self.read();
         keys.accounts
             .get(&record.body.account)
@@ -190,26 +210,37 @@ impl Catalogue {
     }
 
     /// The record of a key, whoever asks.
-    pub(super) fn record(&self, account: &AccountId, key_id: &KeyId) -> Option<Arc<Record>> {
+    pub(super) fn record(&self, account: &AccountId, key_id: &KeyId) -> Option<Arc<KeyRecord>> {
         let keys = self.read();
         keys.accounts.get(account)?.record(key_id).cloned()
     }
 
+    /// The stored keys that can be used or come back.
+    pub(super) fn stored(&self) -> Vec<Arc<KeyRecord>> {
+        let keys = self.read();
+        let entries = keys.accounts.values().flat_map(|own| own.keys().values());
+        let records = entries.filter_map(|entry| match entry {
+            Entry::Key(record) => record.source.revision().map(|_| record.clone()),
+            Entry::Unreadable(_) => None,
+        });
+        records.collect()
+    }
+
     /// Stored keys that are to go: their deletion date has come, or their end has begun.
-    pub(super) fn due(&self, now: Date) -> Vec<Arc<Record>> {
+    pub(super) fn due(&self, now: Date) -> Vec<Arc<KeyRecord>> {
         let keys = self.read();
         let mut due = Vec::new();
         for account in keys.accounts.values() {
             due.extend(account.deleting().values().cloned());
             due.extend(account.keys().values().filter_map(|entry| match entry {
-                Entry::Key(record) => match record.body.life {
-                    records::Life::PendingDeletion { deletion_date, .. } => {
+                Entry::Key(record) => match record.body.state {
+                    StoredState::PendingDeletion { deletion_date, .. } => {
                         (deletion_date <= now).then(|| record.clone())
                     }
-                    records::Life::Enabled
-                    | records::Life::Disabled
-                    | records::Life::PendingImport
-                    | records::Life::Deleting => None,
+                    StoredState::Enabled
+                    | StoredState::Disabled
+                    | StoredState::PendingImport
+                    | StoredState::Deleting => None,
                 },
                 Entry::Unreadable(_) => None,
             }));
@@ -233,24 +264,29 @@ impl Catalogue {
     }
 
     /// The last uses that the store does not know, with the names that they have there.
-    pub(super) fn unwritten_usages(&self) -> Vec<(Name, Arc<Usage>)> {
+    pub(super) fn unwritten_uses(&self) -> Vec<(Name, Arc<LastUse>)> {
         let keys = self.read();
-        let mut usages = Vec::new();
+        let mut uses = Vec::new();
         for account in keys.accounts.values() {
-            usages.extend(account.keys().values().filter_map(|entry| match entry {
-                Entry::Key(record) if record.usage.is_unwritten() => Some((
-                    records::usage_name(&record.body.account, &record.body.key_id),
-                    record.usage.clone(),
+            uses.extend(account.keys().values().filter_map(|entry| match entry {
+                Entry::Key(record) if record.last_use.is_unwritten() => Some((
+                    stored::usage_name(&record.body.account, &record.body.key_id),
+                    record.last_use.clone(),
                 )),
                 Entry::Key(_) | Entry::Unreadable(_) => None,
             }));
         }
-        usages
+        uses
     }
 
     /// Whether keys are held because the store was restored.
     pub(super) fn is_held(&self) -> bool {
         self.read().held
+    }
+
+    /// The region of every key and alias.
+    pub(super) fn region(&self) -> &str {
+        &self.region
     }
 
     pub(super) fn key_arn(&self, account: &AccountId, key_id: &KeyId) -> String {
@@ -283,13 +319,13 @@ impl Catalogue {
             }
         };
         match &reference {
-            KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _)
-                if place.region != self.region =>
+            KeyReference::Arn(scope, _) | KeyReference::AliasArn(scope, _)
+                if scope.region != self.region =>
             {
-                not_found(format!("Invalid arn {}", place.region))
+                not_found(format!("Invalid arn {}", scope.region))
             }
-            KeyReference::Arn(place, _) | KeyReference::AliasArn(place, _)
-                if place.account != *caller.account() =>
+            KeyReference::Arn(scope, _) | KeyReference::AliasArn(scope, _)
+                if scope.account != *caller.account() =>
             {
                 no_such_resource(caller, operation)
             }
@@ -312,7 +348,7 @@ impl Catalogue {
     fn no_key(&self, caller: &Caller, id: &KeyId) -> Error {
         let arn = key_arn(&self.region, caller.account(), id);
         if self.is_unreadable(caller.account(), id) {
-            return super::unavailable(&arn).because("its record in the store cannot be read");
+            return unavailable(&arn).because("its record in the store cannot be read");
         }
         Error::new(Kind::NotFound, format!("Key '{arn}' does not exist"))
     }
@@ -330,25 +366,16 @@ impl Catalogue {
             .is_some_and(|account| matches!(account.keys().get(id), Some(Entry::Unreadable(_))))
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Keys> {
+    fn read(&self) -> RwLockReadGuard<'_, Accounts> {
         self.keys.read().expect(UNPOISONED)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Keys> {
+    fn write(&self) -> RwLockWriteGuard<'_, Accounts> {
         self.keys.write().expect(UNPOISONED)
     }
 }
 
 /// Whether a text names an alias, or begins as an alias's name or ARN does.
-pub(super) fn names_alias(key_id: &str) -> bool {
-    key_id.starts_with("alias/")
-        || (key_id.starts_with("arn:")
-            && key_id
-                .splitn(6, ':')
-                .nth(5)
-                .is_some_and(|rest| rest.starts_with("alias/")))
-}
-
 const UNPOISONED: &str = "no holder of the catalogue's lock panics";
 
 /// The longest key ID, if it is plain ASCII.

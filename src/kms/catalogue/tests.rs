@@ -1,8 +1,13 @@
+//! The catalogue of declared keys, and what other tests of the room build on.
+
 use super::{
-    super::{Principal, Settings, settings::DeclaredKey},
+    super::{
+        principals::PrincipalPolicies,
+        settings::{DeclaredKey, DeclaredRights, Settings},
+    },
     *,
 };
-use crate::model::{KeySpec, policy::PolicyKind};
+use crate::model::{KeySpec, PrincipalAttributes, policy::PolicyKind};
 
 pub(in crate::kms) const ACCOUNT: &str = "111122223333";
 pub(in crate::kms) const FIRST: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -11,24 +16,35 @@ const MISSING: &str = "9234abcd-12ab-34cd-56ef-1234567890ab";
 
 /// Two tokens, `a` and `b`; an HMAC_256 key with two aliases, a disabled HMAC_512 key.
 pub(in crate::kms) fn settings() -> Settings {
+    settings_with(vec![PrincipalPolicies {
+        attributes: PrincipalAttributes::default(),
+        caller: caller(ACCOUNT),
+        policies: vec![policy(ALL)],
+    }])
+}
+
+/// [`settings`] with these principals in place of the one that may do everything.
+pub(in crate::kms) fn settings_with(principals: Vec<PrincipalPolicies>) -> Settings {
+    let account = ACCOUNT.parse().unwrap();
+    let keys = vec![
+        declared(DISABLED, "b", KeySpec::Hmac512, &[], false),
+        declared(
+            FIRST,
+            "a",
+            KeySpec::Hmac256,
+            &["alias/pay", "alias/x/y"],
+            true,
+        ),
+    ];
+    let policies = keys.iter().map(|key| key.read_policy(&account).unwrap());
+    let enabled = keys.iter().filter(|key| key.enabled);
+    let enabled = enabled.map(|key| key.key_id.clone());
     Settings {
-        account: ACCOUNT.parse().unwrap(),
         region: "us-west-2".into(),
         new_keys: None,
-        keys: vec![
-            declared(DISABLED, "b", KeySpec::Hmac512, &[], false),
-            declared(
-                FIRST,
-                "a",
-                KeySpec::Hmac256,
-                &["alias/pay", "alias/x/y"],
-                true,
-            ),
-        ],
-        principals: vec![Principal {
-            caller: caller(ACCOUNT),
-            policies: vec![policy(ALL)],
-        }],
+        rights: DeclaredRights::new(principals, None, policies.collect(), enabled.collect()),
+        account,
+        keys,
     }
 }
 
@@ -65,7 +81,7 @@ fn declared(
 }
 
 impl Catalogue {
-    pub(in crate::kms) fn any(&self) -> Arc<Record> {
+    pub(in crate::kms) fn any(&self) -> Arc<KeyRecord> {
         let keys = self.read();
         let accounts = keys.accounts.values();
         let mut records =
@@ -189,4 +205,37 @@ fn contradictions_between_declarations_are_named() {
     assert!(fault.contains("\"c\""), "{fault}");
     let fault = refused(|s| s.keys[0].token = None);
     assert!(fault.contains("names no token"), "{fault}");
+}
+
+/// A declaration that is taken away counts as disabled, and one that comes back serves again, by another
+/// key: what was closed stays closed.
+#[test]
+fn a_key_that_is_declared_no_longer_is_disabled_until_it_is_again() {
+    let groups = ["a".to_owned(), "b".to_owned()];
+    let catalogue = Catalogue::new(settings(), &groups).unwrap();
+    let first: KeyId = FIRST.parse().unwrap();
+    let record = || {
+        let declared = catalogue.declared();
+        let mut records = declared.into_iter();
+        records.find(|record| record.body.key_id == first).unwrap()
+    };
+    let before = record();
+    let again = |enabled: &[&KeyId]| {
+        let enabled = enabled.iter().map(|&id| id.clone()).collect();
+        catalogue.declare_again(settings().rights.keys, &enabled)
+    };
+    assert_eq!(again(&[&first]).len(), 0, "nothing has changed");
+
+    let retired = again(&[]);
+    assert_eq!(retired.len(), 1);
+    assert!(
+        matches!(&retired[0].1, Retirement::Key(key) if Arc::ptr_eq(key, &before.key)),
+        "hosts forget it"
+    );
+    assert_eq!(record().configured_state(), KeyState::Disabled);
+    assert_eq!(again(&[]).len(), 0);
+
+    again(&[&first]);
+    assert_eq!(record().configured_state(), KeyState::Enabled);
+    assert!(!Arc::ptr_eq(&record().key, &before.key));
 }

@@ -1,10 +1,16 @@
-//! `Condition`: what else must hold for a statement to apply.
+//! `Condition`: what must hold of a request, besides principal, action and resource.
 
-use chrono::{DateTime, SecondsFormat};
+use std::net::IpAddr;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ipnet::IpNet;
 
 use super::{
-    explain::Misfit,
-    pattern::{fits, fits_arn},
+    Effect,
+    context::{Context, ContextKey, Values, context_key},
+    date::{date, shown_date},
+    explain::Mismatch,
+    pattern::{ArnPattern, Pattern},
 };
 
 /// One operator with one key: `"StringEquals": {"kms:MacAlgorithm": ["HMAC_SHA_256"]}`.
@@ -19,15 +25,17 @@ pub(super) struct Condition {
     quantifier: Option<Quantifier>,
 }
 
-/// How one value of the request is compared, with what the document gives.
+/// How one value of the request is compared, with the values that the document gives.
 #[derive(Clone, Debug, PartialEq)]
 enum Test {
-    Equal(Vec<String>),
-    EqualIgnoringCase(Vec<String>),
-    Like(Vec<String>),
-    /// `ArnEquals` and `ArnLike` are the same.
-    Arn(Vec<String>),
+    Equal(Vec<Pattern>),
+    EqualIgnoringCase(Vec<Pattern>),
+    Like(Vec<Pattern>),
+    /// Of `ArnEquals` and `ArnLike`, which do not differ.
+    Arn(Vec<ArnPattern>),
+    Binary(Vec<Vec<u8>>),
     Bool(Vec<bool>),
+    Ip(Vec<IpNet>),
     Number(Order, Vec<f64>),
     /// In milliseconds since 1970.
     Date(Order, Vec<i64>),
@@ -52,89 +60,18 @@ enum Quantifier {
     Any,
 }
 
-/// The condition keys that a request for an HMAC key can have a value for, or that KMS knows and none
-/// of these requests has.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "their names are those of IAM's and KMS's condition keys"
-)]
-pub enum ContextKey {
-    CurrentTime,
-    EpochTime,
-    PrincipalAccount,
-    PrincipalArn,
-    /// The value of the key's tag of this name.
-    ResourceTag(String),
-    /// The value of this tag in the request.
-    RequestTag(String),
-    SecureTransport,
-    TagKeys,
-    BypassPolicyLockoutSafetyCheck,
-    CallerAccount,
-    KeyOrigin,
-    KeySpec,
-    KeyUsage,
-    MacAlgorithm,
-    MultiRegion,
-    PolicyName,
-    RequestAlias,
-    ResourceAliases,
-    ScheduleKeyDeletionPendingWindowInDays,
-    ViaService,
-}
-
-/// Keys by their names. Two names of KMS's are older ones of the same thing.
-const KEYS: [(&str, ContextKey); 20] = [
-    ("aws:CurrentTime", ContextKey::CurrentTime),
-    ("aws:EpochTime", ContextKey::EpochTime),
-    ("aws:PrincipalAccount", ContextKey::PrincipalAccount),
-    ("aws:PrincipalArn", ContextKey::PrincipalArn),
-    ("aws:SecureTransport", ContextKey::SecureTransport),
-    ("aws:TagKeys", ContextKey::TagKeys),
-    (
-        "kms:BypassPolicyLockoutSafetyCheck",
-        ContextKey::BypassPolicyLockoutSafetyCheck,
-    ),
-    ("kms:CallerAccount", ContextKey::CallerAccount),
-    ("kms:CustomerMasterKeySpec", ContextKey::KeySpec),
-    ("kms:CustomerMasterKeyUsage", ContextKey::KeyUsage),
-    ("kms:KeyOrigin", ContextKey::KeyOrigin),
-    ("kms:KeySpec", ContextKey::KeySpec),
-    ("kms:KeyUsage", ContextKey::KeyUsage),
-    ("kms:MacAlgorithm", ContextKey::MacAlgorithm),
-    ("kms:MultiRegion", ContextKey::MultiRegion),
-    ("kms:PolicyName", ContextKey::PolicyName),
-    ("kms:RequestAlias", ContextKey::RequestAlias),
-    ("kms:ResourceAliases", ContextKey::ResourceAliases),
-    (
-        "kms:ScheduleKeyDeletionPendingWindowInDays",
-        ContextKey::ScheduleKeyDeletionPendingWindowInDays,
-    ),
-    ("kms:ViaService", ContextKey::ViaService),
-];
-
-/// Where the values of condition keys come from.
-pub trait Context {
-    /// The values of a key in this request.
-    fn values(&self, key: &ContextKey) -> Values;
-}
-
-/// The values of one key.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Values {
-    /// The request has none.
-    Absent,
-    /// The key has one value.
-    One(String),
-    /// The key is one of several values, of which there may be none.
-    Several(Vec<String>),
-}
-
 impl Condition {
+    /// Reads an operator, a condition key and the values to compare with; `variables` says whether
+    /// `${…}` in them is replaced.
+    ///
     /// # Errors
-    /// A sentence on the operator, the key or a value that is not known.
-    pub(super) fn new(operator: &str, key: &str, values: Vec<String>) -> Result<Self, String> {
+    /// A sentence that quotes the operator, the key or the value that is not known.
+    pub(super) fn new(
+        operator: &str,
+        key: &str,
+        values: Vec<String>,
+        variables: bool,
+    ) -> Result<Self, String> {
         let unknown = || format!("Condition has the unknown operator {operator:?}.");
         let (quantifier, rest) = match operator.split_once(':') {
             Some(("ForAllValues", rest)) => (Some(Quantifier::All), rest),
@@ -146,11 +83,9 @@ impl Condition {
             Some(name) => (name, true),
             None => (rest, false),
         };
-        let has_several =
-            |key: &ContextKey| matches!(key, ContextKey::ResourceAliases | ContextKey::TagKeys);
         let name_of_key = key;
         let key = context_key(key)?;
-        if has_several(&key) && quantifier.is_none() && name != "Null" {
+        if key.has_several_values() && quantifier.is_none() && name != "Null" {
             return Err(format!(
                 "Condition key {name_of_key:?} has several values: write \"ForAnyValue:{operator}\" or \"ForAllValues:{operator}\"."
             ));
@@ -158,85 +93,42 @@ impl Condition {
         if values.is_empty() {
             return Err(format!("Condition {operator:?} has no value."));
         }
-        let wrong =
-            |value: &str| format!("Condition {operator:?} cannot have the value {value:?}.");
-        let numbers = || {
-            parsed(&values, |value| {
-                value.parse().ok().filter(|number: &f64| number.is_finite())
-            })
-            .map_err(wrong)
+        let (name, negated) = match name {
+            "StringNotEquals" => ("StringEquals", true),
+            "StringNotEqualsIgnoreCase" => ("StringEqualsIgnoreCase", true),
+            "StringNotLike" => ("StringLike", true),
+            "ArnNotEquals" | "ArnNotLike" => ("ArnLike", true),
+            "NumericNotEquals" => ("NumericEquals", true),
+            "DateNotEquals" => ("DateEquals", true),
+            "NotIpAddress" => ("IpAddress", true),
+            name => (name, false),
         };
-        let dates = || parsed(&values, date).map_err(wrong);
-        let bools = || parsed(&values, |value| value.parse().ok()).map_err(wrong);
-        let mut negated = false;
         let test = match name {
-            "StringEquals" => Test::Equal(values),
-            "StringNotEquals" => {
-                negated = true;
-                Test::Equal(values)
-            }
-            "StringEqualsIgnoreCase" => Test::EqualIgnoringCase(values),
-            "StringNotEqualsIgnoreCase" => {
-                negated = true;
-                Test::EqualIgnoringCase(values)
-            }
-            "StringLike" => Test::Like(values),
-            "StringNotLike" => {
-                negated = true;
-                Test::Like(values)
-            }
-            "ArnEquals" | "ArnLike" => Test::Arn(values),
-            "ArnNotEquals" | "ArnNotLike" => {
-                negated = true;
-                Test::Arn(values)
-            }
-            "Bool" => Test::Bool(bools()?),
-            "NumericEquals" => Test::Number(Order::Equal, numbers()?),
-            "NumericNotEquals" => {
-                negated = true;
-                Test::Number(Order::Equal, numbers()?)
-            }
-            "NumericLessThan" => Test::Number(Order::Less, numbers()?),
-            "NumericLessThanEquals" => Test::Number(Order::LessOrEqual, numbers()?),
-            "NumericGreaterThan" => Test::Number(Order::Greater, numbers()?),
-            "NumericGreaterThanEquals" => Test::Number(Order::GreaterOrEqual, numbers()?),
-            "DateEquals" => Test::Date(Order::Equal, dates()?),
-            "DateNotEquals" => {
-                negated = true;
-                Test::Date(Order::Equal, dates()?)
-            }
-            "DateLessThan" => Test::Date(Order::Less, dates()?),
-            "DateLessThanEquals" => Test::Date(Order::LessOrEqual, dates()?),
-            "DateGreaterThan" => Test::Date(Order::Greater, dates()?),
-            "DateGreaterThanEquals" => Test::Date(Order::GreaterOrEqual, dates()?),
-            "Null" if !if_exists && quantifier.is_none() => match bools()?[..] {
-                [absent] => Test::Null(absent),
-                _ => return Err(format!("Condition {operator:?} must have one value.")),
-            },
-            _ => return Err(unknown()),
+            "Null" if if_exists || quantifier.is_some() => None,
+            name => Test::new(operator, name, &values, variables)?,
         };
         Ok(Self {
             written: Box::new((operator.to_owned(), name_of_key.to_owned())),
             key,
-            test,
+            test: test.ok_or_else(unknown)?,
             negated,
             if_exists,
             quantifier,
         })
     }
 
-    /// What does not hold, with what the document gives and what the request has; None: it holds.
-    pub(super) fn unmet(&self, context: &dyn Context) -> Option<Misfit> {
+    /// Why the condition does not hold; `None` if it holds.
+    pub(super) fn unmet(&self, effect: Effect, context: &dyn Context) -> Option<Mismatch> {
         let (operator, key) = &*self.written;
-        (!self.holds(context)).then(|| Misfit::Condition {
+        (!self.holds(effect, context)).then(|| Mismatch::Condition {
             operator: operator.clone(),
             key: key.clone(),
             wanted: self.test.wanted(),
-            seen: context.values(&self.key),
+            seen: context.values(&self.key).into_owned(),
         })
     }
 
-    pub(super) fn holds(&self, context: &dyn Context) -> bool {
+    pub(super) fn holds(&self, effect: Effect, context: &dyn Context) -> bool {
         let values = context.values(&self.key);
         if let Test::Null(absent) = self.test {
             let is_absent = match values {
@@ -246,47 +138,143 @@ impl Condition {
             };
             return is_absent == absent;
         }
-        let fits = |value: &String| self.test.fits(value) != self.negated;
+        // Security: a variable without a value is equal to nothing, and "not equal" to that allows
+        // nobody.
+        if self.negated && effect == Effect::Allow && !self.test.is_resolved(context) {
+            return false;
+        }
+        let fits = |value: &str| self.test.fits(value, context) != self.negated;
         match (&values, self.quantifier) {
             (Values::Absent, None) => self.negated || self.if_exists,
             (Values::Absent, Some(quantifier)) => self.if_exists || quantifier == Quantifier::All,
             (Values::One(value), _) => fits(value),
-            // Security: such a document is refused: a Deny of it would let everybody through.
+            // Security: such a document is refused when it is read; its Deny would never apply.
             (Values::Several(_), None) => false,
-            (Values::Several(values), Some(Quantifier::All)) => values.iter().all(fits),
-            (Values::Several(values), Some(Quantifier::Any)) => values.iter().any(fits),
+            (Values::Several(values), Some(Quantifier::All)) => {
+                values.iter().all(|value| fits(value))
+            }
+            (Values::Several(values), Some(Quantifier::Any)) => {
+                values.iter().any(|value| fits(value))
+            }
         }
+    }
+
+    /// Why no request here can meet the condition; `None` if one can.
+    pub(super) fn never_holds(&self) -> Option<String> {
+        let (operator, key) = &*self.written;
+        let holds_when_absent = match (&self.test, self.quantifier) {
+            (Test::Null(absent), _) => *absent,
+            (_, None) => self.negated || self.if_exists,
+            (_, Some(quantifier)) => self.if_exists || quantifier == Quantifier::All,
+        };
+        (!self.key.can_be_present() && !holds_when_absent)
+            .then(|| format!("{operator} {key}: no request to hsmac has this key"))
     }
 }
 
 impl Test {
+    /// The test that an operator without its affixes stands for; `None` if there is no such operator.
+    fn new(
+        operator: &str,
+        name: &str,
+        values: &[String],
+        variables: bool,
+    ) -> Result<Option<Self>, String> {
+        let wrong =
+            |value: &str| format!("Condition {operator:?} cannot have the value {value:?}.");
+        let number = |value: &str| value.parse().ok().filter(|number: &f64| number.is_finite());
+        let numbers = || parsed(values, number).map_err(wrong);
+        let dates = || parsed(values, date).map_err(wrong);
+        let bools = || parsed(values, truth).map_err(wrong);
+        let patterns = || -> Result<Vec<Pattern>, String> {
+            values
+                .iter()
+                .map(|value| Pattern::new(value, variables))
+                .collect()
+        };
+        let arns = || -> Result<Vec<ArnPattern>, String> {
+            values
+                .iter()
+                .map(|value| ArnPattern::new(value, variables))
+                .collect()
+        };
+        Ok(Some(match name {
+            "StringEquals" => Self::Equal(patterns()?),
+            "StringEqualsIgnoreCase" => Self::EqualIgnoringCase(patterns()?),
+            "StringLike" => Self::Like(patterns()?),
+            "ArnEquals" | "ArnLike" => Self::Arn(arns()?),
+            "BinaryEquals" => {
+                Self::Binary(parsed(values, |value| STANDARD.decode(value).ok()).map_err(wrong)?)
+            }
+            "Bool" => Self::Bool(bools()?),
+            "IpAddress" => Self::Ip(parsed(values, network).map_err(wrong)?),
+            "NumericEquals" => Self::Number(Order::Equal, numbers()?),
+            "NumericLessThan" => Self::Number(Order::Less, numbers()?),
+            "NumericLessThanEquals" => Self::Number(Order::LessOrEqual, numbers()?),
+            "NumericGreaterThan" => Self::Number(Order::Greater, numbers()?),
+            "NumericGreaterThanEquals" => Self::Number(Order::GreaterOrEqual, numbers()?),
+            "DateEquals" => Self::Date(Order::Equal, dates()?),
+            "DateLessThan" => Self::Date(Order::Less, dates()?),
+            "DateLessThanEquals" => Self::Date(Order::LessOrEqual, dates()?),
+            "DateGreaterThan" => Self::Date(Order::Greater, dates()?),
+            "DateGreaterThanEquals" => Self::Date(Order::GreaterOrEqual, dates()?),
+            "Null" => match bools()?[..] {
+                [absent] => Self::Null(absent),
+                _ => return Err(format!("Condition {operator:?} must have one value.")),
+            },
+            _ => return Ok(None),
+        }))
+    }
+
     /// What the document gives, as text.
     fn wanted(&self) -> Vec<String> {
         fn shown<T: ToString>(values: &[T]) -> Vec<String> {
             values.iter().map(T::to_string).collect()
         }
         match self {
-            Self::Equal(wanted)
-            | Self::EqualIgnoringCase(wanted)
-            | Self::Like(wanted)
-            | Self::Arn(wanted) => wanted.clone(),
+            Self::Equal(wanted) | Self::EqualIgnoringCase(wanted) | Self::Like(wanted) => {
+                shown(wanted)
+            }
+            Self::Arn(wanted) => shown(wanted),
+            Self::Binary(wanted) => wanted.iter().map(|value| STANDARD.encode(value)).collect(),
             Self::Bool(wanted) => shown(wanted),
+            Self::Ip(wanted) => shown(wanted),
             Self::Number(_, wanted) => shown(wanted),
             Self::Date(_, wanted) => wanted.iter().map(|millis| shown_date(*millis)).collect(),
             Self::Null(absent) => vec![absent.to_string()],
         }
     }
 
-    /// Whether a value of the request fits any of the document's.
-    fn fits(&self, value: &str) -> bool {
+    /// Whether all variables among the document's values stand for something in this request.
+    fn is_resolved(&self, context: &dyn Context) -> bool {
         match self {
-            Self::Equal(wanted) => wanted.iter().any(|one| one == value),
-            Self::EqualIgnoringCase(wanted) => {
-                wanted.iter().any(|one| one.eq_ignore_ascii_case(value))
+            Self::Equal(wanted) | Self::EqualIgnoringCase(wanted) | Self::Like(wanted) => {
+                wanted.iter().all(|one| one.is_resolved(context))
             }
-            Self::Like(wanted) => wanted.iter().any(|one| fits(one, value)),
-            Self::Arn(wanted) => wanted.iter().any(|one| fits_arn(one, value)),
-            Self::Bool(wanted) => value.parse().is_ok_and(|value| wanted.contains(&value)),
+            Self::Arn(wanted) => wanted.iter().all(|one| one.is_resolved(context)),
+            Self::Binary(_)
+            | Self::Bool(_)
+            | Self::Ip(_)
+            | Self::Number(..)
+            | Self::Date(..)
+            | Self::Null(_) => true,
+        }
+    }
+
+    /// Whether a value of the request fits any of the document's.
+    fn fits(&self, value: &str, context: &dyn Context) -> bool {
+        match self {
+            Self::Equal(wanted) => wanted.iter().any(|one| one.equals(value, context)),
+            Self::EqualIgnoringCase(wanted) => wanted
+                .iter()
+                .any(|one| one.equals_ignoring_case(value, context)),
+            Self::Like(wanted) => wanted.iter().any(|one| one.fits(value, context)),
+            Self::Arn(wanted) => wanted.iter().any(|one| one.fits(value, context)),
+            Self::Binary(wanted) => wanted.iter().any(|one| one == value.as_bytes()),
+            Self::Bool(wanted) => truth(value).is_some_and(|value| wanted.contains(&value)),
+            Self::Ip(wanted) => value
+                .parse()
+                .is_ok_and(|value: IpAddr| wanted.iter().any(|one| one.contains(&value))),
             Self::Number(order, wanted) => value
                 .parse()
                 .is_ok_and(|value: f64| wanted.iter().any(|one| order.holds(&value, one))),
@@ -310,27 +298,6 @@ impl Order {
     }
 }
 
-/// Condition keys' names are the same in large and small letters, tags' names within them as well.
-fn context_key(name: &str) -> Result<ContextKey, String> {
-    let lower = name.to_ascii_lowercase();
-    let tag = |prefix: &str| {
-        lower
-            .strip_prefix(prefix)
-            .filter(|tag| !tag.is_empty())
-            .map(str::to_owned)
-    };
-    if let Some(tag) = tag("aws:resourcetag/") {
-        return Ok(ContextKey::ResourceTag(tag));
-    }
-    if let Some(tag) = tag("aws:requesttag/") {
-        return Ok(ContextKey::RequestTag(tag));
-    }
-    KEYS.iter()
-        .find(|(known, _)| known.eq_ignore_ascii_case(name))
-        .map(|(_, key)| key.clone())
-        .ok_or_else(|| format!("Condition has the unknown key {name:?}."))
-}
-
 /// All values in another form, or the first that has none.
 fn parsed<T>(values: &[String], parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, &str> {
     values
@@ -339,19 +306,16 @@ fn parsed<T>(values: &[String], parse: impl Fn(&str) -> Option<T>) -> Result<Vec
         .collect()
 }
 
-/// `2026-11-22T23:00:00Z`, or seconds since 1970.
-fn date(text: &str) -> Option<i64> {
-    if let Ok(seconds) = text.parse::<i64>() {
-        return seconds.checked_mul(1000);
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        _ if text.eq_ignore_ascii_case("true") => Some(true),
+        _ if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
     }
-    DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(|date| date.timestamp_millis())
 }
 
-fn shown_date(millis: i64) -> String {
-    DateTime::from_timestamp_millis(millis).map_or_else(
-        || millis.to_string(),
-        |date| date.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-    )
+/// `203.0.113.0/24`, `2001:db8::/32`, or one address.
+fn network(text: &str) -> Option<IpNet> {
+    let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(one)
 }

@@ -1,21 +1,23 @@
-//! A document's text, read into statements. Whatever is not known is refused by name.
+//! Reads a document's text into statements. Every element that is not known is refused by name.
 
 use std::{borrow::Cow, fmt};
 
 use super::{
-    Among, Effect, Policy, Statement,
+    Effect, Patterns, Policy, Resource, Statement,
+    action::ActionSet,
     condition::Condition,
     json::Json,
+    pattern::ArnPattern,
     principal::{Principal, Principals},
 };
-use crate::model::Caller;
+use crate::model::{Arn, Caller};
 
-/// Where a document stands.
+/// What a document is attached to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PolicyKind {
-    /// On a key: each statement says whom it is about.
+    /// A key: each statement names its principals.
     Key,
-    /// On a principal: each statement is about it.
+    /// A principal: each statement is about that one.
     Identity,
 }
 
@@ -43,15 +45,19 @@ impl Policy {
     /// Reads an IAM policy document.
     ///
     /// # Errors
-    /// The first element that is missing, unknown or wrong.
+    /// [`PolicyFault::Malformed`] with the first element that is missing, unknown or wrong;
+    /// [`PolicyFault::Arn`] if a principal is a group.
     pub fn parse(text: &str, kind: PolicyKind) -> Result<Self, PolicyFault> {
         let json = serde_json::from_str(text)
             .map_err(|fault| malformed(format!("Policy is no JSON document: {fault}.")))?;
         let mut statements = None;
+        // IAM: a document without a version is of the old one, which has no variables.
+        let mut variables = false;
         for (name, value) in object("Policy", json)? {
             match name.as_str() {
                 "Version" => match &*string("Version", value)? {
-                    "2012-10-17" | "2008-10-17" => {}
+                    "2012-10-17" => variables = true,
+                    "2008-10-17" => {}
                     other => {
                         return Err(malformed(format!(
                             "Policy has the unknown version {other:?}."
@@ -64,7 +70,7 @@ impl Policy {
             }
         }
         let statements = statements.ok_or_else(|| malformed("Policy has no Statement."))?;
-        let read = |statement| Statement::read(statement, kind);
+        let read = |statement| Statement::read(statement, kind, variables);
         Ok(Self {
             name: Cow::Borrowed(""),
             statements: statements.into_iter().map(read).collect::<Result<_, _>>()?,
@@ -72,13 +78,23 @@ impl Policy {
     }
 }
 
+impl<T> Patterns<T> {
+    fn read(negated: bool, patterns: Vec<T>) -> Self {
+        match negated {
+            false => Self::Any(patterns),
+            true => Self::Except(patterns),
+        }
+    }
+}
+
 impl Statement {
-    fn read(json: Json, kind: PolicyKind) -> Result<Self, PolicyFault> {
+    fn read(json: Json, kind: PolicyKind, variables: bool) -> Result<Self, PolicyFault> {
         let mut sid = None;
         let mut effect = None;
         let (mut principals, mut actions, mut resources) = (None, None, None);
         let mut conditions = Vec::new();
         for (name, value) in object("Statement", json)? {
+            let negated = name.starts_with("Not");
             match name.as_str() {
                 "Sid" => sid = Some(string("Sid", value)?),
                 "Effect" => {
@@ -92,37 +108,34 @@ impl Statement {
                         }
                     });
                 }
-                "Principal" => {
-                    let read = Principals::These(named_principals(value)?);
+                "Principal" | "NotPrincipal" => {
+                    let named = named_principals(value)?;
+                    let read = match negated {
+                        false => Principals::These(named),
+                        true => Principals::AllBut(named),
+                    };
                     once(&mut principals, read, "Principal and NotPrincipal")?;
                 }
-                "NotPrincipal" => {
-                    let read = Principals::AllBut(named_principals(value)?);
-                    once(&mut principals, read, "Principal and NotPrincipal")?;
-                }
-                "Action" => {
-                    let read = Among::These(action_patterns(value)?);
+                "Action" | "NotAction" => {
+                    let read = Patterns::read(negated, action_patterns(value)?);
                     once(&mut actions, read, "Action and NotAction")?;
                 }
-                "NotAction" => {
-                    let read = Among::AllBut(action_patterns(value)?);
-                    once(&mut actions, read, "Action and NotAction")?;
-                }
-                "Resource" => {
-                    let read = Among::These(resource_patterns(value)?);
+                "Resource" | "NotResource" => {
+                    let read = Patterns::read(negated, resource_patterns(value, variables)?);
                     once(&mut resources, read, "Resource and NotResource")?;
                 }
-                "NotResource" => {
-                    let read = Among::AllBut(resource_patterns(value)?);
-                    once(&mut resources, read, "Resource and NotResource")?;
-                }
-                "Condition" => conditions = conditions_in(value)?,
+                "Condition" => conditions = conditions_in(value, variables)?,
                 _ => return Err(unknown("Statement", &name)),
             }
         }
         let effect =
             effect.ok_or_else(|| malformed("Policy contains a statement with no effect."))?;
         let principals = match (kind, principals) {
+            (PolicyKind::Key, Some(Principals::AllBut(_))) if effect == Effect::Allow => {
+                return Err(malformed(
+                    "A statement with NotPrincipal must deny: use Principal to allow.",
+                ));
+            }
             (PolicyKind::Key, Some(principals)) => principals,
             (PolicyKind::Key, None) => {
                 return Err(malformed("Policy contains a statement with no principal."));
@@ -135,18 +148,24 @@ impl Statement {
             }
         };
         // KMS takes a key policy's statement that lacks one of these, and it has no effect.
-        let missing = |what: &str| match kind {
-            PolicyKind::Key => Ok(Among::These(Vec::new())),
+        let lacks = |what: &str| match kind {
+            PolicyKind::Key => Ok(()),
             PolicyKind::Identity => Err(malformed(format!(
                 "Policy contains a statement with no {what}."
             ))),
         };
+        if actions.is_none() {
+            lacks("action")?;
+        }
+        if resources.is_none() {
+            lacks("resource")?;
+        }
         Ok(Self {
             sid,
             effect,
             principals,
-            actions: actions.map_or_else(|| missing("action"), Ok)?,
-            resources: resources.map_or_else(|| missing("resource"), Ok)?,
+            actions: ActionSet::of(&actions.unwrap_or(Patterns::Any(Vec::new()))),
+            resources: resources.unwrap_or(Patterns::Any(Vec::new())),
             conditions,
         })
     }
@@ -164,7 +183,8 @@ fn named_principals(json: Json) -> Result<Vec<Principal>, PolicyFault> {
         for name in strings("Principal", names)? {
             principals.push(match kind.as_str() {
                 "AWS" => aws_principal(&name)?,
-                "Service" => Principal::Service,
+                // No caller here is one of these.
+                "Service" | "Federated" | "CanonicalUser" if !name.is_empty() => Principal::Foreign,
                 _ => return Err(invalid()),
             });
         }
@@ -182,17 +202,16 @@ fn aws_principal(name: &str) -> Result<Principal, PolicyFault> {
     if let Ok(account) = name.parse() {
         return Ok(Principal::Account(account));
     }
-    let group = name
-        .splitn(6, ':')
-        .nth(5)
-        .is_some_and(|resource| resource.starts_with("group/"));
-    if group {
+    if Arn::split(name).is_some_and(|arn| arn.resource.starts_with("group/")) {
         return Err(PolicyFault::Arn);
     }
     match Caller::parse(name) {
         Ok(root) if root.is_root() => Ok(Principal::Account(root.account().clone())),
         // A star in the middle of a principal means nothing to IAM.
-        Ok(caller) if !name.contains(['*', '?']) => Ok(Principal::Arn(caller.arn().to_owned())),
+        Ok(caller) if !name.contains(['*', '?']) => Ok(Principal::Arn {
+            arn: caller.arn().to_owned(),
+            id: None,
+        }),
         Ok(_) | Err(_) => Err(malformed(
             "Policy contains a statement with one or more invalid principals.",
         )),
@@ -218,42 +237,32 @@ fn action_patterns(json: Json) -> Result<Vec<String>, PolicyFault> {
     Ok(patterns)
 }
 
-fn resource_patterns(json: Json) -> Result<Vec<String>, PolicyFault> {
-    let patterns = strings("Resource", json)?;
-    for pattern in &patterns {
-        refuse_variables(pattern)?;
-        let is_arn = pattern.starts_with("arn:") && pattern.splitn(6, ':').count() == 6;
-        if pattern != "*" && !is_arn {
+fn resource_patterns(json: Json, variables: bool) -> Result<Vec<Resource>, PolicyFault> {
+    let read = |text: String| {
+        if text == "*" {
+            return Ok(Resource::Anything);
+        }
+        if text != "arn" && !text.starts_with("arn:") {
             return Err(malformed(format!(
-                "Resource {pattern:?} is neither * nor an ARN of six parts."
+                "Resource {text:?} is neither * nor an ARN."
             )));
         }
-    }
-    Ok(patterns)
+        let pattern = ArnPattern::new(&text, variables);
+        pattern.map(Resource::Arn).map_err(malformed)
+    };
+    strings("Resource", json)?.into_iter().map(read).collect()
 }
 
-fn conditions_in(json: Json) -> Result<Vec<Condition>, PolicyFault> {
+fn conditions_in(json: Json, variables: bool) -> Result<Vec<Condition>, PolicyFault> {
     let mut conditions = Vec::new();
     for (operator, keys) in object("Condition", json)? {
         for (key, values) in object(&operator, keys)? {
             let values = strings(&key, values)?;
-            for value in &values {
-                refuse_variables(value)?;
-            }
-            conditions.push(Condition::new(&operator, &key, values).map_err(malformed)?);
+            let condition = Condition::new(&operator, &key, values, variables);
+            conditions.push(condition.map_err(malformed)?);
         }
     }
     Ok(conditions)
-}
-
-/// Security: a variable that stood for itself would allow or deny something else than its author meant.
-fn refuse_variables(text: &str) -> Result<(), PolicyFault> {
-    if text.contains("${") {
-        return Err(malformed(format!(
-            "{text:?} has a policy variable, which hsmac does not know."
-        )));
-    }
-    Ok(())
 }
 
 fn object(what: &str, json: Json) -> Result<Vec<(String, Json)>, PolicyFault> {
@@ -285,7 +294,7 @@ fn one_or_several(json: Json) -> Vec<Json> {
     }
 }
 
-/// Sets what may stand once.
+/// Sets an element that a statement may have once.
 fn once<T>(place: &mut Option<T>, value: T, what: &str) -> Result<(), PolicyFault> {
     match place.replace(value) {
         None => Ok(()),

@@ -1,22 +1,26 @@
-//! Why a policy says what it says, for people. Uses what [`decide`](super::decide) uses; that one stops
-//! at the first thing that does not fit, this one names them all.
+//! Why each statement of a policy applies to a request or not, for people. [`decide`](fn@super::decide)
+//! stops at the first part of a statement that does not match; this module names all of them.
 
-use super::{Effect, Policy, Question, Statement, Values, principal::How};
+use super::{
+    Effect, Policy, PolicyRequest, Statement, Values,
+    condition::Condition,
+    principal::{Principal, PrincipalMatch},
+};
 
-/// A statement, put to a question.
+/// A statement, evaluated for a request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Explained {
+pub struct StatementTrace {
     /// Its `Sid`, if it has one.
     pub sid: Option<String>,
     /// What it would do.
     pub effect: Effect,
     /// What it does.
-    pub says: Says,
+    pub result: StatementResult,
 }
 
-/// What a statement says to a question.
+/// What a statement does to a request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Says {
+pub enum StatementResult {
     /// It allows the caller itself.
     Allows,
     /// It allows the caller's account, whose other policies must allow the caller.
@@ -24,63 +28,71 @@ pub enum Says {
     /// It denies.
     Denies,
     /// It does not apply, for all these reasons.
-    Nothing(Vec<Misfit>),
+    DoesNotApply(Vec<Mismatch>),
 }
 
 /// Why a statement does not apply.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Misfit {
+pub enum Mismatch {
     /// It is about other principals.
     Principal,
+    /// It names the caller's ARN, and means a principal that had this ARN when the policy was written.
+    ReplacedPrincipal,
     /// It is about other actions.
     Action,
     /// It is about other resources.
     Resource,
     /// A condition does not hold.
     Condition {
-        /// As the document writes it, `StringEquals`.
+        /// The operator as the document writes it, `StringEquals`.
         operator: String,
-        /// As the document writes it, `kms:KeySpec`.
+        /// The condition key as the document writes it, `kms:KeySpec`.
         key: String,
         /// What the document gives.
         wanted: Vec<String>,
         /// What the request has.
-        seen: Values,
+        seen: Values<'static>,
     },
 }
 
 impl Policy {
-    /// What each statement says to a question, in the order of the document.
-    pub fn explain(&self, question: &Question<'_>) -> Vec<Explained> {
-        let explained = |statement: &Statement| Explained {
+    /// What each statement does to a request, in the order of the document.
+    pub fn explain(&self, request: &PolicyRequest<'_>) -> Vec<StatementTrace> {
+        let explained = |statement: &Statement| StatementTrace {
             sid: statement.sid.clone(),
             effect: statement.effect,
-            says: statement.says(question),
+            result: statement.explain(request),
         };
         self.statements.iter().map(explained).collect()
     }
 }
 
 impl Statement {
-    fn says(&self, question: &Question<'_>) -> Says {
-        let how = self.principals.include(question.caller);
-        let mut misfits = Vec::new();
+    fn explain(&self, request: &PolicyRequest<'_>) -> StatementResult {
+        let bearer = request.bearer();
+        let how = self.principals.include(bearer);
+        let mut mismatches = Vec::new();
         if how.is_none() {
-            misfits.push(Misfit::Principal);
+            let orphan = |principal: &Principal| principal.is_orphan(bearer);
+            mismatches.push(match self.principals.named().iter().any(orphan) {
+                true => Mismatch::ReplacedPrincipal,
+                false => Mismatch::Principal,
+            });
         }
-        if !self.has_action(question) {
-            misfits.push(Misfit::Action);
+        if !self.actions.has(request.operation) {
+            mismatches.push(Mismatch::Action);
         }
-        if !self.has_resource(question) {
-            misfits.push(Misfit::Resource);
+        if !self.has_resource(request) {
+            mismatches.push(Mismatch::Resource);
         }
         let conditions = self.conditions.iter();
-        misfits.extend(conditions.filter_map(|condition| condition.unmet(question.context)));
+        let unmet = |condition: &Condition| condition.unmet(self.effect, request.context);
+        mismatches.extend(conditions.filter_map(unmet));
         match (self.effect, how) {
-            _ if !misfits.is_empty() => Says::Nothing(misfits),
-            (Effect::Deny, _) => Says::Denies,
-            (Effect::Allow, Some(How::ByItsAccount)) => Says::AllowsAccount,
-            (Effect::Allow, Some(How::Itself) | None) => Says::Allows,
+            _ if !mismatches.is_empty() => StatementResult::DoesNotApply(mismatches),
+            (Effect::Deny, _) => StatementResult::Denies,
+            (Effect::Allow, Some(PrincipalMatch::ByItsAccount)) => StatementResult::AllowsAccount,
+            (Effect::Allow, Some(PrincipalMatch::Itself) | None) => StatementResult::Allows,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! JSON in which a name stands once.
+//! JSON that is refused if an object has a name twice.
 //!
-//! Security: of a name that stands twice, most parsers keep the last value. Somebody who reads the
-//! first one would see another policy than the one that is evaluated.
+//! Security: most parsers keep the last of two values with one name. A person who reads the first
+//! would see another policy than the one that is evaluated.
 
 use std::fmt;
 

@@ -1,11 +1,11 @@
-//! Who a statement is about.
+//! The principals that a statement is about.
 
 use super::super::{AccountId, Caller, caller::role_in};
 
 /// `Principal` or `NotPrincipal`; identity policies have neither.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Principals {
-    /// Whoever the policy is attached to.
+    /// The principal that the policy is attached to.
     Bearer,
     These(Vec<Principal>),
     AllBut(Vec<Principal>),
@@ -18,52 +18,116 @@ pub(super) enum Principal {
     /// The account's root ARN, or its 12 digits.
     Account(AccountId),
     /// A user, role or session, by its ARN.
-    Arn(String),
-    /// An AWS service: nobody here is one.
-    Service,
+    Arn {
+        arn: String,
+        /// The immutable ID that the principal had when the policy was written, if it had one.
+        id: Option<String>,
+    },
+    /// An AWS service, an identity provider, a canonical user: no caller of hsmac is one.
+    Foreign,
 }
 
-/// How a caller is meant.
+/// How a statement's principals include a caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum How {
+pub(super) enum PrincipalMatch {
+    /// By its own ARN, its role, or `*`.
     Itself,
-    /// Its account is meant, which may pass the right on.
+    /// By its account, whose other policies must allow the caller.
     ByItsAccount,
+}
+
+/// A caller, as principals are compared with it.
+#[derive(Clone, Copy)]
+pub(super) struct Bearer<'a> {
+    pub(super) caller: &'a Caller,
+    /// The caller's immutable ID, or its role's.
+    pub(super) id: Option<&'a str>,
 }
 
 impl Principals {
     /// Whether the statement is about this caller.
-    pub(super) fn include(&self, caller: &Caller) -> Option<How> {
+    pub(super) fn include(&self, bearer: Bearer<'_>) -> Option<PrincipalMatch> {
         match self {
-            Self::Bearer => Some(How::Itself),
+            Self::Bearer => Some(PrincipalMatch::Itself),
             Self::These(these) => {
-                let how = || these.iter().filter_map(|one| one.means(caller));
-                let itself = how().find(|how| *how == How::Itself);
+                let how = || these.iter().filter_map(|one| one.means(bearer));
+                let itself = how().find(|how| *how == PrincipalMatch::Itself);
                 itself.or_else(|| how().next())
             }
-            Self::AllBut(these) => {
-                let excluded = these.iter().any(|one| one.means(caller).is_some());
-                (!excluded).then_some(How::Itself)
-            }
+            Self::AllBut(these) => (!is_excluded(these, bearer)).then_some(PrincipalMatch::Itself),
+        }
+    }
+
+    /// Those that are named, of either kind.
+    pub(super) fn named(&self) -> &[Principal] {
+        match self {
+            Self::Bearer => &[],
+            Self::These(these) | Self::AllBut(these) => these,
+        }
+    }
+
+    pub(super) fn named_mut(&mut self) -> &mut [Principal] {
+        match self {
+            Self::Bearer => &mut [],
+            Self::These(these) | Self::AllBut(these) => these,
         }
     }
 }
 
 impl Principal {
-    fn means(&self, caller: &Caller) -> Option<How> {
+    fn means(&self, bearer: Bearer<'_>) -> Option<PrincipalMatch> {
         match self {
-            Self::Anyone => Some(How::Itself),
-            Self::Account(account) if account == caller.account() => Some(How::ByItsAccount),
-            Self::Arn(arn) if arn == caller.arn() || is_session_of(caller, arn) => {
-                Some(How::Itself)
+            Self::Anyone => Some(PrincipalMatch::Itself),
+            Self::Account(account) if account == bearer.caller.account() => {
+                Some(PrincipalMatch::ByItsAccount)
             }
-            Self::Account(_) | Self::Arn(_) | Self::Service => None,
+            Self::Arn { arn, .. } if self.is_orphan(bearer) || !is_named(bearer.caller, arn) => {
+                None
+            }
+            Self::Arn { .. } => Some(PrincipalMatch::Itself),
+            Self::Account(_) | Self::Foreign => None,
+        }
+    }
+
+    /// Whether it names the caller's ARN, and means a principal that had this ARN before.
+    pub(super) fn is_orphan(&self, bearer: Bearer<'_>) -> bool {
+        match self {
+            Self::Arn { arn, id: Some(id) } => {
+                is_named(bearer.caller, arn) && bearer.id != Some(id)
+            }
+            Self::Arn { id: None, .. } | Self::Anyone | Self::Account(_) | Self::Foreign => false,
         }
     }
 }
 
+/// IAM looks at each part of who a caller is, the account, the role, the session, and denies if one of
+/// them is not named. So an account's root by itself excludes the root and nobody else.
+fn is_excluded(these: &[Principal], bearer: Bearer<'_>) -> bool {
+    let caller = bearer.caller;
+    let names = |wanted: &dyn Fn(&str) -> bool| {
+        these.iter().any(|one| match one {
+            Principal::Anyone => true,
+            Principal::Arn { arn, .. } => wanted(arn) && !one.is_orphan(bearer),
+            Principal::Account(_) | Principal::Foreign => false,
+        })
+    };
+    let account = these.iter().any(|one| match one {
+        Principal::Anyone => true,
+        Principal::Account(account) => account == caller.account(),
+        Principal::Arn { .. } | Principal::Foreign => false,
+    });
+    let itself = caller.is_root() || names(&|arn| arn == caller.arn());
+    let role = caller.session_role().is_none() || names(&|arn| is_role_of(caller, arn));
+    account && itself && role
+}
+
+/// Whether an ARN names a caller, or the role whose session it is.
+fn is_named(caller: &Caller, arn: &str) -> bool {
+    arn == caller.arn() || is_role_of(caller, arn)
+}
+
 /// Whether a caller is a session of this role, `arn:aws:iam::A:role/path/R`.
-fn is_session_of(caller: &Caller, role: &str) -> bool {
+fn is_role_of(caller: &Caller, role: &str) -> bool {
     caller
         .session_role()
         .is_some_and(|session| role_in(role) == Some((caller.account().as_str(), session)))

@@ -1,3 +1,7 @@
+//! Policies against tables of what IAM decides, and properties that every policy has.
+
+use std::borrow::Cow;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -12,12 +16,12 @@ const STRANGER: &str = "arn:aws:iam::444455556666:user/billing";
 struct Pairs<'a>(&'a [(ContextKey, &'a str)]);
 
 impl Context for Pairs<'_> {
-    fn values(&self, key: &ContextKey) -> Values {
-        let mut found: Vec<String> = self
+    fn values(&self, key: &ContextKey) -> Values<'_> {
+        let mut found: Vec<Cow<'_, str>> = self
             .0
             .iter()
             .filter(|(name, _)| name == key)
-            .map(|(_, value)| (*value).to_owned())
+            .map(|(_, value)| Cow::Borrowed(*value))
             .collect();
         match (key, found.len()) {
             (_, 0) => Values::Absent,
@@ -39,18 +43,19 @@ fn identity_policy(statements: &str) -> Policy {
 
 fn decided(caller: &str, key: Option<&Policy>, identity: &[Policy]) -> Decision {
     let account: AccountId = "111122223333".parse().unwrap();
-    let rights = Rights {
+    let rights = ApplicablePolicies {
         key: key.map(|policy| (policy, &account)),
         identity,
     };
     let caller = Caller::parse(caller).unwrap();
-    let question = Question {
+    let request = PolicyRequest {
         caller: &caller,
-        action: "kms:GenerateMac",
+        principal_id: None,
+        operation: Operation::GenerateMac,
         resource: key.map(|_| KEY),
         context: &Pairs(&[]),
     };
-    decide(&rights, &question)
+    decide(&rights, &request)
 }
 
 const TO_ACCOUNT: &str = r#"{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},"Action":"kms:*","Resource":"*"}"#;
@@ -62,7 +67,7 @@ const MAY_ALL: &str = r#"{"Effect":"Allow","Action":"*","Resource":"*"}"#;
 const MUST_NOT: &str = r#"{"Effect":"Deny","NotAction":"kms:DescribeKey","Resource":"*"}"#;
 
 #[test]
-fn both_sides_decide_as_iam_says() {
+fn key_policy_and_identity_policy_decide_as_in_iam() {
     let to_account = key_policy(TO_ACCOUNT);
     let to_user = key_policy(TO_USER);
     let to_stranger = key_policy(&TO_USER.replace("111122223333", "444455556666"));
@@ -156,7 +161,7 @@ fn both_sides_decide_as_iam_says() {
 }
 
 #[test]
-fn principals_are_meant_as_iam_means_them() {
+fn principals_match_as_in_iam() {
     let session = "arn:aws:sts::111122223333:assumed-role/batch/job-7";
     for (principal, caller, wanted) in [
         (r#""*""#, STRANGER, true),
@@ -206,25 +211,100 @@ fn principals_are_meant_as_iam_means_them() {
         let allowed = matches!(decision, Decision::Allowed(_));
         assert_eq!(allowed, wanted, "{principal} {caller}");
     }
-    let but = |principal: &str| {
-        key_policy(&format!(
-            r#"{TO_ACCOUNT},{{"Effect":"Deny","NotPrincipal":{{"AWS":"{principal}"}},"Action":"*","Resource":"*"}}"#
-        ))
-    };
+}
+
+/// IAM looks at the account, the role and the session, each by itself.
+#[test]
+fn not_principal_denies_whoever_is_not_named_with_their_account() {
+    const SESSION: &str = "arn:aws:sts::111122223333:assumed-role/batch/job-7";
+    const OTHER: &str = "arn:aws:iam::111122223333:user/other";
+    const ROLE: &str = "arn:aws:iam::111122223333:role/of/batch";
     let may_all = [identity_policy(MAY_ALL)];
-    assert!(matches!(
-        decided(USER, Some(&but(USER)), &may_all),
-        Decision::Allowed(_)
-    ));
-    assert_eq!(
-        decided(USER, Some(&but(STRANGER)), &may_all),
-        Decision::Denied(Denial::KeyPolicy(1))
-    );
+    for (named, caller, denied) in [
+        (&[USER, ROOT][..], USER, false),
+        (&[USER, ROOT], ROOT, false),
+        (&[USER, ROOT], OTHER, true),
+        (&[USER, ROOT], SESSION, true),
+        (&[USER, ROOT], STRANGER, true),
+        // An account excludes its root and nobody else.
+        (&[ROOT], ROOT, false),
+        (&["111122223333"], USER, true),
+        (&[USER], USER, true),
+        (&[USER], ROOT, true),
+        (&[SESSION, ROLE, ROOT], SESSION, false),
+        (&[ROLE, ROOT], SESSION, true),
+        (&[SESSION, ROOT], SESSION, true),
+        (&["*"], STRANGER, false),
+    ] {
+        let policy = key_policy(&format!(
+            r#"{{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}},{{"Effect":"Deny","NotPrincipal":{{"AWS":{named:?}}},"Action":"*","Resource":"*"}}"#
+        ));
+        let decision = decided(caller, Some(&policy), &may_all);
+        let is_denied = decision == Decision::Denied(Denial::KeyPolicy(1));
+        assert_eq!(is_denied, denied, "{named:?} {caller}");
+    }
 }
 
 #[test]
-fn what_is_not_known_is_refused_by_name() {
+fn statements_that_never_apply_here_are_told() {
+    let policy = key_policy(&format!(
+        r#"{{"Effect":"Allow","Principal":{{"Service":"s3.amazonaws.com"}},"Action":"kms:*","Resource":"*"}},
+        {{"Sid":"Console","Effect":"Allow","Principal":{{"AWS":"{USER}"}},"Action":["kms:RevokeGrant"],"Resource":"*"}},
+        {{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"arn:aws:kms:eu-west-1"}},
+        {{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*","Condition":{{"StringEquals":{{"kms:ViaService":"s3.us-west-2.amazonaws.com"}}}}}},
+        {{"Effect":"Deny","Principal":"*","Action":"kms:*","Resource":"*","Condition":{{"StringNotEquals":{{"aws:SourceVpce":"vpce-1"}}}}}},
+        {{"Effect":"Deny","NotPrincipal":{{"AWS":"{USER}"}},"Action":"kms:*","Resource":"*"}}"#
+    ));
+    let warnings = policy.warnings("us-west-2");
+    for (at, said) in [
+        "statement number 1 never applies here: its principals are services",
+        "statement \"Console\" never applies here: it has no action",
+        "statement number 3 never applies here: none of its resources",
+        "statement number 4 never applies here: StringEquals kms:ViaService",
+        "statement number 6 denies arn:aws:iam::111122223333:user/billing too",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(warnings[at].contains(said), "{}", warnings[at]);
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+}
+
+#[test]
+fn a_principal_that_got_the_arn_later_is_not_meant() {
+    let policy = key_policy(TO_USER);
+    let ids = [(USER.to_owned(), "AIDA1".to_owned())].into();
+    let of_first = policy.clone().of_principals(&ids);
+    let caller = Caller::parse(USER).unwrap();
+    for (policy, id, allowed) in [
+        (&policy, None, true),
+        (&policy, Some("AIDA2"), true),
+        (&of_first, Some("AIDA1"), true),
+        (&of_first, Some("AIDA2"), false),
+        (&of_first, None, false),
+    ] {
+        let request = PolicyRequest {
+            caller: &caller,
+            principal_id: id,
+            operation: Operation::GenerateMac,
+            resource: Some(KEY),
+            context: &Pairs(&[]),
+        };
+        assert_eq!(policy.evaluate(&request).allow.is_some(), allowed, "{id:?}");
+        let explained = &policy.explain(&request)[0].result;
+        let orphan = StatementResult::DoesNotApply(vec![Mismatch::ReplacedPrincipal]);
+        assert_eq!(*explained == orphan, !allowed);
+        assert_eq!(policy.orphans(|_| id).is_empty(), allowed, "{id:?}");
+    }
+}
+
+#[test]
+fn unknown_elements_of_a_policy_are_refused_by_name() {
     let statement = |rest: &str| format!(r#"{{"Statement":{{"Effect":"Allow",{rest}}}}}"#);
+    let current = |rest: &str| {
+        format!(r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Allow",{rest}}}}}"#)
+    };
     let who = r#""Principal":"*","Action":"kms:*","Resource":"*""#;
     for (text, said) in [
         ("{".to_owned(), "Policy is no JSON document"),
@@ -279,8 +359,12 @@ fn what_is_not_known_is_refused_by_name() {
             "one or more invalid principals",
         ),
         (
-            statement(r#""Principal":{"Federated":"x"}"#),
+            statement(r#""Principal":{"Nobody":"x"}"#),
             "one or more invalid principals",
+        ),
+        (
+            statement(r#""NotPrincipal":"*","Action":"kms:*","Resource":"*""#),
+            "NotPrincipal must deny",
         ),
         (
             statement(r#""Principal":{"AWS":"arn:aws:iam::111122223333:group/g"}"#),
@@ -291,12 +375,40 @@ fn what_is_not_known_is_refused_by_name() {
             "Action \"GenerateMac\" is none",
         ),
         (
-            statement(r#""Principal":"*","Resource":"arn:aws:kms:*""#),
+            statement(r#""Principal":"*","Resource":"key/*""#),
             "neither * nor an ARN",
         ),
         (
-            statement(r#""Principal":"*","Resource":"arn:aws:kms:*:*:key/${aws:username}""#),
-            "policy variable",
+            current(r#""Principal":"*","Resource":"arn:aws:kms:*:*:key/${aws:nobody}""#),
+            "no policy variable that IAM or KMS know",
+        ),
+        (
+            current(r#""Principal":"*","Resource":"arn:aws:kms:*:*:key/${aws:username""#),
+            "without its }",
+        ),
+        (
+            current(r#""Principal":"*","Resource":"arn:aws:kms:*:*:key/${aws:TagKeys}""#),
+            "has several values",
+        ),
+        (
+            current(r#""Principal":"*","Resource":"arn:aws:kms:*:*:key/${aws:username, none}""#),
+            "in single quotes",
+        ),
+        (
+            current(r#""Principal":"*","Resource":"arn:aws:kms:${aws:username}""#),
+            "all six parts",
+        ),
+        (
+            statement(&format!(
+                r#"{who},"Condition":{{"IpAddress":{{"aws:SourceIp":"10.0.0.0/33"}}}}"#
+            )),
+            "cannot have the value \"10.0.0.0/33\"",
+        ),
+        (
+            statement(&format!(
+                r#"{who},"Condition":{{"BinaryEquals":{{"kms:KeySpec":"?"}}}}"#
+            )),
+            "cannot have the value \"?\"",
         ),
         (
             statement(&format!(
@@ -374,7 +486,7 @@ fn a_key_policy_s_statement_without_action_or_resource_has_no_effect() {
 }
 
 #[test]
-fn every_operator_holds_as_iam_says() {
+fn every_condition_operator_evaluates_as_in_iam() {
     use ContextKey as K;
     let spec = |value| vec![(K::KeySpec, value)];
     let aliases = vec![
@@ -608,6 +720,113 @@ fn every_operator_holds_as_iam_says() {
             time("2026-11-22T00:00:00Z"),
             false,
         ),
+        (
+            "DateLessThan",
+            "aws:CurrentTime",
+            r#""2026-11-23""#,
+            time("2026-11-22T23:59:59Z"),
+            true,
+        ),
+        (
+            "IpAddress",
+            "aws:SourceIp",
+            r#""203.0.113.0/24""#,
+            vec![(K::SourceIp, "203.0.113.9")],
+            true,
+        ),
+        (
+            "IpAddress",
+            "aws:VpcSourceIp",
+            r#""203.0.113.9""#,
+            vec![(K::SourceIp, "203.0.113.9")],
+            true,
+        ),
+        (
+            "IpAddress",
+            "aws:SourceIp",
+            r#""203.0.113.0/24""#,
+            vec![(K::SourceIp, "198.51.100.1")],
+            false,
+        ),
+        (
+            "IpAddress",
+            "aws:SourceIp",
+            r#""2001:db8::/32""#,
+            vec![(K::SourceIp, "2001:db8::1")],
+            true,
+        ),
+        (
+            "NotIpAddress",
+            "aws:SourceIp",
+            r#"["10.0.0.0/8","192.168.0.0/16"]"#,
+            vec![(K::SourceIp, "192.168.1.1")],
+            false,
+        ),
+        (
+            "NotIpAddress",
+            "aws:SourceIp",
+            r#""10.0.0.0/8""#,
+            vec![],
+            true,
+        ),
+        (
+            "BinaryEquals",
+            "kms:KeySpec",
+            r#""SE1BQ18yNTY=""#,
+            vec![(K::KeySpec, "HMAC_256")],
+            true,
+        ),
+        (
+            "BinaryEquals",
+            "kms:KeySpec",
+            r#""SE1BQ18yNTY=""#,
+            vec![(K::KeySpec, "HMAC_512")],
+            false,
+        ),
+        (
+            "StringEquals",
+            "kms:KeySpec",
+            r#""${aws:username}""#,
+            vec![(K::KeySpec, "x"), (K::Username, "x")],
+            true,
+        ),
+        (
+            "StringNotEquals",
+            "kms:KeySpec",
+            r#""${aws:username}""#,
+            vec![(K::KeySpec, "x")],
+            false,
+        ),
+        (
+            "StringLike",
+            "aws:ResourceTag/a",
+            r#""${aws:PrincipalTag/team, 'none'}-*""#,
+            vec![(K::ResourceTag("a".into()), "none-1")],
+            true,
+        ),
+        (
+            "Bool",
+            "aws:SecureTransport",
+            r#""False""#,
+            vec![(K::SecureTransport, "false")],
+            true,
+        ),
+        ("StringEquals", "kms:ViaService", r#""s3""#, vec![], false),
+        ("StringNotEquals", "kms:ViaService", r#""s3""#, vec![], true),
+        (
+            "StringEqualsIfExists",
+            "aws:SourceVpce",
+            r#""v""#,
+            vec![],
+            true,
+        ),
+        (
+            "BoolIfExists",
+            "aws:MultiFactorAuthPresent",
+            r#""true""#,
+            vec![],
+            true,
+        ),
         ("Null", "kms:RequestAlias", "true", vec![], true),
         ("Null", "kms:RequestAlias", "false", vec![], false),
         (
@@ -699,13 +918,14 @@ fn every_operator_holds_as_iam_says() {
             r#"{{"Effect":"Allow","Action":"*","Resource":"*","Condition":{{"{operator}":{{"{key}":{values}}}}}}}"#
         ));
         let caller = Caller::parse(USER).unwrap();
-        let question = Question {
+        let evaluated = PolicyRequest {
             caller: &caller,
-            action: "kms:GenerateMac",
+            principal_id: None,
+            operation: Operation::GenerateMac,
             resource: Some(KEY),
             context: &Pairs(&request),
         };
-        let said = policy.says(&question).allow.is_some();
+        let said = policy.evaluate(&evaluated).allow.is_some();
         assert_eq!(said, holds, "{operator} {key} {values} {request:?}");
     }
 }
@@ -763,59 +983,60 @@ fn action() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn word(statements: &[String], action: &str, spec: Option<&str>) -> Word {
+fn matched(statements: &[String], action: &str, spec: Option<&str>) -> MatchedStatements {
     let policy = identity_policy(&statements.join(","));
-    asked(action, spec, |question| {
-        let word = policy.says(question);
-        assert_eq!(word, as_explained(&policy.explain(question)));
-        word
+    asked(action, spec, |request| {
+        let matched = policy.evaluate(request);
+        assert_eq!(matched, as_explained(&policy.explain(request)));
+        matched
     })
 }
 
 /// What the explanations of all statements add up to.
-fn as_explained(explained: &[Explained]) -> Word {
-    let first = |wanted: Says| explained.iter().position(|one| one.says == wanted);
-    Word {
-        deny: first(Says::Denies),
-        allow: first(Says::Allows),
-        delegate: first(Says::AllowsAccount),
+fn as_explained(explained: &[StatementTrace]) -> MatchedStatements {
+    let first = |wanted: StatementResult| explained.iter().position(|one| one.result == wanted);
+    MatchedStatements {
+        deny: first(StatementResult::Denies),
+        allow: first(StatementResult::Allows),
+        delegate: first(StatementResult::AllowsAccount),
     }
 }
 
-fn asked<T>(action: &str, spec: Option<&str>, ask: impl FnOnce(&Question<'_>) -> T) -> T {
+fn asked<T>(action: &str, spec: Option<&str>, ask: impl FnOnce(&PolicyRequest<'_>) -> T) -> T {
     let caller = Caller::parse(USER).unwrap();
     let pairs: Vec<_> = spec
         .map(|spec| (ContextKey::KeySpec, spec))
         .into_iter()
         .collect();
-    ask(&Question {
+    ask(&PolicyRequest {
         caller: &caller,
-        action,
+        principal_id: None,
+        operation: Operation::named(action.strip_prefix("kms:").unwrap()).unwrap(),
         resource: Some(KEY),
         context: &Pairs(&pairs),
     })
 }
 
 #[test]
-fn an_explanation_names_all_that_does_not_fit() {
+fn an_explanation_names_every_mismatch() {
     let condition = r#""Condition":{"StringEquals":{"kms:KeySpec":["HMAC_512","HMAC_384"]},"DateLessThan":{"aws:CurrentTime":"2026-01-31T00:00:00Z"},"Null":{"kms:requestalias":"false"},"NumericLessThan":{"kms:ScheduleKeyDeletionPendingWindowInDays":"8"}}"#;
     let policy = key_policy(&format!(
         r#"{TO_ACCOUNT},{TO_USER},{DENY_USER},{{"Effect":"Deny","Principal":{{"AWS":"{STRANGER}"}},"Action":"kms:Verify*","Resource":"arn:aws:kms:*:*:alias/*",{condition}}}"#
     ));
-    let explained = asked("kms:GenerateMac", Some("HMAC_256"), |question| {
-        policy.explain(question)
+    let explained = asked("kms:GenerateMac", Some("HMAC_256"), |request| {
+        policy.explain(request)
     });
-    let said: Vec<_> = explained.iter().map(|one| &one.says).collect();
-    let condition = |operator: &str, key: &str, wanted: &[&str], seen| Misfit::Condition {
+    let said: Vec<_> = explained.iter().map(|one| &one.result).collect();
+    let condition = |operator: &str, key: &str, wanted: &[&str], seen| Mismatch::Condition {
         operator: operator.into(),
         key: key.into(),
         wanted: wanted.iter().map(|one| (*one).to_owned()).collect(),
         seen,
     };
-    let misfits = Says::Nothing(vec![
-        Misfit::Principal,
-        Misfit::Action,
-        Misfit::Resource,
+    let mismatches = StatementResult::DoesNotApply(vec![
+        Mismatch::Principal,
+        Mismatch::Action,
+        Mismatch::Resource,
         condition(
             "StringEquals",
             "kms:KeySpec",
@@ -838,24 +1059,24 @@ fn an_explanation_names_all_that_does_not_fit() {
     ]);
     assert_eq!(
         said,
-        [&Says::AllowsAccount, &Says::Allows, &Says::Denies, &misfits]
+        [
+            &StatementResult::AllowsAccount,
+            &StatementResult::Allows,
+            &StatementResult::Denies,
+            &mismatches
+        ]
     );
     assert_eq!(explained[1].sid.as_deref(), Some("Use"));
     assert_eq!(explained[3].effect, Effect::Deny);
 }
 
-/// Whether a word of one identity policy allows.
-fn allows(word: Word) -> bool {
-    word.deny.is_none() && word.allow.is_some()
-}
-
-/// How many pairs the differential test looks at; CI has a part of what was run once.
-fn pairs() -> u32 {
-    std::env::var("PROPTEST_CASES").map_or(5_000, |cases| cases.parse().unwrap())
+/// Whether the matched statements of one identity policy allows.
+fn allows(matched: MatchedStatements) -> bool {
+    matched.deny.is_none() && matched.allow.is_some()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(pairs()))]
+    #![proptest_config(ProptestConfig::with_cases(interpreter::cases()))]
 
     #[test]
     fn adding_a_deny_never_widens(
@@ -864,10 +1085,10 @@ proptest! {
         action in action(),
         spec in prop::option::of(prop::sample::select(vec!["HMAC_256", "HMAC_512"])),
     ) {
-        let before = allows(word(&statements, action, spec));
+        let before = allows(matched(&statements, action, spec));
         let deny = more.replace(r#""Effect":"Allow""#, r#""Effect":"Deny""#);
         let with = [statements, vec![deny]].concat();
-        prop_assert!(before || !allows(word(&with, action, spec)));
+        prop_assert!(before || !allows(matched(&with, action, spec)));
     }
 
     #[test]
@@ -876,10 +1097,10 @@ proptest! {
         by in 0usize..5,
         action in action(),
     ) {
-        let one = word(&statements, action, Some("HMAC_256"));
+        let one = matched(&statements, action, Some("HMAC_256"));
         let mut turned = statements.clone();
         turned.rotate_left(by % statements.len().max(1));
-        let other = word(&turned, action, Some("HMAC_256"));
+        let other = matched(&turned, action, Some("HMAC_256"));
         prop_assert_eq!(
             (one.deny.is_some(), one.allow.is_some()),
             (other.deny.is_some(), other.allow.is_some())
@@ -907,7 +1128,7 @@ proptest! {
             context,
         );
         let theirs = iam_rs::evaluate_policy(&policy, &request).unwrap();
-        let ours = word(&statements, action, spec);
+        let ours = matched(&statements, action, spec);
         let wanted = match (ours.deny, ours.allow) {
             (Some(_), _) => Decided::Deny,
             (None, Some(_)) => Decided::Allow,

@@ -4,7 +4,10 @@
 //! and each is answered after the write-ahead log was synced to the disk (`synchronous=FULL`). What
 //! the disk refuses is answered as a fault, and the next change is tried anew.
 
-mod place;
+mod connection;
+mod faults;
+mod files;
+mod lock;
 mod rows;
 mod schema;
 mod upkeep;
@@ -14,10 +17,10 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
 
-pub(super) use self::upkeep::look;
-pub use self::upkeep::{Examination, backup, check, confirm, restore};
+pub(super) use self::upkeep::snapshot;
+pub use self::upkeep::{CatalogueReport, backup, check, confirm, restore};
 use self::{
-    place::Place,
+    lock::LockedDatabase,
     writer::{Request, Writer},
 };
 use super::{
@@ -30,16 +33,16 @@ const QUEUE: usize = 1024;
 
 /// Records in a file.
 #[derive(Clone, Debug)]
-pub struct Sqlite {
+pub struct SqliteEngine {
     requests: mpsc::Sender<Request>,
     history: History,
 }
 
-impl Sqlite {
-    pub(super) fn open(settings: &settings::Sqlite) -> Result<Self, OpenFault> {
-        let place = Place::take(&settings.path)?;
-        place.create_if_missing()?;
-        let writer = Writer::open(place)?;
+impl SqliteEngine {
+    pub(super) fn open(settings: &settings::SqliteSettings) -> Result<Self, OpenFault> {
+        let locked = LockedDatabase::take(&settings.path)?;
+        locked.create_if_missing()?;
+        let writer = Writer::open(locked)?;
         let history = writer.history();
         let (requests, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()

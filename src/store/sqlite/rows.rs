@@ -1,10 +1,10 @@
-//! Records as rows. Each has a checksum over all that it says: a disk that gives back other bytes
-//! than it was given is found out, and never served.
+//! Records as rows. Each has a checksum over name, revision and value: bytes that a disk gives back
+//! changed are found, and never served.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::store::{Change, Committed, Fault, Name, Prefix, Record, Revision};
 
@@ -34,7 +34,7 @@ pub(super) fn list(
         "SELECT {COLUMNS} FROM record WHERE name >= ?1 AND name > ?2 AND name < ?3
          ORDER BY name LIMIT ?4"
     );
-    // A prefix ends with a slash, and the character after it is 0: so ends what it covers.
+    // A prefix ends with a slash. The next ASCII character is 0, so that this is the end of its range.
     let end = match under.as_str().strip_suffix('/') {
         Some(begins) => format!("{begins}0"),
         None => "\u{7f}".into(),
@@ -62,8 +62,8 @@ pub(super) fn revision(connection: &Connection) -> rusqlite::Result<Revision> {
     })
 }
 
-/// Makes a change within the transaction that is open, as the revision after `last`; or names the
-/// record that is not as it was expected, and has written nothing then.
+/// Makes a change within the open transaction, as the revision after `last`. If a record is not as
+/// expected it breaks off with the name of that record, and writes nothing.
 pub(super) fn apply(
     connection: &Connection,
     change: Change,
@@ -120,8 +120,12 @@ pub(super) fn set_revision(connection: &Connection, revision: Revision) -> rusql
 
 /// Reads every record, and compares it with its checksum.
 pub(super) fn verify(connection: &Connection) -> Result<(), Fault> {
-    let latest = revision(connection).map_err(|error| fault(&error))?;
-    let mut statement = connection
+    // All of it at one moment: a process may write to the catalogue meanwhile, and a record that came
+    // after the store's revision was read is no damage.
+    let moment = Transaction::new_unchecked(connection, TransactionBehavior::Deferred)
+        .map_err(|error| fault(&error))?;
+    let latest = revision(&moment).map_err(|error| fault(&error))?;
+    let mut statement = moment
         .prepare(&format!("SELECT {COLUMNS} FROM record"))
         .map_err(|error| fault(&error))?;
     let rows = statement
@@ -150,13 +154,13 @@ pub(super) fn fault(error: &rusqlite::Error) -> Fault {
     }
 }
 
-type Raw = (String, Vec<u8>, u64, u32);
+type RawRow = (String, Vec<u8>, u64, u32);
 
-fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
+fn raw(row: &Row<'_>) -> rusqlite::Result<RawRow> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
 }
 
-fn record((name, value, revision, stored): Raw) -> Result<Record, Fault> {
+fn record((name, value, revision, stored): RawRow) -> Result<Record, Fault> {
     let record = Record {
         name: Name::new(&name).map_err(|error| Fault::Damaged(error.to_string()))?,
         value: Bytes::from(value),

@@ -1,17 +1,19 @@
-//! What is in the file: two tables, the mark that it is ours, and its version.
+//! The schema of the file: two tables, the application ID, and the schema's version.
 
-use std::{fmt, fs::File, io::Read as _, path::Path};
+use std::{fs::File, io::Read as _, path::Path};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{place, rows};
-use crate::store::OpenFault;
+use crate::store::{
+    OpenFault,
+    sqlite::{faults, rows},
+};
 
-/// `application_id`: "hsma", so that `file` and we can tell a catalogue from any other database.
+/// `application_id`: "hsma", which tells a catalogue from any other database.
 const APPLICATION_ID: i32 = 0x6873_6d61;
 
-/// How each version of the schema comes out of the one before. Steps are added, never edited: files
-/// in the field have been through them.
+/// The migration from each version of the schema to the next. Steps are added, never edited: existing
+/// files have been through them.
 pub(super) const STEPS: &[&str] = &["
     CREATE TABLE record (
         name TEXT PRIMARY KEY NOT NULL,
@@ -31,13 +33,13 @@ pub(super) fn version() -> usize {
     STEPS.len()
 }
 
-/// Makes an empty file a catalogue.
+/// Turns an empty file into a catalogue.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     migrate(connection, STEPS)
 }
 
-/// Takes the steps that a file has not been through, each whole or not at all.
+/// Runs the migrations that a file has not been through, each in a transaction of its own.
 pub(super) fn migrate(connection: &Connection, steps: &[&str]) -> rusqlite::Result<()> {
     for (done, step) in steps.iter().enumerate().skip(found_version(connection)?) {
         let transaction =
@@ -57,14 +59,14 @@ pub(super) fn found_version(connection: &Connection) -> rusqlite::Result<usize> 
 ///
 /// # Errors
 /// [`OpenFault::Configuration`]: it is something else, a newer version's, or damaged.
-pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenFault> {
-    let sqlite = |error: rusqlite::Error| place::fault(path, &error);
+pub(super) fn check_schema(connection: &Connection, path: &Path) -> Result<(), OpenFault> {
+    let sqlite = |error: rusqlite::Error| faults::sqlite(path, &error);
     let application: i32 = connection
         .pragma_query_value(None, "application_id", |row| row.get(0))
         .map_err(sqlite)?;
     let found = found_version(connection).map_err(sqlite)?;
     if application != APPLICATION_ID || found == 0 {
-        return Err(foreign(path));
+        return Err(faults::another_program(path));
     }
     if found > version() {
         return Err(OpenFault::Configuration(format!(
@@ -78,30 +80,30 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<(), Open
         .query_row("PRAGMA quick_check(1)", (), |row| row.get(0))
         .map_err(sqlite)?;
     if verdict != "ok" {
-        return Err(damaged(&path.display().to_string(), &verdict));
+        return Err(faults::damaged(&path.display().to_string(), &verdict));
     }
     // SQLite does not see a bit that flipped within a value.
-    rows::verify(connection).map_err(|fault| damaged(&path.display().to_string(), &fault))
+    rows::verify(connection).map_err(|fault| faults::damaged(&path.display().to_string(), &fault))
 }
 
-/// Looks at the file's header before SQLite does, which takes an empty file for an empty database
-/// and writes to whatever it is told to open for writing.
+/// Checks the file's header before SQLite opens it: SQLite takes an empty file for an empty database,
+/// and writes to any file that it opens for writing.
 ///
 /// # Errors
 /// [`OpenFault::Configuration`]: it is no database, or another program's.
-pub(super) fn look(path: &Path) -> Result<(), OpenFault> {
+pub(super) fn check_header(path: &Path) -> Result<(), OpenFault> {
     let mut header = [0; 100];
     match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        // From byte 68 on stands the application_id; it is there from the file's first moment.
+        // The application_id is at byte 68, from the moment when the file is made.
         Ok(()) if header.starts_with(b"SQLite format 3\0") => {
             if header[68..72] == APPLICATION_ID.to_be_bytes() {
                 Ok(())
             } else {
-                Err(foreign(path))
+                Err(faults::another_program(path))
             }
         }
         Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-            Err(place::disk(path, &error))
+            Err(faults::disk(path, &error))
         }
         Ok(()) | Err(_) => Err(OpenFault::Configuration(format!(
             "{} is no hsmac catalogue, nor any database",
@@ -110,29 +112,14 @@ pub(super) fn look(path: &Path) -> Result<(), OpenFault> {
     }
 }
 
-fn foreign(path: &Path) -> OpenFault {
-    OpenFault::Configuration(format!(
-        "{} is no hsmac catalogue, but another program's database",
-        path.display()
-    ))
-}
-
-pub(super) fn damaged(path: &str, verdict: &dyn fmt::Display) -> OpenFault {
-    OpenFault::Configuration(format!(
-        "{path} is damaged ({verdict}); keep it, and bring back the last backup: hsmac store restore"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_taken_once_and_in_order() {
+    fn migrations_run_once_and_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("catalogue.db");
-        place::private(&path).unwrap();
-        let connection = place::connect(&path).unwrap();
+        let connection = Connection::open(dir.path().join("catalogue.db")).unwrap();
         create(&connection).unwrap();
         connection
             .execute_batch("UPDATE store SET revision = 7")

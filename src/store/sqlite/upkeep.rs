@@ -1,4 +1,4 @@
-//! What an operator does with a catalogue: look at it, copy it while it is used, bring a copy back.
+//! What an operator does with a catalogue: check it, back it up while it is in use, restore a backup.
 
 use std::{
     fs::{self, File},
@@ -8,17 +8,19 @@ use std::{
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{
-    place::{self, Place, RESTORING, beside, disk, fault},
-    rows, schema,
-};
 use crate::store::{
     Change, Expect, OpenFault, Prefix, Record, Restored, Revision, Settings, settings,
+    sqlite::{
+        connection, faults,
+        files::{self, RESTORING, beside},
+        lock::{self, LockedDatabase},
+        rows, schema,
+    },
 };
 
 /// What is in a catalogue.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Examination {
+pub struct CatalogueReport {
     /// Its file.
     pub path: PathBuf,
     /// The version of its schema.
@@ -37,16 +39,16 @@ pub struct Examination {
 /// a process that uses it.
 ///
 /// # Errors
-/// [`OpenFault`]: it is not there, damaged, something else, or of a newer version.
-pub fn check(settings: &Settings) -> Result<Examination, OpenFault> {
+/// [`OpenFault::Away`]: the disk refuses. [`OpenFault::Configuration`]: the catalogue is not there, damaged, something else, or of a newer version.
+pub fn check(settings: &Settings) -> Result<CatalogueReport, OpenFault> {
     let database = existing(&settings.sqlite.path)?;
-    let connection = place::open_to_read(&database)?;
-    // Beyond the quick check of every opening.
+    let connection = connection::open_to_read(&database)?;
+    // Every opening runs the quick check; this is the full one.
     let verdict: String = connection
         .query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))
-        .map_err(|error| fault(&database, &error))?;
+        .map_err(|error| faults::sqlite(&database, &error))?;
     if verdict != "ok" {
-        return Err(schema::damaged(&database.display().to_string(), &verdict));
+        return Err(faults::damaged(&database.display().to_string(), &verdict));
     }
     examine(&connection, &database)
 }
@@ -55,21 +57,21 @@ pub fn check(settings: &Settings) -> Result<Examination, OpenFault> {
 /// disturb a process that uses the catalogue. None: there is no catalogue yet.
 ///
 /// # Errors
-/// [`OpenFault`]: it is damaged, something else, or of a newer version.
-pub(in crate::store) fn look(
-    settings: &settings::Sqlite,
+/// [`OpenFault::Away`]: the disk refuses. [`OpenFault::Configuration`]: the catalogue is damaged, something else, or of a newer version.
+pub(in crate::store) fn snapshot(
+    settings: &settings::SqliteSettings,
 ) -> Result<Option<(Revision, Vec<Record>)>, OpenFault> {
-    let database = place::real(&settings.path)?;
-    if !place::is_there(&database)? {
+    let database = files::real(&settings.path)?;
+    if !files::is_there(&database)? {
         return Ok(None);
     }
-    let connection = place::open_to_read(&database)?;
-    let sqlite = |error: rusqlite::Error| fault(&database, &error);
+    let connection = connection::open_to_read(&database)?;
+    let sqlite = |error: rusqlite::Error| faults::sqlite(&database, &error);
     let moment = Transaction::new_unchecked(&connection, TransactionBehavior::Deferred);
     let moment = moment.map_err(sqlite)?;
     let revision = rows::revision(&moment).map_err(sqlite)?;
     let records = rows::list(&moment, &Prefix::all(), None, usize::MAX)
-        .map_err(|fault| schema::damaged(&database.display().to_string(), &fault))?;
+        .map_err(|fault| faults::damaged(&database.display().to_string(), &fault))?;
     Ok(Some((revision, records)))
 }
 
@@ -77,21 +79,22 @@ pub(in crate::store) fn look(
 /// process may use it meanwhile. The copy has been examined and synced when this returns.
 ///
 /// # Errors
-/// [`OpenFault`]: the catalogue cannot be read, `to` is there already or cannot be written. Then
-/// there is no `to`.
-pub fn backup(settings: &Settings, to: &Path) -> Result<Examination, OpenFault> {
+/// [`OpenFault::Configuration`] or [`OpenFault::Away`]: the catalogue cannot be read, `to` is there
+/// already or cannot be written. Then no copy is left.
+pub fn backup(settings: &Settings, to: &Path) -> Result<CatalogueReport, OpenFault> {
     let database = existing(&settings.sqlite.path)?;
-    let connection = place::open_to_read(&database)?;
-    // The name is taken before the work, so that nobody's file is written over.
-    place::private(to).map_err(|error| disk(to, &error))?;
+    let connection = connection::open_to_read(&database)?;
+    // The name is taken before the work, so that no other file is overwritten.
+    files::private(to).map_err(|error| faults::disk(to, &error))?;
     let partial = beside(to, ".partial");
     let copied = copy_out(&connection, &partial)
-        .and_then(|()| fs::rename(&partial, to).map_err(|error| disk(to, &error)))
-        .and_then(|()| place::sync_folder(to).map_err(|error| disk(to, &error)))
-        .and_then(|()| examine(&place::open_to_read(to)?, to));
+        .and_then(|()| fs::rename(&partial, to).map_err(|error| faults::disk(to, &error)))
+        .and_then(|()| files::sync_folder(to).map_err(|error| faults::disk(to, &error)))
+        .and_then(|()| examine(&connection::open_to_read(to)?, to));
     if copied.is_err() {
-        // What went wrong is told; a file that is left says so by its name, or by being empty.
-        let _ = place::clear(&partial).and_then(|()| place::remove(to));
+        // The first fault is reported. A file that is left shows by its name, or by being empty, that it
+        // is no backup.
+        let _ = files::clear(&partial).and_then(|()| files::remove(to));
     }
     copied
 }
@@ -100,35 +103,35 @@ pub fn backup(settings: &Settings, to: &Path) -> Result<Examination, OpenFault> 
 /// beside it, under the name that is returned.
 ///
 /// # Errors
-/// [`OpenFault`]: a process has the catalogue open; `from` is no undamaged catalogue of this version
-/// or an older one; the disk refuses. Until the last step the old catalogue is there, and after a
+/// [`OpenFault::Configuration`]: a process has the catalogue open; `from` is no undamaged catalogue of this version
+/// or an older one. [`OpenFault::Away`]: the disk refuses. Until the last step the old catalogue is there, and after a
 /// crash between the last steps no hsmac opens either before the restore was repeated.
 pub fn restore(
     settings: &Settings,
     from: &Path,
-) -> Result<(Examination, Option<PathBuf>), OpenFault> {
-    let place = Place::take(&settings.sqlite.path)?;
-    let database = &place.database;
+) -> Result<(CatalogueReport, Option<PathBuf>), OpenFault> {
+    let locked = LockedDatabase::take(&settings.sqlite.path)?;
+    let database = &locked.database;
     let old = (database.exists()).then(|| last_revision(database));
 
     let new = beside(database, ".restore-new");
     copy_in(from, &new)?;
-    let connection = place::open(&new)?;
+    let connection = connection::open(&new)?;
     let restored = Restored::now();
-    // Revisions never go back: what was told of the old catalogue is not mistaken for this one's.
+    // Revisions never go back, so that no revision of the old catalogue is one of this one.
     mark(&connection, restored, old.flatten().unwrap_or_default())
-        .map_err(|error| fault(&new, &error))?;
-    let examination = Examination {
+        .map_err(|error| faults::sqlite(&new, &error))?;
+    let examination = CatalogueReport {
         path: database.clone(),
         ..examine(&connection, &new)?
     };
     let decided = beside(database, RESTORING);
-    place::put_in_place(connection, &new, &decided)?;
+    connection::put_in_place(connection, &new, &decided)?;
 
     // From here to the end no hsmac opens the catalogue.
-    let kept = keep(database, restored).map_err(|error| disk(database, &error))?;
-    fs::rename(&decided, database).map_err(|error| disk(database, &error))?;
-    place::sync_folder(database).map_err(|error| disk(database, &error))?;
+    let kept = keep(database, restored).map_err(|error| faults::disk(database, &error))?;
+    fs::rename(&decided, database).map_err(|error| faults::disk(database, &error))?;
+    files::sync_folder(database).map_err(|error| faults::disk(database, &error))?;
     Ok((examination, kept))
 }
 
@@ -136,25 +139,27 @@ pub fn restore(
 /// mark.
 ///
 /// # Errors
-/// [`OpenFault`]: a process has the catalogue open, or it cannot be opened.
+/// [`OpenFault::Configuration`] or [`OpenFault::Away`]: a process has the catalogue open, or it cannot
+/// be opened.
 pub fn confirm(settings: &Settings) -> Result<Option<Restored>, OpenFault> {
     let path = existing(&settings.sqlite.path)?;
-    let place = Place::take(&path)?;
-    let connection = place.open()?;
+    let locked = LockedDatabase::take(&path)?;
+    let connection = locked.open()?;
     let mark = read_mark(&connection, &path)?;
     if mark.is_some() {
         let change = Change::new().delete(Restored::name(), Expect::Any);
-        write(&connection, change, Revision::default()).map_err(|error| fault(&path, &error))?;
+        write(&connection, change, Revision::default())
+            .map_err(|error| faults::sqlite(&path, &error))?;
     }
     connection
         .close()
-        .map_err(|(_, error)| fault(&path, &error))?;
+        .map_err(|(_, error)| faults::sqlite(&path, &error))?;
     Ok(mark)
 }
 
 fn existing(path: &Path) -> Result<PathBuf, OpenFault> {
-    let database = place::real(path)?;
-    if !place::is_there(&database)? {
+    let database = files::real(path)?;
+    if !files::is_there(&database)? {
         return Err(OpenFault::Configuration(format!(
             "{}: there is no catalogue yet; hsmac serve makes it",
             database.display()
@@ -163,8 +168,8 @@ fn existing(path: &Path) -> Result<PathBuf, OpenFault> {
     Ok(database)
 }
 
-fn examine(connection: &Connection, path: &Path) -> Result<Examination, OpenFault> {
-    let sqlite = |error: rusqlite::Error| fault(path, &error);
+fn examine(connection: &Connection, path: &Path) -> Result<CatalogueReport, OpenFault> {
+    let sqlite = |error: rusqlite::Error| faults::sqlite(path, &error);
     let restored = read_mark(connection, path)?;
     let kinds = connection
         .prepare(
@@ -177,13 +182,13 @@ fn examine(connection: &Connection, path: &Path) -> Result<Examination, OpenFaul
                 .collect()
         })
         .map_err(sqlite)?;
-    Ok(Examination {
+    Ok(CatalogueReport {
         path: path.to_owned(),
         version: schema::found_version(connection).map_err(sqlite)?,
         revision: rows::revision(connection).map_err(sqlite)?,
         kinds,
         restored,
-        used_by: place::user_of(path),
+        used_by: lock::user_of(path),
     })
 }
 
@@ -191,13 +196,13 @@ fn read_mark(connection: &Connection, path: &Path) -> Result<Option<Restored>, O
     let record = rows::read(connection, &Restored::name());
     match record {
         Ok(record) => Ok(record.as_ref().map(Restored::of)),
-        Err(fault) => Err(schema::damaged(&path.display().to_string(), &fault)),
+        Err(fault) => Err(faults::damaged(&path.display().to_string(), &fault)),
     }
 }
 
 /// One read transaction of SQLite's, whatever is written meanwhile.
 fn copy_out(connection: &Connection, partial: &Path) -> Result<(), OpenFault> {
-    place::private(partial).map_err(|error| disk(partial, &error))?;
+    files::private(partial).map_err(|error| faults::disk(partial, &error))?;
     let Some(name) = partial.to_str() else {
         return Err(OpenFault::Configuration(format!(
             "{} is no UTF-8",
@@ -206,35 +211,35 @@ fn copy_out(connection: &Connection, partial: &Path) -> Result<(), OpenFault> {
     };
     connection
         .execute("VACUUM INTO ?1", [name])
-        .map_err(|error| fault(partial, &error))?;
-    place::sync(partial).map_err(|error| disk(partial, &error))
+        .map_err(|error| faults::sqlite(partial, &error))?;
+    files::sync(partial).map_err(|error| faults::disk(partial, &error))
 }
 
 /// Copies a backup beside the catalogue; also a plain copy of a catalogue's files, with its log.
 fn copy_in(from: &Path, new: &Path) -> Result<(), OpenFault> {
-    schema::look(from)?;
-    place::clear(new).map_err(|error| disk(new, &error))?;
+    schema::check_header(from)?;
+    files::clear(new).map_err(|error| faults::disk(new, &error))?;
     for suffix in ["", "-wal"] {
         let (from, new) = (beside(from, suffix), beside(new, suffix));
         if !suffix.is_empty() && !from.exists() {
             continue;
         }
-        place::private(&new).map_err(|error| disk(&new, &error))?;
+        files::private(&new).map_err(|error| faults::disk(&new, &error))?;
         let copied = File::open(&from).and_then(|mut source| {
             let mut target = File::options().write(true).open(&new)?;
             io::copy(&mut source, &mut target)
         });
-        copied.map_err(|error| disk(&new, &error))?;
+        copied.map_err(|error| faults::disk(&new, &error))?;
     }
     Ok(())
 }
 
 fn last_revision(database: &Path) -> Option<Revision> {
-    let connection = place::open_to_read(database).ok()?;
+    let connection = connection::open_to_read(database).ok()?;
     let revision = rows::revision(&connection).ok()?;
     drop(connection);
     // It is undamaged: what is in its log goes into the file that is kept.
-    if let Ok(connection) = place::connect(database) {
+    if let Ok(connection) = connection::connect(database) {
         let _ = connection.close();
     }
     Some(revision)
@@ -265,7 +270,7 @@ fn keep(database: &Path, restored: Restored) -> io::Result<Option<PathBuf>> {
     while name.exists() || beside(&name, "-wal").exists() {
         name = beside(&name, "-again");
     }
-    place::remove(&beside(database, "-shm"))?;
+    files::remove(&beside(database, "-shm"))?;
     let mut kept = None;
     for suffix in ["", "-wal"] {
         let from = beside(database, suffix);

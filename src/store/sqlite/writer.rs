@@ -1,4 +1,4 @@
-//! The one thread that has the file: it answers in the order in which it is asked.
+//! The thread that owns the connection: it serves requests in the order in which they come.
 
 use std::ops::ControlFlow;
 
@@ -9,19 +9,16 @@ use tokio::sync::{
 };
 use tracing::{error, info, warn};
 
-use super::{
-    place::{self, Place},
-    rows,
-};
 use crate::store::{
     Change, CommitFault, Committed, Fault, Name, OpenFault, Prefix, Record, Revision,
     history::History,
+    sqlite::{faults, lock::LockedDatabase, rows},
 };
 
 /// Changes that share a transaction, at most.
 const TOGETHER: usize = 64;
 
-/// What the thread is asked.
+/// A request to the thread.
 #[derive(Debug)]
 pub(super) enum Request {
     Close {
@@ -46,28 +43,28 @@ pub(super) enum Request {
     },
 }
 
-type Waiting = (Change, oneshot::Sender<Result<Revision, CommitFault>>);
+type PendingCommit = (Change, oneshot::Sender<Result<Revision, CommitFault>>);
 
 pub(super) struct Writer {
     /// None after a fault that left the connection in doubt: the next request opens it anew.
     connection: Option<Connection>,
-    /// The revision of the last change that was told.
+    /// The revision of the last change that was published.
     revision: Revision,
     history: History,
-    /// Let go of last: until then no other process may have the file.
-    place: Place,
+    /// Dropped last: until then no other process may open the file.
+    locked: LockedDatabase,
 }
 
 impl Writer {
-    pub(super) fn open(place: Place) -> Result<Self, OpenFault> {
-        let connection = place.open()?;
-        let revision =
-            rows::revision(&connection).map_err(|error| place::fault(&place.database, &error))?;
+    pub(super) fn open(locked: LockedDatabase) -> Result<Self, OpenFault> {
+        let connection = locked.open()?;
+        let revision = rows::revision(&connection)
+            .map_err(|error| faults::sqlite(&locked.database, &error))?;
         Ok(Self {
             connection: Some(connection),
             revision,
             history: History::after(revision),
-            place,
+            locked,
         })
     }
 
@@ -75,7 +72,7 @@ impl Writer {
         self.history.clone()
     }
 
-    /// Answers until it is asked to close, or nobody can ask any more.
+    /// Serves requests until one of them is to close, or all senders are gone.
     pub(super) fn serve(mut self, mut queue: Receiver<Request>) {
         let mut next = None;
         let last = loop {
@@ -95,7 +92,7 @@ impl Writer {
                     }
                     self.commit(group);
                 }
-                // Nobody waits for the answer: then it is not needed.
+                // The receiver of an answer may be gone; then the answer is not needed.
                 Request::List {
                     under,
                     after,
@@ -117,7 +114,7 @@ impl Writer {
         };
         self.close();
         if let Some(reply) = last {
-            // Who asked may have gone; closed it is.
+            // The receiver may be gone; the store is closed all the same.
             let _ = reply.send(());
         }
     }
@@ -137,7 +134,7 @@ impl Writer {
     fn ready(&mut self) -> Result<&Connection, Fault> {
         if self.connection.is_none() {
             let away = |fault: OpenFault| Fault::Away(fault.to_string());
-            let connection = self.place.open().map_err(away)?;
+            let connection = self.locked.open().map_err(away)?;
             let revision = settled(&connection).map_err(|error| rows::fault(&error))?;
             if revision != self.revision {
                 warn!(
@@ -145,7 +142,7 @@ impl Writer {
                     "a change in doubt was made after all"
                 );
                 self.revision = revision;
-                self.history.begin_anew(revision);
+                self.history.reset(revision);
             }
             info!("the catalogue is open again");
             self.connection = Some(connection);
@@ -158,15 +155,15 @@ impl Writer {
 
     /// Makes the changes in one transaction. If that fails, each by itself: one that is too big for
     /// the disk must not take the others with it.
-    fn commit(&mut self, group: Vec<Waiting>) {
+    fn commit(&mut self, group: Vec<PendingCommit>) {
         match self.attempt(&group) {
             Ok(outcomes) => self.answer(group, outcomes),
-            Err(Failure::NotMade(_)) if group.len() > 1 => {
+            Err(GroupError::NotMade(_)) if group.len() > 1 => {
                 for one in group {
                     self.commit(vec![one]);
                 }
             }
-            Err(Failure::NotMade(fault) | Failure::Disk(fault)) => {
+            Err(GroupError::NotMade(fault) | GroupError::Disk(fault)) => {
                 for (_, reply) in group {
                     let _ = reply.send(Err(fault.clone().into()));
                 }
@@ -174,25 +171,25 @@ impl Writer {
         }
     }
 
-    fn attempt(&mut self, group: &[Waiting]) -> Result<Vec<Outcome>, Failure> {
+    fn attempt(&mut self, group: &[PendingCommit]) -> Result<Vec<Outcome>, GroupError> {
         let before = self.revision;
-        let connection = self.ready().map_err(Failure::Disk)?;
+        let connection = self.ready().map_err(GroupError::Disk)?;
         match together(connection, group, before) {
             Ok(outcomes) => Ok(outcomes),
-            Err(Attempt::NotMade(error)) => {
+            Err(TransactionError::NotMade(error)) => {
                 // A transaction that cannot even be rolled back ends with its connection.
                 if !connection.is_autocommit() {
                     self.connection = None;
                 }
                 warn!(%error, changes = group.len(), "the catalogue could not be written");
-                Err(Failure::NotMade(rows::fault(&error)))
+                Err(GroupError::NotMade(rows::fault(&error)))
             }
-            Err(Attempt::InDoubt(error, outcomes)) => {
+            Err(TransactionError::InDoubt(error, outcomes)) => {
                 error!(%error, changes = group.len(), "the catalogue's disk failed while a change was made");
                 match self.made(&outcomes) {
                     Some(true) => Ok(outcomes),
-                    Some(false) => Err(Failure::Disk(Fault::Away(error.to_string()))),
-                    None => Err(Failure::Disk(Fault::Unknown(error.to_string()))),
+                    Some(false) => Err(GroupError::Disk(Fault::Away(error.to_string()))),
+                    None => Err(GroupError::Disk(Fault::Unknown(error.to_string()))),
                 }
             }
         }
@@ -201,7 +198,7 @@ impl Writer {
     /// Opens the file anew, to see whether changes in doubt are in it; none: it does not open.
     fn made(&mut self, outcomes: &[Outcome]) -> Option<bool> {
         self.connection = None;
-        let connection = self.place.open().ok()?;
+        let connection = self.locked.open().ok()?;
         let found = settled(&connection).ok()?;
         self.connection = Some(connection);
         let wanted = outcomes.iter().rev().find_map(|outcome| match outcome {
@@ -211,58 +208,59 @@ impl Writer {
         Some(wanted.is_some_and(|wanted| wanted == found))
     }
 
-    /// What was made is durable now: watchers learn of it first, then those who asked.
-    fn answer(&mut self, group: Vec<Waiting>, outcomes: Vec<Outcome>) {
+    /// What was made is durable now: it is published to watchers first, then answered to callers.
+    fn answer(&mut self, group: Vec<PendingCommit>, outcomes: Vec<Outcome>) {
         for ((_, reply), outcome) in group.into_iter().zip(outcomes) {
             let answer = match outcome {
                 Outcome::Made(committed) => {
                     let revision = committed.revision;
                     self.revision = revision;
                     if !committed.is_empty() {
-                        self.history.tell(committed);
+                        self.history.publish(committed);
                     }
                     Ok(revision)
                 }
                 Outcome::Stale(name) => Err(CommitFault::Stale { name }),
             };
-            // Made is made, even if nobody waits any more.
+            // The change stands, even if the caller no longer waits for the answer.
             let _ = reply.send(answer);
         }
     }
 }
 
-/// What became of a change within a transaction.
+/// The outcome of a change within a transaction.
 enum Outcome {
     Made(Committed),
     Stale(Name),
 }
 
-/// Why changes are answered with a fault.
-enum Failure {
-    /// The disk as it is: no use in trying each of them.
+/// Why a group of changes is answered with a fault.
+enum GroupError {
+    /// The disk refuses every change: none of them is tried alone.
     Disk(Fault),
-    /// Perhaps because of one of them.
+    /// One of them may be the reason: each is tried alone.
     NotMade(Fault),
 }
 
 /// Why a transaction was not made.
-enum Attempt {
+enum TransactionError {
     NotMade(rusqlite::Error),
     InDoubt(rusqlite::Error, Vec<Outcome>),
 }
 
 fn together(
     connection: &Connection,
-    group: &[Waiting],
+    group: &[PendingCommit],
     before: Revision,
-) -> Result<Vec<Outcome>, Attempt> {
+) -> Result<Vec<Outcome>, TransactionError> {
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
-        .map_err(Attempt::NotMade)?;
+        .map_err(TransactionError::NotMade)?;
     let mut last = before;
     let mut outcomes = Vec::with_capacity(group.len());
     for (change, _) in group {
         // Dropped on an error, the transaction rolls back.
-        let applied = rows::apply(&transaction, change.clone(), last).map_err(Attempt::NotMade)?;
+        let applied =
+            rows::apply(&transaction, change.clone(), last).map_err(TransactionError::NotMade)?;
         outcomes.push(match applied {
             ControlFlow::Continue(committed) => {
                 last = committed.revision;
@@ -273,12 +271,12 @@ fn together(
     }
     match transaction.commit() {
         Ok(()) => Ok(outcomes),
-        // The log has no room for the record that ends a transaction: then it has none.
+        // The log had no room for the record that ends a transaction, so that the transaction is not made.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-            Err(Attempt::NotMade(error))
+            Err(TransactionError::NotMade(error))
         }
         // What was written may come to light when the log is read again.
-        Err(error) => Err(Attempt::InDoubt(error, outcomes)),
+        Err(error) => Err(TransactionError::InDoubt(error, outcomes)),
     }
 }
 

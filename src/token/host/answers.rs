@@ -1,96 +1,128 @@
 //! What a host says: answers to jobs, keys that it opened, faults.
 
-use tracing::{debug, error, info};
+use std::{sync::Arc, time::Duration};
 
-use super::{FRESH, Host, Pending, Post};
+use bytes::Bytes;
+use tracing::{debug, error, info, warn};
+
 use crate::{
-    proto::host::{self, ForgetKey, FromHost, answer::Outcome, from_host, to_host},
+    proto::host::{self, FromHost, answer::Outcome, from_host},
     token::{
-        Destroyed, Fault, Key, KeyFacts,
-        job::{Answer, Job, Work},
-        key::Verdict,
-        line::Death,
-        queue::Queue,
+        dispatch::job::{Job, JobOutput, Work},
+        host::{
+            process::HostExit,
+            session::{DefinedKey, FRESH, HostContext, HostSession, Pending},
+        },
+        key::{CheckValue, TokenKey, Verdict},
+        metrics::Move,
+        status::{Destroyed, Fault, KeyFacts},
     },
 };
 
-impl Host {
+/// Why a host ends that reports a check value which cannot be its key's.
+const WRONG_VERDICT: &str = "the host took an object for a key whose check value it does not make";
+
+impl HostSession {
     /// Everything that has arrived. An error ends the host.
-    pub(super) fn take_answers(&mut self, post: &Post<'_>) -> Result<(), Death> {
-        let broken = |what: String| Death::accident(host::FaultClass::Bug, what);
+    pub(super) fn take_answers(&mut self, context: &HostContext<'_>) -> Result<(), HostExit> {
+        let broken = |what: String| HostExit::accident(host::FaultClass::Bug, what);
         while let Some(frame) = self
-            .line
+            .process
             .inbox
             .take::<FromHost>()
             .map_err(|fault| broken(fault.to_string()))?
         {
             match frame.frame {
-                Some(from_host::Frame::Answer(answer)) => self.take_answer(answer, post)?,
-                Some(from_host::Frame::KeyOpened(opened)) => self.judge(opened, post.member)?,
+                Some(from_host::Frame::Answer(answer)) => self.take_answer(answer, context)?,
+                Some(from_host::Frame::KeyOpened(opened)) => {
+                    self.check_opened_key(opened, context.member)?
+                }
                 Some(from_host::Frame::KeyForgotten(forgotten)) => {
-                    for one in &mut self.forgetting {
-                        one.acknowledged |= one.reference == forgotten.reference;
+                    self.told_to_forget.remove(&forgotten.reference);
+                    for one in &mut self.closing {
+                        one.acknowledged |= one.key.reference() == forgotten.reference;
                     }
                 }
+                Some(from_host::Frame::Cured(cured)) => {
+                    cured
+                        .fault
+                        .iter()
+                        .for_each(|fault| context.metrics.failed(fault));
+                }
                 Some(from_host::Frame::Ending(ending)) => {
-                    let death = Death::of(ending.fault);
-                    let accident = death.class == host::FaultClass::Bug;
-                    return Err(Death { accident, ..death });
+                    ending
+                        .fault
+                        .iter()
+                        .for_each(|fault| context.metrics.failed(fault));
+                    let exit = HostExit::of(ending.fault);
+                    let accident = exit.class == host::FaultClass::Bug;
+                    return Err(HostExit {
+                        accident,
+                        says_why: true,
+                        charged: Some(ending.sequence).filter(|sequence| *sequence != 0),
+                        ..exit
+                    });
                 }
                 Some(
                     from_host::Frame::Hello(_)
                     | from_host::Frame::TokenFound(_)
+                    | from_host::Frame::PinsRead(_)
+                    | from_host::Frame::LoggedIn(_)
                     | from_host::Frame::Ready(_)
                     | from_host::Frame::Failed(_),
                 )
                 | None => return Err(broken("the host began a second time".into())),
             }
         }
-        if !self.forgetting.is_empty() {
-            self.settle_forgotten();
+        if !self.closing.is_empty() {
+            self.settle_closed();
         }
         Ok(())
     }
 
-    fn take_answer(&mut self, answer: host::Answer, post: &Post<'_>) -> Result<(), Death> {
-        let broken = |what: &str| Err(Death::accident(host::FaultClass::Bug, what));
+    fn take_answer(
+        &mut self,
+        answer: host::Answer,
+        context: &HostContext<'_>,
+    ) -> Result<(), HostExit> {
+        let broken = |what: &str| Err(HostExit::accident(host::FaultClass::Bug, what));
         // Security: an answer goes to the one job that it names, or to nobody.
-        if answer.generation != self.line.generation {
+        if answer.generation != self.process.generation {
             return broken("the host answered for another generation");
         }
         let known = self
             .slots
             .get_mut(answer.slot as usize)
             .and_then(|slot| slot.take_if(|pending| pending.sequence == answer.sequence));
-        let Some(Pending { job, .. }) = known else {
+        let Some(Pending { job, slow, .. }) = known else {
             return broken("the host answered a job that it does not have");
         };
         self.free.push(answer.slot);
+        self.slow_jobs -= usize::from(slow);
+        let window = self.window();
+        if !matches!(answer.outcome, Some(Outcome::Fault(_)) | None) {
+            self.load.went_well(window);
+        }
         self.learn(answer.took_us);
+        if let Some(function) = job.work.function() {
+            let took = Duration::from_micros(answer.took_us.into());
+            context.metrics.answered(function, took);
+        }
+        if let Some(Outcome::Fault(fault) | Outcome::Unsettled(fault)) = &answer.outcome {
+            context.metrics.failed(fault);
+        }
+        if let (Some(key), true) = (job.key(), job.work.has_own_key()) {
+            self.release_definition(&Arc::clone(key));
+        }
         match (answer.outcome, &job.work) {
-            (Some(Outcome::Mac(mac)), Work::Mac { key, .. }) => {
-                if mac.len() != key.spec().mac_algorithm().mac_len() {
-                    job.reply(Err(Fault::Internal(
-                        "the host made a MAC of wrong length".into(),
-                    )));
-                    return broken("the host made a MAC of wrong length");
-                }
-                // Security: a key that this host opened with another check value was taken from it,
-                // and nothing that it made with that object leaves this process.
-                if !self.introduced.contains_key(&key.reference()) && !key.is_closed() {
-                    self.lack(job, post, "the object is another key".into());
-                    return Ok(());
-                }
-                self.proven = true;
-                job.reply(Ok(Answer::Bytes(mac)));
-            }
+            (Some(Outcome::Mac(mac)), Work::Mac { .. }) => return self.take_mac(mac, job, context),
             (Some(Outcome::Random(bytes)), Work::Random { number_of_bytes }) => {
                 if bytes.len() != *number_of_bytes as usize {
                     job.reply(Err(Fault::Internal("random bytes of wrong length".into())));
                     return broken("the host answered with random bytes of wrong length");
                 }
                 self.proven = true;
-                job.reply(Ok(Answer::Bytes(bytes)));
+                job.reply(Ok(JobOutput::Random(bytes)));
             }
             (
                 Some(Outcome::KeyFacts(facts)),
@@ -99,63 +131,150 @@ impl Host {
                 | Work::Generate { .. }
                 | Work::Import { .. },
             ) => {
-                self.proven = true;
-                job.reply(Ok(Answer::Facts(KeyFacts {
-                    token: post.settings.name.clone(),
-                    info: self.info.clone(),
-                    sensitive: facts.sensitive,
-                    extractable: facts.extractable,
-                    never_extractable: facts.never_extractable,
-                    local: facts.local,
-                    check_value: facts.check_value.into(),
-                })));
+                return self.take_facts(facts, job, context);
             }
-            (Some(Outcome::Destroyed(destroyed)), Work::Destroy { key, orphan }) => {
-                self.proven = true;
-                if !destroyed.was_gone {
-                    job.reply(Ok(Answer::Destroyed(Destroyed::Now)));
-                } else if *orphan || self.is_fresh() {
-                    job.reply(Ok(Answer::Destroyed(Destroyed::WasGone)));
-                } else {
-                    // A host that does not see the object is no proof that it is gone.
-                    key.set_absent_from(self.line.generation);
-                    self.look_afresh(key, post, "no object to destroy");
-                    post.queue.give_back(job);
-                }
+            (Some(Outcome::Destroyed(destroyed)), Work::Destroy { .. }) => {
+                self.take_destroyed(destroyed.was_gone, job, context);
             }
             // Nobody knows what came of it, so nobody tries it again.
             (Some(Outcome::Unsettled(fault)), work) if work.changes() => {
-                let Death { reason, .. } = Death::of(Some(fault));
+                let HostExit { reason, .. } = HostExit::of(Some(fault));
                 job.reply(Err(Fault::Unknown(reason)));
             }
             (Some(Outcome::ProbeGood(_)), Work::Probe { .. }) => {}
             (Some(Outcome::Fault(fault)), Work::Probe { .. }) => {
-                let Death { reason, .. } = Death::of(Some(fault));
-                debug!(token = %post.settings.name, host = self.line.generation, %reason, "a probe");
+                let HostExit { reason, .. } = HostExit::of(Some(fault));
+                debug!(token = %context.settings.name, host = self.process.generation, %reason, "a probe");
             }
             (Some(Outcome::Fault(fault)), Work::Seek { .. }) => {
-                let Death { reason, .. } = Death::of(Some(fault));
+                let HostExit { reason, .. } = HostExit::of(Some(fault));
                 job.reply(Err(Fault::Key(reason)));
             }
             (Some(Outcome::Fault(fault)), work) if work.changes() => {
-                refuse_change(fault, job, post)
+                refuse_change(fault, job, context)
             }
-            (Some(Outcome::Fault(fault)), _) => self.take_fault(fault, job, post),
+            (Some(Outcome::Fault(fault)), _) => self.handle_fault(fault, job, context),
             _ => return broken("the host answered another question"),
         }
         Ok(())
     }
 
-    fn take_fault(&mut self, fault: host::Fault, job: Job, post: &Post<'_>) {
+    fn take_mac(
+        &mut self,
+        mac: Bytes,
+        job: Job,
+        context: &HostContext<'_>,
+    ) -> Result<(), HostExit> {
+        let Some(key) = job.key() else {
+            return Ok(());
+        };
+        if mac.len() != key.spec().mac_algorithm().mac_len() {
+            let reason = "the host made a MAC of wrong length";
+            job.reply(Err(Fault::Internal(reason.into())));
+            return Err(HostExit::accident(host::FaultClass::Bug, reason));
+        }
+        // Security: a key that this host opened with another check value was taken from it, and
+        // nothing that it made with that object leaves this process, nor does what it made with a
+        // key of which it said no check value.
+        if !self.is_open(key) {
+            if key.is_forgotten() {
+                job.reply(Err(Fault::Closed));
+                return Ok(());
+            }
+            self.host_lacks_key(job, context, "the object is another key".into());
+            return Ok(());
+        }
+        self.proven = true;
+        job.reply(Ok(JobOutput::Mac(mac)));
+        Ok(())
+    }
+
+    fn take_facts(
+        &mut self,
+        facts: host::KeyFacts,
+        job: Job,
+        context: &HostContext<'_>,
+    ) -> Result<(), HostExit> {
+        let Some(key) = job.key() else {
+            return Ok(());
+        };
+        // Security: what is known of another object is not told as the key's.
+        if self.was_taken(key) && !job.work.has_own_key() {
+            self.host_lacks_key(job, context, "the object is another key".into());
+            return Ok(());
+        }
+        let check_value = CheckValue::from(facts.check_value);
+        if !key.may_have(&check_value) {
+            if job.work.changes() {
+                job.reply(Err(Fault::Unknown(WRONG_VERDICT.into())));
+            } else {
+                context.queue.record_crash(job, WRONG_VERDICT);
+            }
+            return Err(HostExit::accident(host::FaultClass::Bug, WRONG_VERDICT));
+        }
+        self.proven = true;
+        job.reply(Ok(JobOutput::Facts(KeyFacts {
+            token: context.settings.name.clone(),
+            info: self.info.clone(),
+            sensitive: facts.sensitive,
+            extractable: facts.extractable,
+            never_extractable: facts.never_extractable,
+            local: facts.local,
+            check_value,
+        })));
+        Ok(())
+    }
+
+    /// Whether this host has opened a key and said its check value. What it makes with one that is being
+    /// closed counts until it is.
+    fn is_open(&self, key: &TokenKey) -> bool {
+        let reference = key.reference();
+        match self.defined_keys.get(&reference) {
+            Some(defined) => defined.open,
+            None => {
+                let mut closing = self.closing.iter();
+                closing.any(|one| one.was_open && one.key.reference() == reference)
+            }
+        }
+    }
+
+    /// Whether a key that is in use was taken from this host.
+    fn was_taken(&self, key: &TokenKey) -> bool {
+        !self.defined_keys.contains_key(&key.reference()) && !key.is_forgotten()
+    }
+
+    fn take_destroyed(&mut self, was_gone: bool, job: Job, context: &HostContext<'_>) {
+        let Work::Destroy { key, orphan } = &job.work else {
+            return;
+        };
+        self.proven = true;
+        if !was_gone {
+            job.reply(Ok(JobOutput::Destroyed(Destroyed::Now)));
+        } else if *orphan || self.is_fresh() {
+            job.reply(Ok(JobOutput::Destroyed(Destroyed::WasGone)));
+        } else {
+            // A host that does not see the object is no proof that it is gone.
+            key.set_absent_from(self.process.generation);
+            self.replace_with_fresh_host(key, context, "no object to destroy");
+            context.queue.give_back(job);
+        }
+    }
+
+    fn handle_fault(&mut self, fault: host::Fault, job: Job, context: &HostContext<'_>) {
         let class = fault.class();
-        let Death { reason, .. } = Death::of(Some(fault));
+        let HostExit { reason, .. } = HostExit::of(Some(fault));
         match class {
             host::FaultClass::Caller => job.reply(Err(Fault::Message(reason))),
-            host::FaultClass::Key => self.lack(job, post, reason),
+            host::FaultClass::MessageFails => context.queue.refuse_poison(job, Fault::Job(reason)),
+            host::FaultClass::KeyFails => self.host_lacks_key(job, context, reason),
+            host::FaultClass::Busy => self.back_off(job, context, &reason),
+            host::FaultClass::Key => self.host_lacks_key(job, context, reason),
             host::FaultClass::KeyDiffers => {
-                let elsewhere = job.key().is_some_and(|key| key.differs(post.member));
+                let elsewhere = job
+                    .key()
+                    .is_some_and(|key| key.report_mismatch(context.member));
                 if elsewhere {
-                    self.lack(job, post, reason);
+                    self.host_lacks_key(job, context, reason);
                 } else {
                     job.reply(Err(Fault::Key(reason)));
                 }
@@ -165,17 +284,17 @@ impl Host {
             host::FaultClass::KeyMissing => {
                 if let Some(key) = job.key() {
                     if self.is_fresh() {
-                        key.set_gone_from(post.member);
-                    } else if !key.is_gone_from(post.member) && !self.ending {
-                        self.look_afresh(key, post, &reason);
+                        key.set_gone_from(context.member);
+                    } else if !key.is_gone_from(context.member) && !self.ending {
+                        self.replace_with_fresh_host(key, context, &reason);
                     }
                 }
-                self.lack(job, post, reason);
+                self.host_lacks_key(job, context, reason);
             }
             host::FaultClass::Expired => job.reply(Err(Fault::Deadline(reason))),
             host::FaultClass::Unsupported => job.reply(Err(Fault::Unsupported(reason))),
             host::FaultClass::Retry | host::FaultClass::TokenAway => {
-                charge(job, &reason, post.queue);
+                context.queue.record_failure(job, &reason);
             }
             host::FaultClass::Pin
             | host::FaultClass::Configuration
@@ -184,33 +303,47 @@ impl Host {
         }
     }
 
+    /// The token is busy: it gets less at once, and the job waits for its next turn.
+    fn back_off(&mut self, job: Job, context: &HostContext<'_>, reason: &str) {
+        let at_work = self.pending() + 1;
+        if self.load.is_busy(at_work) {
+            warn!(token = %context.settings.name, host = self.process.generation, at_work, reason, "the token is busy: it gets less at once");
+        }
+        context.queue.metrics.moved(Move::Busy);
+        context.queue.give_back(job);
+    }
+
     /// Whether a miss in this generation needs no fresh one to be believed.
     fn is_fresh(&self) -> bool {
         self.started.elapsed() < FRESH
     }
 
     /// Has a fresh host take this one's place, to look for a key once more.
-    fn look_afresh(&mut self, key: &Key, post: &Post<'_>, reason: &str) {
-        info!(token = %post.settings.name, host = self.line.generation, reason, "looking again with a fresh host");
-        key.set_gone_from(post.member);
+    fn replace_with_fresh_host(&mut self, key: &TokenKey, context: &HostContext<'_>, reason: &str) {
+        info!(token = %context.settings.name, host = self.process.generation, reason, "looking again with a fresh host");
+        key.set_gone_from(context.member);
         self.ending = true;
-        post.queue.set_standing(post.member, true, true);
+        context.queue.set_member_status(context.member, true, true);
     }
 
     /// This host cannot do a job's key; another one may.
-    fn lack(&mut self, job: Job, post: &Post<'_>, reason: String) {
+    fn host_lacks_key(&mut self, job: Job, context: &HostContext<'_>, reason: String) {
         let Some(key) = job.key().cloned() else {
             return job.reply(Err(Fault::Internal(reason)));
         };
-        key.set_absent_from(self.line.generation);
-        if self.ending || post.queue.has_hope(&job) {
-            debug!(token = %post.settings.name, host = self.line.generation, key_id = %key.key_id(), %reason, "another host is asked for a key");
-            return post.queue.give_back(job);
+        key.set_absent_from(self.process.generation);
+        if self.ending || context.queue.has_candidate(&job) {
+            debug!(token = %context.settings.name, host = self.process.generation, key_id = %key.key_id(), %reason, "another host is asked for a key");
+            return context.queue.give_back(job);
         }
-        if post.queue.is_whole() {
+        if context.queue.is_whole() {
             // Security: only now, with every token of the group well and asked, it is the key's fault.
-            key.set_trouble(reason.clone());
-            job.reply(Err(Fault::Key(reason)));
+            key.fail_for_now(reason.clone());
+            // Those that wait with it would find no host either.
+            let waits = |other: &Job| other.key().is_some_and(|other| other.is_same_object(&key));
+            let fault = Fault::Key(reason);
+            context.queue.refuse(waits, &fault);
+            job.reply(Err(fault));
         } else {
             job.reply(Err(Fault::Unavailable(format!(
                 "no token of the group that can be asked has the key: {reason}"
@@ -219,59 +352,70 @@ impl Host {
     }
 
     /// A host has opened a key: is it the key that we know?
-    fn judge(&mut self, opened: host::KeyOpened, member: usize) -> Result<(), Death> {
+    fn check_opened_key(&mut self, opened: host::KeyOpened, member: usize) -> Result<(), HostExit> {
         let reference = opened.reference;
-        let Some(key) = self.introduced.get(&reference) else {
+        let Some(DefinedKey {
+            key,
+            has_check_value,
+            open,
+        }) = self.defined_keys.get_mut(&reference)
+        else {
             // It crossed the order to forget the key.
-            if self.forgetting.iter().any(|one| one.reference == reference) {
+            let mut crossed = self.told_to_forget.contains(&reference);
+            for one in &mut self.closing {
+                if one.key.reference() == reference {
+                    // Security: what it makes with what it has opened now nobody has looked at.
+                    one.was_open = false;
+                    crossed = true;
+                }
+            }
+            if crossed {
                 return Ok(());
             }
-            return Err(Death::new(
+            return Err(HostExit::new(
                 host::FaultClass::Bug,
                 "the host opened a key that it was not given",
             ));
         };
-        let verdict = key.trust(opened.check_value.into(), member, self.line.generation);
-        if verdict == Verdict::Right {
+        let reported = CheckValue::from(opened.check_value);
+        // Security: a host that was told the check value, and takes an object with another one for the
+        // key's, or that reports what no key makes, does not compare. It is believed nothing more.
+        if !key.may_have(&reported) && (*has_check_value || !key.is_long_enough(&reported)) {
+            return Err(HostExit::accident(host::FaultClass::Bug, WRONG_VERDICT));
+        }
+        let verdict = key.verify_check_value(reported, member, self.process.generation);
+        if verdict == Verdict::Match {
+            *open = true;
             return Ok(());
         }
         error!(
-            key_id = %key.key_id(), locator = %key.locator(), host = self.line.generation,
+            key_id = %key.key_id(), locator = %key.locator(), host = self.process.generation,
             "the object is another key than before: its check value differs"
         );
-        self.line
-            .put(to_host::Frame::ForgetKey(ForgetKey { reference }));
-        self.introduced.remove(&reference);
+        let key = Arc::clone(key);
+        self.forget(&key);
         Ok(())
-    }
-}
-
-/// A job whose host had an accident with it: once more elsewhere, not twice.
-pub(super) fn charge(mut job: Job, reason: &str, queue: &Queue) {
-    if job.charge() {
-        queue.give_back(job);
-    } else {
-        job.reply(Err(Fault::Unavailable(format!(
-            "two hosts failed with this job: {reason}"
-        ))));
     }
 }
 
 /// The host did not change the token, and says so. Only what this very host could not is worth a
 /// try elsewhere.
-fn refuse_change(fault: host::Fault, job: Job, post: &Post<'_>) {
+fn refuse_change(fault: host::Fault, job: Job, context: &HostContext<'_>) {
     let class = fault.class();
-    let Death { reason, .. } = Death::of(Some(fault));
+    let HostExit { reason, .. } = HostExit::of(Some(fault));
     let fault = match class {
         host::FaultClass::Retry | host::FaultClass::TokenAway => {
-            return charge(job, &reason, post.queue);
+            return context.queue.record_failure(job, &reason);
         }
         host::FaultClass::Expired => Fault::Deadline(reason),
         host::FaultClass::Unsupported => Fault::Unsupported(reason),
-        host::FaultClass::Key | host::FaultClass::KeyDiffers | host::FaultClass::KeyMissing => {
-            Fault::Key(reason)
-        }
+        host::FaultClass::Busy => Fault::Saturated(reason),
+        host::FaultClass::Key
+        | host::FaultClass::KeyDiffers
+        | host::FaultClass::KeyMissing
+        | host::FaultClass::KeyFails => Fault::Key(reason),
         host::FaultClass::Caller
+        | host::FaultClass::MessageFails
         | host::FaultClass::Pin
         | host::FaultClass::Configuration
         | host::FaultClass::Bug
@@ -279,3 +423,6 @@ fn refuse_change(fault: host::Fault, job: Job, post: &Post<'_>) {
     };
     job.reply(Err(fault));
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,19 @@
 //!
 //! Callers set no time limit of their own: what they get by the deadline the server gives them.
 
+mod acted;
 mod codes;
+mod deletion;
 mod fence;
 mod groups;
+mod lanes;
+mod login;
+mod logins;
+mod poison;
+mod sessions;
 mod tls;
 mod tokens;
+mod verdicts;
 
 use std::{
     collections::BTreeMap,
@@ -35,19 +43,25 @@ const OTHER_KEY: [u8; 32] = *b"another key, also of 32 bytes...";
 /// The deadline of every call of the load; the server's default deadline is set to it.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// What a busy machine may add before an answer that was sent in time is seen here.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(10);
 
 /// A fault token, which wraps the module under test, with two keys in it.
 struct Member {
     name: &'static str,
     token: Token,
+    /// The faults that were put in force last.
+    faults: Mutex<Vec<String>>,
 }
 
 impl Member {
     fn new(name: &'static str) -> Self {
         let token = Token::with_key();
         token.import("other", "02", &OTHER_KEY);
-        Self { name, token }
+        Self {
+            name,
+            token,
+            faults: Mutex::default(),
+        }
     }
 
     /// `[token.NAME]` of the configuration.
@@ -59,13 +73,14 @@ impl Member {
             .iter()
             .map(|(name, value)| format!("{name} = \"{}\"", value.display()))
             .collect();
+        let has_sessions = settings.lines().any(|line| line.starts_with("sessions "));
+        let sessions = if has_sessions { "" } else { "sessions = 1\n" };
         format!(
             r#"
 [token.{}]
 uri = "pkcs11:token={TOKEN}?module-path={}"
 pin_file = "{}"
-sessions = 1
-env = {{ SOFTHSM2_CONF = "{}", {} }}
+{sessions}env = {{ SOFTHSM2_CONF = "{}", {} }}
 {settings}
 "#,
             self.name,
@@ -76,7 +91,16 @@ env = {{ SOFTHSM2_CONF = "{}", {} }}
         )
     }
 
+    /// Puts rules in force, in place of those before: each of them must have acted by now.
     fn rules(&self, rules: &str) {
+        let new: Vec<String> = rules.lines().map(|rule| rule.trim().to_owned()).collect();
+        let old = std::mem::replace(&mut *self.faults.lock().unwrap(), new.clone());
+        for rule in old {
+            assert!(
+                new.contains(&rule) || !acted::is_fault(&rule) || self.applied(&rule) > 0,
+                "{rule:?} never acted: this drill has shown nothing"
+            );
+        }
         self.token.rules(rules);
     }
 
@@ -136,7 +160,7 @@ impl Drill {
         let usual = members[0].token.config();
         let (head, _) = usual.split_once("[token.primary]").unwrap();
         let head = head.replace(
-            "reflection = true",
+            "default_deadline = \"30s\"",
             &format!("default_deadline = \"{}ms\"", DEADLINE.as_millis()),
         );
         let tokens: String = members
@@ -201,6 +225,8 @@ struct Seen {
     wrong: AtomicU64,
     failed: Mutex<BTreeMap<String, u64>>,
     slowest_us: AtomicU64,
+    /// Answers to each caller, good or bad.
+    answers: Vec<AtomicU64>,
 }
 
 impl Load {
@@ -210,7 +236,7 @@ impl Load {
         load
     }
 
-    /// The same, without waiting for the first MACs.
+    /// A load that is not waited for.
     async fn begin(server: &Server) -> Self {
         let mut clients = Vec::new();
         for _ in 0..16 {
@@ -224,7 +250,10 @@ impl Load {
         let mut load = Self {
             began: Instant::now(),
             ended: Arc::default(),
-            seen: Arc::default(),
+            seen: Arc::new(Seen {
+                answers: clients.iter().map(|_| AtomicU64::new(0)).collect(),
+                ..Seen::default()
+            }),
             callers: JoinSet::new(),
         };
         for (caller, mut client) in (0_u64..).zip(clients) {
@@ -261,6 +290,8 @@ impl Load {
                     }
                     let took = u64::try_from(began.elapsed().as_micros()).unwrap();
                     seen.slowest_us.fetch_max(took, Ordering::Relaxed);
+                    let caller = usize::try_from(caller).unwrap();
+                    seen.answers[caller].fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -282,6 +313,22 @@ impl Load {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         began.elapsed()
+    }
+
+    /// Waits until every caller has had an answer: no call that was under way is still open.
+    async fn everybody_is_answered(&self) {
+        let answers = || {
+            let answers = self.seen.answers.iter();
+            answers.map(|count| count.load(Ordering::Relaxed))
+        };
+        let before: Vec<u64> = answers().collect();
+        until("an answer to every caller", || {
+            answers()
+                .zip(&before)
+                .all(|(now, before)| now > *before)
+                .then_some(())
+        })
+        .await;
     }
 
     fn made(&self) -> u64 {
@@ -327,7 +374,7 @@ impl Load {
         failed
     }
 
-    /// The same for a drill that may cost no call.
+    /// Ends the load of a drill that may cost no call.
     async fn end_without_failure(self, drill: &Drill, what: &str, healed: &[Duration]) {
         let failed = self.end(what, healed).await;
         assert_eq!(failed, BTreeMap::new(), "{}", drill.server.log());

@@ -1,12 +1,8 @@
-// The AWS SDK for JavaScript v3 against a hsmac that aws_javascript.py has started. Which one, and what
-// it has, comes on stdin. A line a check: `ok` or `FAILED`, a tab, what it was.
+// The AWS SDK for JavaScript v3 against a hsmac that aws_javascript.py has started.
 
-import { createHmac } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { isDeepStrictEqual, inspect } from "node:util";
 import * as aws from "@aws-sdk/client-kms";
+import { hex, holds, known, mac, run, same, told, version } from "./checks.mjs";
 
-const known = JSON.parse(readFileSync(0, "utf8"));
 const { keys, declared, nobody, region, account } = known;
 const key = keys.find((one) => one.spec === "HMAC_256");
 const arnOf = (id) => `arn:aws:kms:${region}:${account}:key/${id}`;
@@ -26,15 +22,7 @@ const client = (other = {}) =>
 const kms = client();
 
 const parts = {
-  walk: async () => {
-    for (const part of [example, macs, refusedMacs, random, life, aliases, tags, pages, rotation, others, callers]) {
-      try {
-        await part();
-      } catch (fault) {
-        told(`${part.name} comes to its end`, false, fault);
-      }
-    }
-  },
+  walk: () => run([example, macs, refusedMacs, random, life, aliases, tags, pages, rotation, others, callers]),
   "token-away": tokenAway,
 };
 
@@ -207,7 +195,7 @@ async function others() {
   await refused("Decrypt", new aws.DecryptCommand({ KeyId: key.id, CiphertextBlob: message }), "IncorrectKeyException", "The key ID in the request does not identify a CMK that can perform this operation.");
   await refused("Decrypt without a key", new aws.DecryptCommand({ CiphertextBlob: message }), "InvalidCiphertextException");
   await refused("GetPublicKey", new aws.GetPublicKeyCommand({ KeyId: key.id }), "UnsupportedOperationException");
-  await refused("CreateGrant", new aws.CreateGrantCommand({ KeyId: key.id, GranteePrincipal: known.caller, Operations: ["GenerateMac"] }), "UnknownOperationException");
+  await refused("CreateGrant", new aws.CreateGrantCommand({ KeyId: key.id, GranteePrincipal: known.caller, Operations: ["GenerateMac"] }), "UnsupportedOperationException");
   await refused("CreateCustomKeyStore", new aws.CreateCustomKeyStoreCommand({ CustomKeyStoreName: "x" }), "UnknownOperationException");
 }
 
@@ -260,27 +248,5 @@ async function nothing(what, command) {
   same(`${what}: an empty answer`, [$metadata.httpStatusCode, rest], [200, {}]);
 }
 
-function mac({ algorithm, material }, bytes) {
-  return createHmac(algorithm.replace("HMAC_SHA_", "sha"), Buffer.from(material, "hex")).update(bytes).digest();
-}
-
-function hex(bytes) {
-  return Buffer.from(bytes).toString("hex");
-}
-
-function same(what, got, expected) {
-  told(what, isDeepStrictEqual(got, expected), { expected, got });
-}
-
-function holds(what, met, got) {
-  told(what, met, got);
-}
-
-function told(what, good, got) {
-  if (!good) console.log(inspect(got, { depth: 5 }));
-  console.log(`${good ? "ok" : "FAILED"}\t${what}`);
-}
-
-const { version } = JSON.parse(readFileSync("node_modules/@aws-sdk/client-kms/package.json", "utf8"));
-console.log(`@aws-sdk/client-kms ${version}, Node ${process.version}`);
+console.log(`@aws-sdk/client-kms ${version("@aws-sdk/client-kms")}, Node ${process.version}`);
 await parts[process.argv[2]]();

@@ -60,8 +60,9 @@ impl Control {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        self.path.as_deref().unwrap_or_else(|| Path::new(""))
+    /// The file, if there is to be one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The rules in force, at most [`PAUSE`] behind the file.
@@ -110,9 +111,9 @@ impl Control {
         if !new.is_empty() || !rules.hidden_tokens.is_empty() || !before.hidden_tokens.is_empty() {
             let mut world = (token.world.write()).unwrap_or_else(PoisonError::into_inner);
             for event in new {
-                world.happen(token.real, event.what, &rules);
+                world.happen(token, event, &rules);
             }
-            world.hide(token.real, &rules);
+            world.hide(token, &rules);
         }
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }

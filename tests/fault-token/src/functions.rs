@@ -9,13 +9,13 @@ use cryptoki_sys::{
     CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
     CK_SESSION_INFO, CK_SLOT_ID, CK_SLOT_INFO, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_VERSION,
     CKF_TOKEN_PRESENT, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED,
-    CKR_BUFFER_TOO_SMALL, CKR_GENERAL_ERROR, CKR_OK, CKR_PIN_INCORRECT, CKR_PIN_LOCKED,
-    CKR_SESSION_COUNT, CKU_USER,
+    CKR_BUFFER_TOO_SMALL, CKR_GENERAL_ERROR, CKR_OK, CKR_PIN_EXPIRED, CKR_PIN_INCORRECT,
+    CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_LOCKED, CKR_SESSION_COUNT, CKU_USER,
 };
 
 use crate::{
-    call::{Call, before, call},
-    codes, files,
+    call::{About, Call, before, call},
+    codes,
     real::ask,
     rule::WrongMac,
     token::FaultToken,
@@ -37,7 +37,7 @@ macro_rules! functions {
         pub(crate) enum Function { $($name),* }
 
         impl Function {
-            const ALL: &[Self] = &[$(Self::$name),*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             pub(crate) const fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name)),* }
@@ -74,6 +74,59 @@ impl Function {
             .iter()
             .copied()
             .find(|function| function.name() == name)
+    }
+
+    pub(crate) fn beginning_with(beginning: &str) -> Vec<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .filter(|function| function.name().starts_with(beginning))
+            .collect()
+    }
+
+    /// Whether a rule can ask which key or other object it is about: one that the caller passes, or
+    /// that of the session's operation.
+    pub(crate) const fn has_an_object(self) -> bool {
+        self.starts_operation()
+            || self.goes_on_with_operation()
+            || matches!(
+                self,
+                Self::C_CopyObject
+                    | Self::C_DeriveKey
+                    | Self::C_DestroyObject
+                    | Self::C_GetAttributeValue
+                    | Self::C_GetObjectSize
+                    | Self::C_SetAttributeValue
+                    | Self::C_UnwrapKey
+                    | Self::C_WrapKey
+            )
+    }
+
+    /// Whether the key that the caller passes is that of the session's next calls.
+    pub(crate) const fn starts_operation(self) -> bool {
+        matches!(
+            self,
+            Self::C_DecryptInit | Self::C_EncryptInit | Self::C_SignInit | Self::C_VerifyInit
+        )
+    }
+
+    /// Whether it works with the key that another call has passed.
+    pub(crate) const fn goes_on_with_operation(self) -> bool {
+        matches!(
+            self,
+            Self::C_Decrypt
+                | Self::C_DecryptFinal
+                | Self::C_DecryptUpdate
+                | Self::C_Encrypt
+                | Self::C_EncryptFinal
+                | Self::C_EncryptUpdate
+                | Self::C_Sign
+                | Self::C_SignFinal
+                | Self::C_SignUpdate
+                | Self::C_Verify
+                | Self::C_VerifyFinal
+                | Self::C_VerifyUpdate
+        )
     }
 
     /// Whether a rule can ask what is in the message.
@@ -117,20 +170,22 @@ impl fmt::Display for Function {
 macro_rules! through {
     ($($name:ident($session:ident $(, $argument:ident: $type:ty)*) $(of $message:tt)?;)*) => {
         $(unsafe extern "C" fn $name($session: CK_SESSION_HANDLE, $($argument: $type),*) -> CK_RV {
-            let message = [$($message)?].first().copied();
-            call(Function::$name, Some($session), message, |call| {
+            let about = About::session($session)$(.message($message))?;
+            call(Function::$name, about, |call| {
                 Ok(ask!(call.real, $name($session, $($argument),*)))
             })
         })*
     };
 }
 
-/// Functions on a session that use or make objects: `|call| [arguments for the real module] gives …`.
+/// Functions on a session that use or make objects:
+/// `|call| [arguments for the real module] about OBJECT gives …`.
 macro_rules! objects {
     ($($name:ident($session:ident $(, $argument:ident: $type:ty)*)
-        |$call:ident| [$($real:expr),*] $(gives $given:ident)*;)*) => {
+        |$call:ident| [$($real:expr),*] $(about $object:ident)? $(gives $given:ident)*;)*) => {
         $(unsafe extern "C" fn $name($session: CK_SESSION_HANDLE, $($argument: $type),*) -> CK_RV {
-            call(Function::$name, Some($session), None, |$call| {
+            let about = About::session($session)$(.object($object))?;
+            call(Function::$name, about, |$call| {
                 let code = ask!($call.real, $name($session, $($real),*));
                 $($call.give(code, $given);)*
                 Ok(code)
@@ -180,27 +235,27 @@ objects! {
         |call| [template, count, made] gives made;
     C_CopyObject(
         session, object: CK_OBJECT_HANDLE, template: Template, count: CK_ULONG, made: *mut CK_OBJECT_HANDLE
-    ) |call| [call.object(object)?, template, count, made] gives made;
-    C_DestroyObject(session, object: CK_OBJECT_HANDLE) |call| [call.object(object)?];
+    ) |call| [call.object(object)?, template, count, made] about object gives made;
+    C_DestroyObject(session, object: CK_OBJECT_HANDLE) |call| [call.object(object)?] about object;
     C_GetObjectSize(session, object: CK_OBJECT_HANDLE, size: Length)
-        |call| [call.object(object)?, size];
+        |call| [call.object(object)?, size] about object;
     C_GetAttributeValue(session, object: CK_OBJECT_HANDLE, template: Template, count: CK_ULONG)
-        |call| [call.object(object)?, template, count];
+        |call| [call.object(object)?, template, count] about object;
     C_SetAttributeValue(session, object: CK_OBJECT_HANDLE, template: Template, count: CK_ULONG)
-        |call| [call.object(object)?, template, count];
+        |call| [call.object(object)?, template, count] about object;
     C_EncryptInit(session, mechanism: Mechanism, key: CK_OBJECT_HANDLE)
-        |call| [mechanism, call.object(key)?];
+        |call| [mechanism, call.object(key)?] about key;
     C_DecryptInit(session, mechanism: Mechanism, key: CK_OBJECT_HANDLE)
-        |call| [mechanism, call.object(key)?];
-    C_DigestKey(session, key: CK_OBJECT_HANDLE) |call| [call.object(key)?];
+        |call| [mechanism, call.object(key)?] about key;
+    C_DigestKey(session, key: CK_OBJECT_HANDLE) |call| [call.object(key)?] about key;
     C_SignInit(session, mechanism: Mechanism, key: CK_OBJECT_HANDLE)
-        |call| [mechanism, call.object(key)?];
+        |call| [mechanism, call.object(key)?] about key;
     C_SignRecoverInit(session, mechanism: Mechanism, key: CK_OBJECT_HANDLE)
-        |call| [mechanism, call.object(key)?];
+        |call| [mechanism, call.object(key)?] about key;
     C_VerifyInit(session, mechanism: Mechanism, key: CK_OBJECT_HANDLE)
-        |call| [mechanism, call.object(key)?];
+        |call| [mechanism, call.object(key)?] about key;
     C_VerifyRecoverInit(session, mechanism: Mechanism, key: CK_OBJECT_HANDLE)
-        |call| [mechanism, call.object(key)?];
+        |call| [mechanism, call.object(key)?] about key;
     C_GenerateKey(
         session, mechanism: Mechanism, template: Template, count: CK_ULONG, made: *mut CK_OBJECT_HANDLE
     ) |call| [mechanism, template, count, made] gives made;
@@ -214,17 +269,17 @@ objects! {
     C_WrapKey(
         session, mechanism: Mechanism, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE,
         wrapped: Bytes, length: Length
-    ) |call| [mechanism, call.object(wrapping)?, call.object(key)?, wrapped, length];
+    ) |call| [mechanism, call.object(wrapping)?, call.object(key)?, wrapped, length] about key;
     C_UnwrapKey(
         session, mechanism: Mechanism, unwrapping: CK_OBJECT_HANDLE, wrapped: Bytes, length: CK_ULONG,
         template: Template, count: CK_ULONG, made: *mut CK_OBJECT_HANDLE
     ) |call| [
         mechanism, call.object(unwrapping)?, wrapped, length, template, count, made
-    ] gives made;
+    ] about unwrapping gives made;
     C_DeriveKey(
         session, mechanism: Mechanism, base: CK_OBJECT_HANDLE, template: Template, count: CK_ULONG,
         made: *mut CK_OBJECT_HANDLE
-    ) |call| [mechanism, call.object(base)?, template, count, made] gives made;
+    ) |call| [mechanism, call.object(base)?, template, count, made] about base gives made;
 }
 
 fn key_or_none(call: &Call<'_>, key: CK_OBJECT_HANDLE) -> Result<CK_OBJECT_HANDLE, CK_RV> {
@@ -232,22 +287,24 @@ fn key_or_none(call: &Call<'_>, key: CK_OBJECT_HANDLE) -> Result<CK_OBJECT_HANDL
 }
 
 unsafe extern "C" fn C_Initialize(arguments: *mut c_void) -> CK_RV {
-    call(Function::C_Initialize, None, None, |call| {
+    call(Function::C_Initialize, About::default(), |call| {
         let code = ask!(call.real, C_Initialize(arguments));
         if code == CKR_OK {
-            let turn = if call.rules.renumber_at_initialize {
-                Some(counted(call, "initialized", |turn| turn + 1)?)
-            } else {
-                None
+            let turn = match &call.rules.renumber_at_initialize {
+                Some(line) => {
+                    call.token.applied(line);
+                    Some(call.token.counted("initialized", |turn| turn + 1)?)
+                }
+                None => None,
             };
-            call.world.initialized(turn, call.rules);
+            call.world.initialized(call.token, turn, call.rules)?;
         }
         Ok(code)
     })
 }
 
 unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> CK_RV {
-    call(Function::C_Finalize, None, None, |call| {
+    call(Function::C_Finalize, About::default(), |call| {
         let code = ask!(call.real, C_Finalize(reserved));
         if code == CKR_OK {
             call.world.finalized();
@@ -257,7 +314,7 @@ unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> CK_RV {
 }
 
 unsafe extern "C" fn C_GetInfo(info: *mut CK_INFO) -> CK_RV {
-    call(Function::C_GetInfo, None, None, |call| {
+    call(Function::C_GetInfo, About::default(), |call| {
         Ok(ask!(call.real, C_GetInfo(info)))
     })
 }
@@ -267,7 +324,10 @@ unsafe extern "C" fn C_GetSlotList(
     list: *mut CK_SLOT_ID,
     count: Length,
 ) -> CK_RV {
-    call(Function::C_GetSlotList, None, None, |call| {
+    call(Function::C_GetSlotList, About::default(), |call| {
+        if let Some((_, line)) = &call.rules.slot_offset {
+            call.token.applied(line);
+        }
         if token_present == 0 || call.rules.hidden_tokens.is_empty() || count.is_null() {
             let code = ask!(call.real, C_GetSlotList(token_present, list, count));
             if code == CKR_OK && !list.is_null() {
@@ -318,7 +378,7 @@ fn all_slots(call: &Call<'_>, token_present: CK_BBOOL) -> Result<Vec<CK_SLOT_ID>
 }
 
 unsafe extern "C" fn C_GetSlotInfo(slot: CK_SLOT_ID, info: *mut CK_SLOT_INFO) -> CK_RV {
-    call(Function::C_GetSlotInfo, None, None, |call| {
+    call(Function::C_GetSlotInfo, About::default(), |call| {
         let slot = call.slot(slot);
         let code = ask!(call.real, C_GetSlotInfo(slot, info));
         if code == CKR_OK && !info.is_null() && call.hides_token(slot) {
@@ -330,21 +390,34 @@ unsafe extern "C" fn C_GetSlotInfo(slot: CK_SLOT_ID, info: *mut CK_SLOT_INFO) ->
 }
 
 unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
-    call(Function::C_GetTokenInfo, None, None, |call| {
+    call(Function::C_GetTokenInfo, About::default(), |call| {
         let code = ask!(call.real, C_GetTokenInfo(call.slot_with_token(slot)?, info));
-        if let Some(most) = call.rules.pin_lock
+        if let Some(limit) = &call.rules.session_limit
+            && limit.is_reported
             && code == CKR_OK
             && !info.is_null()
         {
-            let tries = wrong_pins(call, |tries| tries)?;
+            // SAFETY: the real module has just written the info here.
+            let info = unsafe { &mut *info };
+            info.ulMaxSessionCount = limit.most as CK_ULONG;
+            info.ulMaxRwSessionCount = limit.most as CK_ULONG;
+        }
+        if let Some(lock) = &call.rules.pin_lock
+            && code == CKR_OK
+            && !info.is_null()
+        {
+            let tries = call.token.counted(WRONG_PINS, |tries| tries)?;
             // SAFETY: the real module has just written the info here.
             let flags = unsafe { &mut (*info).flags };
             *flags &= !(CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED);
-            if tries >= most {
+            if !lock.has_flags {
+                return Ok(code);
+            }
+            if tries >= lock.tries {
                 *flags |= CKF_USER_PIN_LOCKED;
             } else if tries > 0 {
                 *flags |= CKF_USER_PIN_COUNT_LOW;
-                if tries + 1 == most {
+                if tries + 1 == lock.tries {
                     *flags |= CKF_USER_PIN_FINAL_TRY;
                 }
             }
@@ -358,7 +431,7 @@ unsafe extern "C" fn C_GetMechanismList(
     list: *mut CK_MECHANISM_TYPE,
     count: Length,
 ) -> CK_RV {
-    call(Function::C_GetMechanismList, None, None, |call| {
+    call(Function::C_GetMechanismList, About::default(), |call| {
         let slot = call.slot_with_token(slot)?;
         Ok(ask!(call.real, C_GetMechanismList(slot, list, count)))
     })
@@ -369,7 +442,7 @@ unsafe extern "C" fn C_GetMechanismInfo(
     kind: CK_MECHANISM_TYPE,
     info: *mut CK_MECHANISM_INFO,
 ) -> CK_RV {
-    call(Function::C_GetMechanismInfo, None, None, |call| {
+    call(Function::C_GetMechanismInfo, About::default(), |call| {
         let slot = call.slot_with_token(slot)?;
         Ok(ask!(call.real, C_GetMechanismInfo(slot, kind, info)))
     })
@@ -381,7 +454,7 @@ unsafe extern "C" fn C_InitToken(
     length: CK_ULONG,
     label: Bytes,
 ) -> CK_RV {
-    call(Function::C_InitToken, None, None, |call| {
+    call(Function::C_InitToken, About::default(), |call| {
         let slot = call.slot_with_token(slot)?;
         Ok(ask!(call.real, C_InitToken(slot, pin, length, label)))
     })
@@ -394,23 +467,27 @@ unsafe extern "C" fn C_OpenSession(
     notify: CK_NOTIFY,
     session: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
-    call(Function::C_OpenSession, None, None, |call| {
+    call(Function::C_OpenSession, About::default(), |call| {
         let slot = call.slot_with_token(slot)?;
         let mut code = CKR_SESSION_COUNT;
-        call.world.open(slot, call.rules.session_limit, || {
+        let limit = call.rules.session_limit.as_ref();
+        let opened = call.world.open(call.token, slot, limit, || {
             code = ask!(
                 call.real,
                 C_OpenSession(slot, flags, application, notify, session)
             );
             // SAFETY: with CKR_OK the real module has written the handle.
             (code == CKR_OK).then(|| unsafe { *session })
-        });
+        })?;
+        if !opened && let Some(limit) = limit {
+            call.token.applied(&limit.line);
+        }
         Ok(code)
     })
 }
 
 unsafe extern "C" fn C_CloseSession(session: CK_SESSION_HANDLE) -> CK_RV {
-    call(Function::C_CloseSession, Some(session), None, |call| {
+    call(Function::C_CloseSession, About::session(session), |call| {
         let code = ask!(call.real, C_CloseSession(session));
         if code == CKR_OK {
             call.world.closed(session);
@@ -420,7 +497,7 @@ unsafe extern "C" fn C_CloseSession(session: CK_SESSION_HANDLE) -> CK_RV {
 }
 
 unsafe extern "C" fn C_CloseAllSessions(slot: CK_SLOT_ID) -> CK_RV {
-    call(Function::C_CloseAllSessions, None, None, |call| {
+    call(Function::C_CloseAllSessions, About::default(), |call| {
         let slot = call.slot_with_token(slot)?;
         let code = ask!(call.real, C_CloseAllSessions(slot));
         if code == CKR_OK {
@@ -434,14 +511,18 @@ unsafe extern "C" fn C_GetSessionInfo(
     session: CK_SESSION_HANDLE,
     info: *mut CK_SESSION_INFO,
 ) -> CK_RV {
-    call(Function::C_GetSessionInfo, Some(session), None, |call| {
-        let code = ask!(call.real, C_GetSessionInfo(session, info));
-        if code == CKR_OK && !info.is_null() {
-            // SAFETY: the real module has just written the info here.
-            unsafe { (*info).slotID = call.slot_number((*info).slotID) };
-        }
-        Ok(code)
-    })
+    call(
+        Function::C_GetSessionInfo,
+        About::session(session),
+        |call| {
+            let code = ask!(call.real, C_GetSessionInfo(session, info));
+            if code == CKR_OK && !info.is_null() {
+                // SAFETY: the real module has just written the info here.
+                unsafe { (*info).slotID = call.slot_number((*info).slotID) };
+            }
+            Ok(code)
+        },
+    )
 }
 
 unsafe extern "C" fn C_Login(
@@ -450,36 +531,44 @@ unsafe extern "C" fn C_Login(
     pin: Bytes,
     length: CK_ULONG,
 ) -> CK_RV {
-    call(Function::C_Login, Some(session), None, |call| {
-        let lock = call.rules.pin_lock.filter(|_| user == CKU_USER);
-        if let Some(most) = lock
-            && wrong_pins(call, |tries| tries)? >= most
+    let about = About::session(session).login(user, length);
+    call(Function::C_Login, about, |call| {
+        let is_user = user == CKU_USER;
+        let lock = call.rules.pin_lock.as_ref().filter(|_| is_user);
+        if let Some(lock) = lock
+            && call.token.counted(WRONG_PINS, |tries| tries)? >= lock.tries
         {
+            call.token.applied(&lock.line);
             return Ok(CKR_PIN_LOCKED);
         }
         let code = ask!(call.real, C_Login(session, user, pin, length));
+        if is_user && has_judged(code) && call.token.control.path().is_some() {
+            call.token.counted("judged", |judged| judged + 1)?;
+            call.journal(|| format!("judged {}", codes::name(code)));
+        }
         if lock.is_some() {
             match code {
-                CKR_OK => wrong_pins(call, |_| 0)?,
-                CKR_PIN_INCORRECT => wrong_pins(call, |tries| tries + 1)?,
+                CKR_OK => call.token.counted(WRONG_PINS, |_| 0)?,
+                CKR_PIN_INCORRECT => call.token.counted(WRONG_PINS, |tries| tries + 1)?,
                 _ => 0,
             };
+        }
+        if code == CKR_OK && is_user && call.rules.objects_at_initialize.is_some() {
+            call.world.look_at_objects(call.real, session);
         }
         Ok(code)
     })
 }
 
-fn wrong_pins(call: &Call<'_>, change: impl FnOnce(u64) -> u64) -> Result<u64, CK_RV> {
-    counted(call, "wrong-pins", change)
-}
+/// Next to the control file: how many wrong PINs there were since the last right one.
+const WRONG_PINS: &str = "wrong-pins";
 
-/// The number in a file next to the control file, after a change.
-fn counted(call: &Call<'_>, name: &str, change: impl FnOnce(u64) -> u64) -> Result<u64, CK_RV> {
-    let path = files::beside(call.token.control.path(), name);
-    files::count(&path, change).map_err(|error| {
-        eprintln!("fault-token: {}: {error}", path.display());
-        CKR_GENERAL_ERROR
-    })
+/// Whether the real module has looked at the PIN before it gave this answer.
+const fn has_judged(code: CK_RV) -> bool {
+    matches!(
+        code,
+        CKR_OK | CKR_PIN_EXPIRED | CKR_PIN_INCORRECT | CKR_PIN_INVALID | CKR_PIN_LEN_RANGE
+    )
 }
 
 unsafe extern "C" fn C_FindObjects(
@@ -488,7 +577,7 @@ unsafe extern "C" fn C_FindObjects(
     most: CK_ULONG,
     count: Length,
 ) -> CK_RV {
-    call(Function::C_FindObjects, Some(session), None, |call| {
+    call(Function::C_FindObjects, About::session(session), |call| {
         loop {
             let code = ask!(call.real, C_FindObjects(session, list, most, count));
             if code != CKR_OK || list.is_null() || count.is_null() {
@@ -498,7 +587,7 @@ unsafe extern "C" fn C_FindObjects(
             let found = unsafe { slice::from_raw_parts_mut(list, *count as usize) };
             let mut kept = 0;
             for place in 0..found.len() {
-                if !call.hides(found[place]) {
+                if !call.hides(found[place]) && !call.has_not_seen(found[place]) {
                     found[kept] = call.number(found[place]);
                     kept += 1;
                 }
@@ -520,8 +609,8 @@ unsafe extern "C" fn C_Sign(
     mac: Bytes,
     mac_length: Length,
 ) -> CK_RV {
-    let message = Some((data, length));
-    call(Function::C_Sign, Some(session), message, |call| {
+    let about = About::session(session).message((data, length));
+    call(Function::C_Sign, about, |call| {
         Ok(perhaps_wrong(call, mac, mac_length, |mac, mac_length| {
             ask!(call.real, C_Sign(session, data, length, mac, mac_length))
         }))
@@ -533,7 +622,7 @@ unsafe extern "C" fn C_SignFinal(
     mac: Bytes,
     mac_length: Length,
 ) -> CK_RV {
-    call(Function::C_SignFinal, Some(session), None, |call| {
+    call(Function::C_SignFinal, About::session(session), |call| {
         Ok(perhaps_wrong(call, mac, mac_length, |mac, mac_length| {
             ask!(call.real, C_SignFinal(session, mac, mac_length))
         }))
@@ -604,8 +693,6 @@ unsafe extern "C" fn C_WaitForSlotEvent(
             code
         }
     };
-    token
-        .log
-        .line(function.name(), || codes::name(code).into_owned());
+    token.log_call(function, || codes::name(code));
     code
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CKA_CLASS, CKA_ID,
+    CK_FUNCTION_LIST, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TRUE, CKA_CLASS, CKA_ID,
     CKA_KEY_TYPE, CKA_LABEL, CKA_TOKEN,
 };
 
@@ -32,14 +32,14 @@ pub(crate) struct Objects {
 #[derive(Clone)]
 pub(crate) struct Found {
     real: CK_OBJECT_HANDLE,
-    name: Name,
+    pub(crate) name: Name,
 }
 
 type Value = Option<Vec<u8>>;
 
 /// What stays of an object when its handle changes.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
-struct Name {
+pub(crate) struct Name {
     group: [Value; 3],
     label: Value,
     id: Value,
@@ -70,6 +70,13 @@ impl Found {
             id: value(CKA_ID),
         };
         Self { real: object, name }
+    }
+}
+
+impl Name {
+    /// Whether other processes can find the object.
+    pub(crate) fn is_of_the_token(&self) -> bool {
+        (self.group[2].as_deref()).is_some_and(|value| value.contains(&CK_TRUE))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The control file's language.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use cryptoki_sys::{CK_RV, CK_SLOT_ID};
 
@@ -15,23 +15,36 @@ pub(crate) struct Rules {
     pub(crate) faults: Vec<Arc<Fault>>,
     /// What happens once, in the file's order.
     pub(crate) events: Vec<Event>,
-    pub(crate) hidden_keys: BTreeSet<String>,
-    /// `None` in it hides every token.
-    pub(crate) hidden_tokens: BTreeSet<Option<String>>,
-    pub(crate) pin_lock: Option<u64>,
-    pub(crate) renumber_at_initialize: bool,
-    pub(crate) renumber_on_session_loss: bool,
-    pub(crate) session_limit: Option<usize>,
-    pub(crate) slot_offset: Option<CK_SLOT_ID>,
-    pub(crate) slot_offset_at_initialize: Option<CK_SLOT_ID>,
+    /// By label.
+    pub(crate) hidden_keys: BTreeMap<String, Line>,
+    /// By label; `None` hides every token.
+    pub(crate) hidden_tokens: BTreeMap<Option<String>, Line>,
+    /// The functions whose calls are written into the journal.
+    journal: Vec<Function>,
+    pub(crate) objects_at_initialize: Option<Line>,
+    pub(crate) pin_lock: Option<PinLock>,
+    pub(crate) renumber_at_initialize: Option<Line>,
+    pub(crate) renumber_on_session_loss: Option<Line>,
+    pub(crate) session_limit: Option<SessionLimit>,
+    pub(crate) slot_offset: Option<(CK_SLOT_ID, Line)>,
+    pub(crate) slot_offset_at_initialize: Option<(CK_SLOT_ID, Line)>,
+    /// Whether a rule asks for the key of a call.
+    pub(crate) name_keys: bool,
+    /// Whether a rule asks for the number of its session.
+    pub(crate) number_sessions: bool,
 }
+
+/// The rule as it stands in the file: what it is counted by when it acts.
+pub(crate) type Line = String;
 
 /// A rule about single calls, with its counters.
 pub(crate) struct Fault {
-    line: String,
+    pub(crate) line: Line,
     /// `None` is every function.
-    function: Option<Function>,
+    functions: Option<Vec<Function>>,
     pub(crate) what: What,
+    /// Whether the real module does the call first.
+    pub(crate) is_after: bool,
     pub(crate) when: When,
 }
 
@@ -51,6 +64,35 @@ pub(crate) enum WrongMac {
     WrongLength,
 }
 
+/// After how many wrong PINs the token locks, and whether its info tells.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct PinLock {
+    pub(crate) tries: u64,
+    pub(crate) has_flags: bool,
+    pub(crate) line: Line,
+}
+
+/// How many sessions there may be.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct SessionLimit {
+    pub(crate) most: u64,
+    pub(crate) scope: Scope,
+    /// Token info says it.
+    pub(crate) is_reported: bool,
+    pub(crate) line: Line,
+}
+
+/// Whose sessions count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Scope {
+    /// Those of all processes, and those that ended without C_Finalize as well.
+    Leaking,
+    /// Those of all processes that run.
+    Shared,
+    /// Those of the process that asks.
+    Process,
+}
+
 /// What happens once, and the word that says which time it is.
 #[derive(Clone, Eq, Hash, PartialEq)]
 pub(crate) struct Event {
@@ -65,9 +107,23 @@ pub(crate) enum Happening {
     SessionsLost,
 }
 
+impl Event {
+    /// The rule as it stands in the file, but for blanks.
+    pub(crate) fn line(&self) -> Line {
+        let words = match self.what {
+            Happening::LoginLost => "login lost",
+            Happening::Renumbered => "renumber handles",
+            Happening::SessionsLost => "sessions lost",
+        };
+        format!("{words} {}", self.word)
+    }
+}
+
 impl Fault {
     pub(crate) fn is_about(&self, function: Function) -> bool {
-        self.function.is_none_or(|mine| mine == function)
+        self.functions
+            .as_ref()
+            .is_none_or(|mine| mine.contains(&function))
     }
 }
 
@@ -85,6 +141,10 @@ impl Rules {
                 return Self::bad(format!("{place}: {line:?}: {why}"));
             }
         }
+        rules.name_keys = rules.faults.iter().any(|fault| fault.when.is_about_keys())
+            || rules.journal.contains(&Function::C_SignInit);
+        let mut faults = rules.faults.iter();
+        rules.number_sessions = faults.any(|fault| fault.when.is_about_sessions());
         rules
     }
 
@@ -101,10 +161,18 @@ impl Rules {
         self.faults.iter().any(|mine| Arc::ptr_eq(mine, fault))
     }
 
-    /// Whether the token with this label is hidden.
-    pub(crate) fn hide_token(&self, label: impl FnOnce() -> Option<String>) -> bool {
-        !self.hidden_tokens.is_empty()
-            && (self.hidden_tokens.contains(&None) || self.hidden_tokens.contains(&label()))
+    /// Whether the journal wants this function's calls.
+    pub(crate) fn journal(&self, function: Function) -> bool {
+        self.journal.contains(&function)
+    }
+
+    /// The rule that hides the token with this label, if one does.
+    pub(crate) fn hide_token(&self, label: impl FnOnce() -> Option<String>) -> Option<&Line> {
+        if self.hidden_tokens.is_empty() {
+            return None;
+        }
+        let all = self.hidden_tokens.get(&None);
+        all.or_else(|| self.hidden_tokens.get(&label()))
     }
 
     fn add(&mut self, line: &str, control: &Path, before: &Self) -> Result<(), String> {
@@ -141,39 +209,71 @@ impl Rules {
             ["login", "lost", word] => self.event(Happening::LoginLost, word),
             ["renumber", "handles", word] => self.event(Happening::Renumbered, word),
             ["renumber", "at-initialize"] => {
-                self.renumber_at_initialize = true;
+                self.renumber_at_initialize = Some(line.to_owned());
                 Ok(())
             }
             ["renumber", "on-session-loss"] => {
-                self.renumber_on_session_loss = true;
+                self.renumber_on_session_loss = Some(line.to_owned());
                 Ok(())
             }
             ["slot", "offset", offset] => {
-                self.slot_offset = Some(number(offset)?);
+                self.slot_offset = Some((number(offset)?, line.to_owned()));
                 Ok(())
             }
             ["slot", "offset", offset, "at-initialize"] => {
-                self.slot_offset_at_initialize = Some(number(offset)?);
+                self.slot_offset_at_initialize = Some((number(offset)?, line.to_owned()));
                 Ok(())
             }
-            ["session", "limit", limit] => {
-                self.session_limit = Some(number(limit)?);
+            ["session", "limit", most, ref words @ ..] => {
+                let (scope, is_reported) = match words {
+                    [scope @ .., "reported"] => (scope, true),
+                    scope => (scope, false),
+                };
+                self.session_limit = Some(SessionLimit {
+                    most: number(most)?,
+                    scope: match *scope {
+                        [] => Scope::Process,
+                        ["shared"] => Scope::Shared,
+                        ["leaking"] => Scope::Leaking,
+                        _ => return Err(format!("{:?}: not shared or leaking", scope.join(" "))),
+                    },
+                    is_reported,
+                    line: line.to_owned(),
+                });
                 Ok(())
             }
-            ["pin", "lock", tries] => {
-                self.pin_lock = Some(number(tries)?);
+            ["pin", "lock", tries, ref flags @ ..] => {
+                self.pin_lock = Some(PinLock {
+                    tries: number(tries)?,
+                    has_flags: match *flags {
+                        [] => true,
+                        ["without-flags"] => false,
+                        _ => return Err(format!("{:?}: not without-flags", flags.join(" "))),
+                    },
+                    line: line.to_owned(),
+                });
+                Ok(())
+            }
+            ["objects", "at-initialize"] => {
+                self.objects_at_initialize = Some(line.to_owned());
+                Ok(())
+            }
+            ["journal", function] => {
+                let functions = functions(function)?.unwrap_or_else(|| Function::ALL.to_vec());
+                self.journal.extend(functions);
                 Ok(())
             }
             ["hide", "token"] => {
-                self.hidden_tokens.insert(None);
+                self.hidden_tokens.insert(None, line.to_owned());
                 Ok(())
             }
             ["hide", "token", ..] => {
-                self.hidden_tokens.insert(Some(rest(line, 2)));
+                self.hidden_tokens
+                    .insert(Some(rest(line, 2)), line.to_owned());
                 Ok(())
             }
             ["hide", "key", _, ..] => {
-                self.hidden_keys.insert(rest(line, 2));
+                self.hidden_keys.insert(rest(line, 2), line.to_owned());
                 Ok(())
             }
             _ => Err("no such rule, or a word too few or too many".into()),
@@ -196,23 +296,36 @@ impl Rules {
             self.faults.push(kept.clone());
             return Ok(());
         }
-        let named = match function {
-            "*" => None,
-            _ => Some(
-                Function::named(function).ok_or_else(|| format!("{function}: no such function"))?,
-            ),
+        let functions = functions(function)?;
+        let (is_after, when) = match when {
+            ["after", when @ ..] => (true, when),
+            _ => (false, when),
         };
+        if is_after && matches!(what, What::Mac(_)) {
+            return Err("after: a MAC is wrong when it is made".into());
+        }
         let when = When::parse(when, line, control)?;
         if when.is_one() && what != What::Hang {
             return Err("one: only a hang can be of one thread at a time".into());
         }
-        if when.is_about_messages() && named.is_some_and(|function| !function.takes_a_message()) {
+        let all = |are: fn(Function) -> bool| {
+            let functions = functions.as_ref();
+            functions.is_none_or(|functions| functions.iter().all(|function| are(*function)))
+        };
+        if when.is_about_messages() && !all(Function::takes_a_message) {
             return Err(format!("{function} has no message"));
+        }
+        if when.is_about_keys() && !all(Function::has_an_object) {
+            return Err(format!("{function} has no key"));
+        }
+        if when.is_about_logins() && function != "C_Login" {
+            return Err(format!("{function} is no login"));
         }
         self.faults.push(Arc::new(Fault {
             line: line.to_owned(),
-            function: named,
+            functions,
             what,
+            is_after,
             when,
         }));
         Ok(())
@@ -222,6 +335,23 @@ impl Rules {
         let word = word.to_owned();
         self.events.push(Event { what, word });
         Ok(())
+    }
+}
+
+/// The functions of a name such as `C_Sign`, or of the beginning of names such as `C_FindObjects*`;
+/// `None` is all of them.
+fn functions(pattern: &str) -> Result<Option<Vec<Function>>, String> {
+    let none = || format!("{pattern}: no such function");
+    match pattern.strip_suffix('*') {
+        Some("") => Ok(None),
+        Some(beginning) => {
+            let named = Function::beginning_with(beginning);
+            if named.is_empty() {
+                return Err(none());
+            }
+            Ok(Some(named))
+        }
+        None => Ok(Some(vec![Function::named(pattern).ok_or_else(none)?])),
     }
 }
 
@@ -255,6 +385,7 @@ fn rest(line: &str, words: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::when::Subject;
 
     fn parse(text: &str) -> Rules {
         Rules::parse(text, Path::new("/run/control"), &Rules::default())
@@ -294,6 +425,13 @@ mod tests {
              slot offset 7 at-initialize\n\
              session limit 4\n\
              pin lock 3\n\
+             return C_Login 0x80000001 after when-attempt 2..4\n\
+             delay C_FindObjects* 2s\n\
+             hang C_Login after when-attempt 3..\n\
+             return C_SignInit CKR_DEVICE_MEMORY when-key-label a key when-session 2\n\
+             return C_Sign CKR_FUNCTION_FAILED when-message-begins 00ff when-key-id 0b\n\
+             objects at-initialize\n\
+             journal C_SignInit\n\
              hide token\n\
              hide token two  words\n\
              hide key a key\n",
@@ -313,16 +451,50 @@ mod tests {
                 What::Hang,
                 What::Crash,
                 What::Mac(WrongMac::Truncated),
+                What::Return(0x8000_0001),
+                What::Delay(Duration::from_secs(2)),
+                What::Hang,
+                What::Return(cryptoki_sys::CKR_DEVICE_MEMORY),
+                What::Return(cryptoki_sys::CKR_FUNCTION_FAILED),
             ]
         );
         assert_eq!(rules.events.len(), 3);
-        assert!(rules.renumber_at_initialize && rules.renumber_on_session_loss);
-        assert_eq!(rules.slot_offset, Some(100));
-        assert_eq!(rules.slot_offset_at_initialize, Some(7));
-        assert_eq!(rules.session_limit, Some(4));
-        assert_eq!(rules.pin_lock, Some(3));
-        assert!(rules.hidden_tokens.contains(&Some("two  words".to_owned())));
-        assert!(rules.hidden_keys.contains("a key"));
+        let after: Vec<bool> = rules.faults.iter().map(|fault| fault.is_after).collect();
+        assert_eq!(after[10..], [true, false, true, false, false]);
+        assert!(rules.faults[11].is_about(Function::C_FindObjectsFinal));
+        assert!(!rules.faults[11].is_about(Function::C_Finalize));
+        assert!(rules.journal(Function::C_SignInit) && !rules.journal(Function::C_Sign));
+        assert!(rules.name_keys && rules.objects_at_initialize.is_some());
+        assert!(rules.renumber_at_initialize.is_some() && rules.renumber_on_session_loss.is_some());
+        assert_eq!(rules.slot_offset.unwrap().0, 100);
+        let line = "slot offset 7 at-initialize".to_owned();
+        assert_eq!(rules.slot_offset_at_initialize, Some((7, line)));
+        let limit = rules.session_limit.unwrap();
+        assert_eq!((limit.most, limit.scope), (4, Scope::Process));
+        let lock = rules.pin_lock.unwrap();
+        assert_eq!((lock.tries, lock.has_flags), (3, true));
+        assert!(
+            rules
+                .hidden_tokens
+                .contains_key(&Some("two  words".to_owned()))
+        );
+        assert!(rules.hidden_keys.contains_key("a key"));
+    }
+
+    #[test]
+    fn limits_and_locks_have_variants() {
+        for (text, scope) in [
+            ("session limit 4 shared", Scope::Shared),
+            ("session limit 4 leaking", Scope::Leaking),
+        ] {
+            assert_eq!(parse(text).session_limit.unwrap().scope, scope);
+        }
+        assert!(
+            !parse("pin lock 10 without-flags")
+                .pin_lock
+                .unwrap()
+                .has_flags
+        );
     }
 
     #[test]
@@ -343,6 +515,18 @@ mod tests {
             ("\nsessions lost", "no such rule"),
             ("\nsession limit many", "many: not a whole number"),
             ("\nhide key", "no such rule"),
+            ("\nreturn C_Find* CKR_OK sometimes", "sometimes"),
+            ("\ndelay C_Nothing* 1s", "C_Nothing*: no such function"),
+            ("\ncrash C_Sign when-attempt 1", "C_Sign is no login"),
+            ("\ncrash C_Login when-attempt 2..1", "not N, N..M or N.."),
+            ("\ncrash C_Login when-attempt 0", "not N, N..M or N.."),
+            ("\ncrash C_Login when-key-id 01", "C_Login has no key"),
+            ("\ncrash C_Sign when-key-label", "of what?"),
+            ("\ncrash C_Sign when-session 0", "from 1"),
+            ("\ncrash C_Sign when-idle 1", "when-idle: no such condition"),
+            ("\nmac truncated after", "when it is made"),
+            ("\nsession limit 3 apart", "not shared or leaking"),
+            ("\npin lock 3 silently", "not without-flags"),
         ] {
             let bad = parse(text).bad.unwrap();
             assert!(bad.starts_with("/run/control:2: "), "{bad}");
@@ -353,10 +537,10 @@ mod tests {
     #[test]
     fn a_rule_that_stays_keeps_its_counter() {
         let first = parse("return C_Sign CKR_DEVICE_ERROR every 2");
-        assert!(!first.faults[0].when.acts(b""));
+        assert!(!first.faults[0].when.acts(&Subject::default()));
         let text = "delay * 1ms\nreturn C_Sign CKR_DEVICE_ERROR every 2";
         let second = Rules::parse(text, Path::new("/run/control"), &first);
         assert!(second.have(&first.faults[0]));
-        assert!(second.faults[1].when.acts(b""));
+        assert!(second.faults[1].when.acts(&Subject::default()));
     }
 }

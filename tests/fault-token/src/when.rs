@@ -9,12 +9,12 @@ use std::{
 
 use crate::files;
 
-/// The end of a rule: `always`, `once [WORD]`, `every N`, `probability P`, `one`, and
-/// `when-message-contains HEX` besides.
+/// The end of a rule: `always`, `once [WORD]`, `every N`, `probability P`, `one`, and conditions
+/// such as `when-message-contains HEX` besides.
 pub(crate) struct When {
     how: How,
-    /// Only calls whose message has these bytes in it.
-    contains: Option<Vec<u8>>,
+    /// All of them must hold.
+    only: Vec<Condition>,
 }
 
 enum How {
@@ -25,16 +25,50 @@ enum How {
     Probability(f64),
 }
 
+enum Condition {
+    Attempt { first: u64, last: u64 },
+    KeyId(Vec<u8>),
+    KeyLabel(Vec<u8>),
+    MessageBegins(Vec<u8>),
+    MessageContains(Vec<u8>),
+    Session(u64),
+}
+
+/// What a call is about, as far as the rules in force ask for it.
+#[derive(Default)]
+pub(crate) struct Subject<'a> {
+    /// The message that the caller passes; empty if none.
+    pub(crate) message: &'a [u8],
+    /// The key or other object.
+    pub(crate) key: Option<KeyName>,
+    /// Which of the sessions that the process has opened since C_Initialize, from 1.
+    pub(crate) session: Option<u64>,
+    /// Which C_Login of the user this is, of all processes together, from 1.
+    pub(crate) attempt: Option<u64>,
+}
+
+/// What a rule can name an object by.
+#[derive(Clone, Default)]
+pub(crate) struct KeyName {
+    pub(crate) label: Vec<u8>,
+    pub(crate) id: Vec<u8>,
+}
+
 impl When {
     /// Reads the words after a rule's own; `line` is the whole rule.
     ///
     /// # Errors
     /// What is wrong with them.
     pub(crate) fn parse(words: &[&str], line: &str, control: &Path) -> Result<Self, String> {
-        let (words, contains) = match *words {
-            [ref words @ .., "when-message-contains", hex] => (words, Some(bytes(hex)?)),
-            _ => (words, None),
-        };
+        let is_condition = |word: &&str| word.starts_with("when-");
+        let conditions = words.iter().position(is_condition).unwrap_or(words.len());
+        let (words, mut rest) = words.split_at(conditions);
+        let mut only = Vec::new();
+        while let [name, value @ ..] = rest {
+            let end = value.iter().position(is_condition).unwrap_or(value.len());
+            only.push(Condition::parse(name, &value[..end].join(" "))?);
+            rest = &value[end..];
+        }
         let how = match *words {
             [] | ["always"] => How::Always,
             ["once"] | ["once", _] => How::Once {
@@ -57,17 +91,42 @@ impl When {
             },
             _ => {
                 return Err(format!(
-                    "{:?}: not always, once, every N, probability P or when-message-contains HEX",
+                    "{:?}: not always, once, every N, probability P or a condition (when-…)",
                     words.join(" ")
                 ));
             }
         };
-        Ok(Self { how, contains })
+        Ok(Self { how, only })
     }
 
     /// Whether it wants to see messages.
     pub(crate) fn is_about_messages(&self) -> bool {
-        self.contains.is_some()
+        self.only.iter().any(|condition| {
+            matches!(
+                condition,
+                Condition::MessageBegins(_) | Condition::MessageContains(_)
+            )
+        })
+    }
+
+    /// Whether it wants to know the key.
+    pub(crate) fn is_about_keys(&self) -> bool {
+        self.only
+            .iter()
+            .any(|condition| matches!(condition, Condition::KeyId(_) | Condition::KeyLabel(_)))
+    }
+
+    /// Whether it wants to know which session it is.
+    pub(crate) fn is_about_sessions(&self) -> bool {
+        let mut only = self.only.iter();
+        only.any(|condition| matches!(condition, Condition::Session(_)))
+    }
+
+    /// Whether it counts logins.
+    pub(crate) fn is_about_logins(&self) -> bool {
+        self.only
+            .iter()
+            .any(|condition| matches!(condition, Condition::Attempt { .. }))
     }
 
     /// Whether it is `one`, which only makes sense for what lasts.
@@ -76,10 +135,8 @@ impl When {
     }
 
     /// Whether the rule acts on this call; counts it.
-    pub(crate) fn acts(&self, message: &[u8]) -> bool {
-        if let Some(bytes) = &self.contains
-            && !message.windows(bytes.len()).any(|part| part == bytes)
-        {
+    pub(crate) fn acts(&self, subject: &Subject<'_>) -> bool {
+        if !self.only.iter().all(|condition| condition.holds(subject)) {
             return false;
         }
         match &self.how {
@@ -101,6 +158,58 @@ impl When {
             busy.store(false, Relaxed);
         }
     }
+}
+
+impl Condition {
+    fn parse(name: &str, value: &str) -> Result<Self, String> {
+        if value.is_empty() {
+            return Err(format!("{name}: of what?"));
+        }
+        match name {
+            "when-attempt" => attempts(value),
+            "when-key-id" => Ok(Self::KeyId(bytes(value)?)),
+            "when-key-label" => Ok(Self::KeyLabel(value.as_bytes().to_vec())),
+            "when-message-begins" => Ok(Self::MessageBegins(bytes(value)?)),
+            "when-message-contains" => Ok(Self::MessageContains(bytes(value)?)),
+            "when-session" => match value.parse() {
+                Ok(number) if number > 0 => Ok(Self::Session(number)),
+                _ => Err(format!("{name} {value}: not a whole number from 1")),
+            },
+            _ => Err(format!("{name}: no such condition")),
+        }
+    }
+
+    fn holds(&self, subject: &Subject<'_>) -> bool {
+        match self {
+            Self::Attempt { first, last } => subject
+                .attempt
+                .is_some_and(|attempt| (*first..=*last).contains(&attempt)),
+            Self::KeyId(id) => subject.key.as_ref().is_some_and(|key| key.id == *id),
+            Self::KeyLabel(label) => subject.key.as_ref().is_some_and(|key| key.label == *label),
+            Self::MessageBegins(bytes) => subject.message.starts_with(bytes),
+            Self::MessageContains(bytes) => subject
+                .message
+                .windows(bytes.len())
+                .any(|part| part == bytes),
+            Self::Session(number) => subject.session == Some(*number),
+        }
+    }
+}
+
+/// `N`, `N..M` with both ends, or `N..` without an end.
+fn attempts(text: &str) -> Result<Condition, String> {
+    let wrong = || format!("when-attempt {text}: not N, N..M or N.., from 1");
+    let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+    let (first, last) = match text.split_once("..") {
+        None => (number(text), number(text)),
+        Some((first, "")) => (number(first), Some(u64::MAX)),
+        Some((first, last)) => (number(first), number(last)),
+    };
+    let (first, last) = (first.ok_or_else(wrong)?, last.ok_or_else(wrong)?);
+    if first > last {
+        return Err(wrong());
+    }
+    Ok(Condition::Attempt { first, last })
 }
 
 fn bytes(hex: &str) -> Result<Vec<u8>, String> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Answer;
+use super::{CommandOutput, PageMembers};
 use crate::{
     cli::kms::{pages::Listed, seconds},
     proto::v1::{
@@ -14,13 +14,13 @@ use crate::{
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Described {
-    key_metadata: Metadata,
+    key_metadata: KeyMetadataMembers,
 }
 
 /// Members in the order of AWS's model; then ours.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Metadata {
+struct KeyMetadataMembers {
     #[serde(rename = "AWSAccountId")]
     aws_account_id: String,
     key_id: String,
@@ -41,12 +41,12 @@ struct Metadata {
     multi_region: bool,
     mac_algorithms: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<Token>,
+    token: Option<TokenMembers>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Token {
+struct TokenMembers {
     name: String,
     label: String,
     manufacturer: String,
@@ -62,34 +62,30 @@ struct Token {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Keys {
-    keys: Vec<Key>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_marker: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    truncated: Option<bool>,
+struct KeyList {
+    keys: Vec<KeyEntry>,
+    #[serde(flatten)]
+    page: PageMembers,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Key {
+struct KeyEntry {
     key_id: String,
     key_arn: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Aliases {
-    aliases: Vec<Alias>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_marker: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    truncated: Option<bool>,
+struct AliasList {
+    aliases: Vec<AliasEntry>,
+    #[serde(flatten)]
+    page: PageMembers,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Alias {
+struct AliasEntry {
     alias_name: String,
     alias_arn: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,17 +98,15 @@ struct Alias {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Tags {
-    tags: Vec<Tag>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_marker: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    truncated: Option<bool>,
+struct TagList {
+    tags: Vec<TagEntry>,
+    #[serde(flatten)]
+    page: PageMembers,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Tag {
+struct TagEntry {
     tag_key: String,
     tag_value: String,
 }
@@ -135,7 +129,7 @@ struct Cancelled {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Used {
+struct KeyLastUsage {
     key_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_last_usage: Option<LastUsage>,
@@ -153,10 +147,10 @@ struct LastUsage {
     timestamp: Option<f64>,
 }
 
-pub(in crate::cli::kms) fn metadata(metadata: &KeyMetadata) -> Answer {
+pub(in crate::cli::kms) fn metadata(metadata: &KeyMetadata) -> CommandOutput {
     let spec = metadata.key_spec().as_str_name();
-    Answer::of(&Described {
-        key_metadata: Metadata {
+    CommandOutput::of(&Described {
+        key_metadata: KeyMetadataMembers {
             aws_account_id: metadata.aws_account_id.clone(),
             key_id: metadata.key_id.clone(),
             arn: metadata.arn.clone(),
@@ -175,7 +169,7 @@ pub(in crate::cli::kms) fn metadata(metadata: &KeyMetadata) -> Answer {
                 .mac_algorithms()
                 .map(|name: MacAlgorithm| name.as_str_name())
                 .collect(),
-            token: metadata.token.as_ref().map(|token| Token {
+            token: metadata.token.as_ref().map(|token| TokenMembers {
                 name: token.name.clone(),
                 label: token.label.clone(),
                 manufacturer: token.manufacturer.clone(),
@@ -192,47 +186,49 @@ pub(in crate::cli::kms) fn metadata(metadata: &KeyMetadata) -> Answer {
     })
 }
 
-pub(in crate::cli::kms) fn list_keys(listed: Listed<KeyListEntry>) -> Answer {
-    let keys = listed.entries.into_iter().map(|key| Key {
+pub(in crate::cli::kms) fn list_keys(listed: Listed<KeyListEntry>) -> CommandOutput {
+    let page = PageMembers::of(&listed);
+    let keys = listed.entries.into_iter().map(|key| KeyEntry {
         key_id: key.key_id,
         key_arn: key.key_arn,
     });
-    Answer::of(&Keys {
+    CommandOutput::of(&KeyList {
         keys: keys.collect(),
-        next_marker: listed.next_marker,
-        truncated: listed.truncated,
+        page,
     })
 }
 
-pub(in crate::cli::kms) fn list_aliases(listed: Listed<AliasListEntry>) -> Answer {
-    let aliases = listed.entries.into_iter().map(|alias| Alias {
+pub(in crate::cli::kms) fn list_aliases(listed: Listed<AliasListEntry>) -> CommandOutput {
+    let page = PageMembers::of(&listed);
+    let aliases = listed.entries.into_iter().map(|alias| AliasEntry {
         alias_name: alias.alias_name,
         alias_arn: alias.alias_arn,
         target_key_id: alias.target_key_id,
         creation_date: alias.creation_date.map(seconds),
         last_updated_date: alias.last_updated_date.map(seconds),
     });
-    Answer::of(&Aliases {
+    CommandOutput::of(&AliasList {
         aliases: aliases.collect(),
-        next_marker: listed.next_marker,
-        truncated: listed.truncated,
+        page,
     })
 }
 
-pub(in crate::cli::kms) fn list_resource_tags(listed: Listed<v1::Tag>) -> Answer {
-    let tags = listed.entries.into_iter().map(|tag| Tag {
+pub(in crate::cli::kms) fn list_resource_tags(listed: Listed<v1::Tag>) -> CommandOutput {
+    let page = PageMembers::of(&listed);
+    let tags = listed.entries.into_iter().map(|tag| TagEntry {
         tag_key: tag.tag_key,
         tag_value: tag.tag_value,
     });
-    Answer::of(&Tags {
+    CommandOutput::of(&TagList {
         tags: tags.collect(),
-        next_marker: listed.next_marker,
-        truncated: listed.truncated,
+        page,
     })
 }
 
-pub(in crate::cli::kms) fn schedule_key_deletion(reply: &ScheduleKeyDeletionResponse) -> Answer {
-    Answer::of(&Scheduled {
+pub(in crate::cli::kms) fn schedule_key_deletion(
+    reply: &ScheduleKeyDeletionResponse,
+) -> CommandOutput {
+    CommandOutput::of(&Scheduled {
         key_id: reply.key_id.clone(),
         deletion_date: reply.deletion_date.map(seconds),
         key_state: in_camel_case(reply.key_state().as_str_name()),
@@ -240,14 +236,14 @@ pub(in crate::cli::kms) fn schedule_key_deletion(reply: &ScheduleKeyDeletionResp
     })
 }
 
-pub(in crate::cli::kms) fn cancel_key_deletion(reply: CancelKeyDeletionResponse) -> Answer {
-    Answer::of(&Cancelled {
+pub(in crate::cli::kms) fn cancel_key_deletion(reply: CancelKeyDeletionResponse) -> CommandOutput {
+    CommandOutput::of(&Cancelled {
         key_id: reply.key_id,
     })
 }
 
-pub(in crate::cli::kms) fn get_key_last_usage(reply: GetKeyLastUsageResponse) -> Answer {
-    Answer::of(&Used {
+pub(in crate::cli::kms) fn get_key_last_usage(reply: GetKeyLastUsageResponse) -> CommandOutput {
+    CommandOutput::of(&KeyLastUsage {
         key_id: reply.key_id,
         key_last_usage: reply.key_last_usage.map(|last| LastUsage {
             operation: last.operation,
@@ -334,7 +330,7 @@ mod tests {
             ..Listed::default()
         });
         assert_eq!(tags.text, "False\nTAGS\tteam\tshop\n");
-        assert_eq!(Answer::nothing().json, "");
+        assert_eq!(CommandOutput::nothing().json, "");
     }
 
     #[test]

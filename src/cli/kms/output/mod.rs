@@ -1,4 +1,4 @@
-//! Answers as the AWS CLI prints them: JSON with AWS's member names, or text with tabs.
+//! Output like the AWS CLI's: JSON with AWS's member names, or text with tabs.
 
 pub(super) mod keys;
 pub(super) mod policies;
@@ -9,11 +9,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::pages::Listed;
 use crate::proto::v1::{GenerateMacResponse, GenerateRandomResponse, VerifyMacResponse};
 
 /// An answer in both of its forms.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct CommandOutput {
     /// Indented by four, as `aws` does.
     pub(super) json: String,
     /// One line an object, values in the order of their names, nested ones after it.
@@ -42,30 +43,49 @@ struct Random {
     plaintext: String,
 }
 
-pub(super) fn generate_mac(reply: &GenerateMacResponse) -> Answer {
-    Answer::of(&Generated {
+/// What a list says of its page, after its entries.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct PageMembers {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_marker: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<bool>,
+}
+
+impl PageMembers {
+    fn of<T>(listed: &Listed<T>) -> Self {
+        Self {
+            next_marker: listed.next_marker.clone(),
+            truncated: listed.truncated,
+        }
+    }
+}
+
+pub(super) fn generate_mac(reply: &GenerateMacResponse) -> CommandOutput {
+    CommandOutput::of(&Generated {
         mac: STANDARD.encode(&reply.mac),
         mac_algorithm: reply.mac_algorithm().as_str_name(),
         key_id: reply.key_id.clone(),
     })
 }
 
-pub(super) fn verify_mac(reply: &VerifyMacResponse) -> Answer {
-    Answer::of(&Verified {
+pub(super) fn verify_mac(reply: &VerifyMacResponse) -> CommandOutput {
+    CommandOutput::of(&Verified {
         key_id: reply.key_id.clone(),
         mac_valid: reply.mac_valid,
         mac_algorithm: reply.mac_algorithm().as_str_name(),
     })
 }
 
-pub(super) fn generate_random(reply: &GenerateRandomResponse) -> Answer {
-    Answer::of(&Random {
+pub(super) fn generate_random(reply: &GenerateRandomResponse) -> CommandOutput {
+    CommandOutput::of(&Random {
         plaintext: STANDARD.encode(&reply.plaintext),
     })
 }
 
-impl Answer {
-    /// Where KMS answers with nothing.
+impl CommandOutput {
+    /// The output of an operation that has no answer.
     pub(super) fn nothing() -> Self {
         Self {
             json: String::new(),
@@ -82,7 +102,8 @@ impl Answer {
             ))
             .expect("texts, numbers and lists always have a JSON form");
         json.push(b'\n');
-        let value = serde_json::to_value(members).expect("as above");
+        let value =
+            serde_json::to_value(members).expect("what has a text in JSON has a value in JSON");
         let mut text = String::new();
         lines(&value, None, None, &mut text);
         Self {
@@ -139,7 +160,7 @@ fn is_scalar(value: &Value) -> bool {
     !value.is_object() && !value.is_array()
 }
 
-/// As Python prints it.
+/// A value as Python prints it.
 fn scalar(value: &Value) -> String {
     match value {
         Value::Null => "None".into(),

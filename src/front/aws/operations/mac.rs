@@ -1,12 +1,14 @@
+//! GenerateMac, VerifyMac and GenerateRandom: JSON members to requests of `kms`, and its answers back.
+
 use serde::Serialize;
 
 use super::{
-    super::wire::{base64, bytes},
+    super::json::{base64, bytes},
     Answered, Bytes, Call,
 };
 use crate::{
     error::Error,
-    kms::{GenerateMac, GenerateRandom, VerifyMac},
+    kms::{GenerateMac, GenerateRandom, RECIPIENT, VerifyMac},
     model::MacAlgorithm,
 };
 
@@ -27,7 +29,7 @@ impl Call<'_> {
     pub(super) async fn verify_mac(mut self) -> Answered {
         let request = VerifyMac {
             of: self.mac_members()?,
-            mac: self.asked.blob("Mac")?,
+            mac: self.members.blob("Mac")?,
         };
         let verified = self
             .kms
@@ -42,10 +44,10 @@ impl Call<'_> {
 
     pub(super) async fn generate_random(mut self) -> Answered {
         let request = GenerateRandom {
-            number_of_bytes: self.asked.number("NumberOfBytes")?,
+            number_of_bytes: self.members.number("NumberOfBytes")?,
+            custom_key_store_id: self.members.text("CustomKeyStoreId")?,
+            recipient: self.members.value(&RECIPIENT)?,
         };
-        self.asked.refuse("CustomKeyStoreId")?;
-        self.asked.refuse("Recipient")?;
         let plaintext = self
             .kms
             .generate_random(self.caller, request, self.until)
@@ -55,13 +57,13 @@ impl Call<'_> {
 
     /// What GenerateMac and VerifyMac both have.
     fn mac_members(&mut self) -> Result<GenerateMac, Error> {
-        let asked = &mut self.asked;
+        let members = &mut self.members;
         Ok(GenerateMac {
-            key_id: asked.text("KeyId")?,
-            message: asked.blob("Message")?,
-            mac_algorithm: asked.named("MacAlgorithm", &MacAlgorithm::ALL, MacAlgorithm::name)?,
-            grant_tokens: asked.texts("GrantTokens")?,
-            dry_run: asked.flag("DryRun")?,
+            key_id: members.text("KeyId")?,
+            message: members.blob("Message")?,
+            mac_algorithm: members.named("MacAlgorithm", &MacAlgorithm::ALL, MacAlgorithm::name)?,
+            grant_tokens: members.texts("GrantTokens")?,
+            dry_run: members.flag("DryRun")?,
         })
     }
 }

@@ -1,25 +1,25 @@
-//! Each operation: its members, read; the call; its answer, written. Nothing is decided here.
+//! Each operation: its members are read, `kms` is called, its answer is written. Decides nothing.
 
-mod answer;
 mod key;
 mod mac;
+mod responses;
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::wire::Members;
+use super::json::Members;
 use crate::{
     error::Error,
     kms::Kms,
-    model::{Caller, Foreign, Operation},
+    model::{Caller, Operation},
 };
 
 /// One call by a caller who is known.
 pub(super) struct Call<'a> {
     pub(super) kms: &'a Kms,
     pub(super) caller: &'a Caller,
-    pub(super) asked: Members,
+    pub(super) members: Members,
     pub(super) until: Instant,
 }
 
@@ -53,31 +53,20 @@ impl Call<'_> {
             Operation::GetKeyLastUsage => self.get_key_last_usage(),
             Operation::GetKeyRotationStatus => self.get_key_rotation_status(),
             Operation::ListKeyRotations => self.list_key_rotations(),
-            Operation::EnableKeyRotation => self.rotation(Kms::enable_key_rotation),
-            Operation::DisableKeyRotation => self.rotation(Kms::disable_key_rotation),
-            Operation::RotateKeyOnDemand => self.rotation(Kms::rotate_key_on_demand),
-            Operation::Foreign(foreign) => Err(self.refuse(foreign)?),
+            Operation::EnableKeyRotation => self.enable_key_rotation(),
+            Operation::DisableKeyRotation => self.disable_key_rotation(),
+            Operation::RotateKeyOnDemand => self.rotate_key_on_demand(),
+            Operation::ListGrants => self.list_grants(),
+            Operation::ListRetirableGrants => self.list_retirable_grants(),
+            Operation::DescribeCustomKeyStores => self.describe_custom_key_stores(),
+            Operation::Unsupported(operation) => {
+                let members = self.members.values(operation.members())?;
+                let refusal = self
+                    .kms
+                    .refuse_unsupported(self.caller, operation, &members);
+                Err(refusal)
+            }
         }
-    }
-
-    fn refuse(&mut self, foreign: Foreign) -> Result<Error, Error> {
-        let member = match foreign {
-            Foreign::ReEncrypt => "SourceKeyId",
-            Foreign::Decrypt
-            | Foreign::DeriveSharedSecret
-            | Foreign::Encrypt
-            | Foreign::GenerateDataKey
-            | Foreign::GenerateDataKeyPair
-            | Foreign::GenerateDataKeyPairWithoutPlaintext
-            | Foreign::GenerateDataKeyWithoutPlaintext
-            | Foreign::GetPublicKey
-            | Foreign::Sign
-            | Foreign::Verify => "KeyId",
-        };
-        let key_id = self.asked.text(member)?;
-        Ok(self
-            .kms
-            .refuse_foreign(self.caller, foreign, key_id.as_deref()))
     }
 }
 

@@ -4,7 +4,11 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use self::matrix::Right;
 use super::*;
-use crate::{error::Kind, kms::tests::rights::judged};
+use crate::{
+    error::Kind,
+    kms::{Member, MemberType, testing::authorization::judged},
+    model::UnsupportedOperation,
+};
 
 #[path = "../../../../tests/support/rights.rs"]
 mod matrix;
@@ -25,11 +29,11 @@ fn body(operation: Operation) -> String {
         Operation::PutKeyPolicy => {
             r#","BypassPolicyLockoutSafetyCheck":true,"Policy":"{\"Statement\":[]}""#
         }
-        Operation::Foreign(Foreign::ReEncrypt) => {
-            return format!(r#"{{"SourceKeyId":"{KEY}"}}"#);
-        }
+        Operation::ListRetirableGrants => r#","RetiringPrincipal":"p""#,
+        Operation::Unsupported(operation) => return foreign_body(operation),
         Operation::CancelKeyDeletion
         | Operation::DeleteAlias
+        | Operation::DescribeCustomKeyStores
         | Operation::DescribeKey
         | Operation::DisableKey
         | Operation::DisableKeyRotation
@@ -39,16 +43,37 @@ fn body(operation: Operation) -> String {
         | Operation::GetKeyPolicy
         | Operation::GetKeyRotationStatus
         | Operation::ListAliases
+        | Operation::ListGrants
         | Operation::ListKeyPolicies
         | Operation::ListKeyRotations
         | Operation::ListKeys
         | Operation::ListResourceTags
         | Operation::RotateKeyOnDemand
         | Operation::ScheduleKeyDeletion
-        | Operation::UpdateAlias
-        | Operation::Foreign(_) => "",
+        | Operation::UpdateAlias => "",
     };
     format!(r#"{{"KeyId":"{KEY}","TargetKeyId":"{KEY}"{more}}}"#)
+}
+
+/// A request whose constraints hold, made from what they are.
+fn foreign_body(operation: UnsupportedOperation) -> String {
+    let value = |member: &Member| {
+        Some(match (&member.of, member.name) {
+            (_, "keyId" | "sourceKeyId") => KEY.into(),
+            (MemberType::Blob(_), _) => "aGk=".into(),
+            (MemberType::Enum(names), _) => names[0].into(),
+            (MemberType::List(MemberType::Enum(names), ..), _) => vec![names[0]].into(),
+            (MemberType::Text(_), "destinationKeyId") => KEY.into(),
+            (MemberType::Text(_), "primaryRegion" | "replicaRegion") => "us-east-1".into(),
+            _ => return None,
+        })
+    };
+    let members = operation.members().iter();
+    let members = members.filter_map(|member| {
+        let name = member.name[..1].to_uppercase() + &member.name[1..];
+        Some((name, value(member)?))
+    });
+    serde_json::Value::Object(members.collect()).to_string()
 }
 
 async fn is_denied(kms: &Arc<Kms>, caller: &str, operation: Operation) -> bool {
@@ -56,7 +81,7 @@ async fn is_denied(kms: &Arc<Kms>, caller: &str, operation: Operation) -> bool {
     let call = Call {
         kms,
         caller: &caller,
-        asked: Members::parse(body(operation).as_bytes()).unwrap(),
+        members: Members::parse(body(operation).as_bytes()).unwrap(),
         until: Instant::now() + Duration::from_secs(10),
     };
     match call.answer(operation).await {

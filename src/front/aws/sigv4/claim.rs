@@ -1,4 +1,4 @@
-//! What a request says of itself: who signed it, when, for what, and which of its headers.
+//! The claims of a signed request: access key, date, scope and signed headers. None is verified here.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use http::{
@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::{Error, Kind};
 
-/// A proof in the right form. Nothing of it is proved yet.
+/// A well-formed signature that is not verified yet.
 pub(super) struct Claim<'a> {
     credential: &'a str,
     pub(super) access_key_id: &'a str,
@@ -19,16 +19,16 @@ pub(super) struct Claim<'a> {
     pub(super) service: &'a str,
     pub(super) terminator: &'a str,
     signature: &'a str,
-    /// The request's date as it says it, and read.
+    /// The request's date as text, and parsed.
     pub(super) stamp: &'a str,
     pub(super) time: DateTime<Utc>,
-    /// What the signature is over, by name, each once.
+    /// The headers under the signature, by name, each once.
     pub(super) signed: Vec<(HeaderName, &'a HeaderValue)>,
 }
 
 impl<'a> Claim<'a> {
     /// # Errors
-    /// No proof, or one in a wrong form; in KMS's order.
+    /// `MissingAuthenticationToken`, `IncompleteSignature` or `InvalidSignature`, in KMS's order.
     pub(super) fn of(head: &'a Parts) -> Result<Self, Error> {
         let Some(authorization) = one(&head.headers, &AUTHORIZATION)? else {
             return Err(Error::new(
@@ -36,7 +36,7 @@ impl<'a> Claim<'a> {
                 "Missing Authentication Token",
             ));
         };
-        // A proof in the query string is none here, but two are a contradiction.
+        // A signature in the query string is not supported, but two signatures contradict each other.
         if in_query(head, "X-Amz-Algorithm") {
             return Err(invalid(
                 "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP \
@@ -95,7 +95,7 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// The Authorization header's parts, those that are there.
+/// The parts of the Authorization header; each may be missing.
 struct Authorization<'a> {
     text: &'a str,
     algorithm: &'a str,
@@ -147,8 +147,8 @@ impl<'a> Authorization<'a> {
         Ok(parsed)
     }
 
-    /// All that a proof needs, or a sentence for each thing that is missing.
-    fn whole(&self, date: Option<&'a HeaderValue>) -> Result<Whole<'a>, Error> {
+    /// All parts, or a sentence for each that is missing.
+    fn whole(&self, date: Option<&'a HeaderValue>) -> Result<AuthorizationParts<'a>, Error> {
         if let (Some(credential), Some(signature), Some(signed_headers), Some(date)) =
             (self.credential, self.signature, self.signed_headers, date)
         {
@@ -176,7 +176,7 @@ impl<'a> Authorization<'a> {
 }
 
 /// Credential, signature, names of signed headers, date.
-type Whole<'a> = (&'a str, &'a str, &'a str, &'a HeaderValue);
+type AuthorizationParts<'a> = (&'a str, &'a str, &'a str, &'a HeaderValue);
 
 /// The headers that the signature is over, in the order of their names.
 fn signed<'a>(
@@ -186,7 +186,7 @@ fn signed<'a>(
 ) -> Result<Vec<(HeaderName, &'a HeaderValue)>, Error> {
     let mut names: Vec<&str> = names.split(';').collect();
     names.sort_unstable();
-    // Security: what is not under the signature can be changed by whoever sees the request.
+    // Security: a header that is not signed can be changed on the way.
     for header in required {
         if !names.iter().any(|name| name.eq_ignore_ascii_case(header)) {
             return Err(invalid(&format!(
@@ -198,7 +198,7 @@ fn signed<'a>(
     for text in names {
         let name = HeaderName::from_lowercase(text.as_bytes());
         let mut values = headers.get_all(text).iter();
-        // Security: a header that is there twice has two readings.
+        // Security: a header that occurs twice is ambiguous.
         let (Ok(name), Some(value), None) = (name, values.next(), values.next()) else {
             return Err(invalid(&format!(
                 "The 'SignedHeader' '{}' must be the lowercase name of a header that is in the \
@@ -216,7 +216,7 @@ fn signed<'a>(
     Ok(signed)
 }
 
-/// A header that may be there once.
+/// The value of a header that may occur at most once.
 pub(super) fn one<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -273,7 +273,7 @@ fn parse_time(text: &[u8]) -> Option<DateTime<Utc>> {
     Some(day.and_hms_opt(hour, minute, second)?.and_utc())
 }
 
-/// A client's text as far as an error repeats it: short, and nothing that a terminal acts on.
+/// A client's text as an error repeats it: short, and without control characters.
 pub(super) fn echo(text: &str) -> String {
     let mut shown: String = text
         .chars()
@@ -296,7 +296,7 @@ fn invalid(say: &str) -> Error {
 
 /// The one algorithm.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
-/// chrono's words for a time in ISO 8601's basic format.
+/// chrono's format of a time in ISO 8601's basic format.
 pub(super) const STAMP: &str = "%Y%m%dT%H%M%SZ";
 const LONGEST_ECHO: usize = 128;
 pub(super) const SECURITY_TOKEN: &str = "x-amz-security-token";

@@ -1,4 +1,4 @@
-//! AWS's Signature Version 4: who sent a request, proved by an HMAC over it.
+//! AWS's Signature Version 4: authenticates a request by an HMAC over it.
 //!
 //! Promises: refusals come in AWS's order and words; what was signed is what is parsed: the body's
 //! hash is always over its bytes, and host, operation, date and session token must be under the
@@ -32,9 +32,12 @@ use tower::{BoxError, service_fn};
 use uuid::Uuid;
 
 use self::claim::{Claim, SECURITY_TOKEN, STAMP, echo, one};
-use super::access_key::{AccessKey, AccessKeyId, AccessKeys, SecretAccessKey};
 use crate::{
     error::{Error, Kind},
+    front::{
+        auth::access_key::{AccessKey, AccessKeys, SecretAccessKey},
+        settings::AccessKeyId,
+    },
     model::Caller,
 };
 
@@ -43,36 +46,46 @@ pub(super) fn is_signed(head: &Parts) -> bool {
     head.headers.contains_key(AUTHORIZATION) || claim::in_query(head, "X-Amz-Algorithm")
 }
 
+/// The access key ID that a request names, as short as a log line may have it.
+pub(super) fn access_key_id(head: &Parts) -> Option<String> {
+    let claim = Claim::of(head).ok()?;
+    Some(echo(claim.access_key_id))
+}
+
 /// Knows the access keys, and what a signature must be for.
 pub(super) struct Verifier {
-    signers: HashMap<AccessKeyId, Signer>,
-    /// Signs in place of an access key that nobody has.
-    nobody: Signer,
+    credentials: HashMap<AccessKeyId, Credential>,
+    /// Verifies in place of an unknown access key, so that both take the same time.
+    placeholder: Credential,
     region: String,
     /// In seconds.
     skew: i64,
 }
 
 impl Verifier {
-    pub(super) fn new(keys: AccessKeys, region: &str, skew: Duration) -> Self {
+    pub(super) fn new(keys: &AccessKeys, region: &str, skew: Duration) -> Self {
         let random = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let secret = SecretAccessKey::parse(&random.as_bytes()[..SecretAccessKey::LEN])
             .expect("hex digits are printable");
-        let signers = keys.0.into_iter();
+        let credentials = keys.0.iter();
         Self {
-            signers: signers
-                .map(|(id, AccessKey { caller, secret })| (id, Signer::new(Some(caller), secret)))
+            credentials: credentials
+                .map(|(id, AccessKey { caller, secret })| {
+                    let credential = Credential::new(Some(caller.clone()), secret.clone());
+                    (id.clone(), credential)
+                })
                 .collect(),
-            nobody: Signer::new(None, secret),
+            placeholder: Credential::new(None, Arc::new(secret)),
             region: region.to_owned(),
             skew: i64::try_from(skew.as_secs()).unwrap_or(i64::MAX),
         }
     }
 
-    /// Who sent this request.
+    /// The principal that signed this request.
     ///
     /// # Errors
-    /// KMS's, in KMS's order. None shows what was computed here.
+    /// `MissingAuthenticationToken`, `IncompleteSignature`, `InvalidSignature` and
+    /// `UnrecognizedClient`, in KMS's order. None shows what was computed here.
     pub(super) fn caller(
         &self,
         head: &Parts,
@@ -83,13 +96,13 @@ impl Verifier {
         self.check_scope(&claim)?;
         self.check_skew(&claim, now)?;
         check_payload(head, body)?;
-        // Security: an access key that nobody has takes the same way as one that somebody has.
-        let signer = self.signers.get(claim.access_key_id);
-        let key = signer
-            .unwrap_or(&self.nobody)
+        // Security: an unknown access key costs the same work as a known one.
+        let credential = self.credentials.get(claim.access_key_id);
+        let key = credential
+            .unwrap_or(&self.placeholder)
             .key_of(claim.time.date_naive(), &self.region);
         let good = is_signed_with(key, &claim, head, body, &self.region);
-        let Some(caller) = signer.and_then(|signer| signer.caller.as_ref()) else {
+        let Some(caller) = credential.and_then(|credential| credential.caller.as_ref()) else {
             return Err(unrecognized());
         };
         if !good {
@@ -100,11 +113,31 @@ impl Verifier {
                  documentation for details.",
             ));
         }
-        // A session token belongs to temporary credentials, which nobody here hands out.
+        // A session token belongs to temporary credentials, which hsmac does not have.
         if head.headers.contains_key(SECURITY_TOKEN) {
             return Err(unrecognized());
         }
         Ok(Arc::clone(caller))
+    }
+
+    /// Whether a head may be signed by somebody: the signature itself is over the body, too.
+    ///
+    /// # Errors
+    /// As [`caller`](Self::caller)'s, of what the head alone shows.
+    pub(super) fn check_head(&self, head: &Parts, now: SystemTime) -> Result<(), Error> {
+        let claim = Claim::of(head)?;
+        self.check_scope(&claim)?;
+        self.check_skew(&claim, now)
+    }
+
+    /// Whether a head says that it is signed by an access key that is known, for here and now. Access
+    /// key IDs are no secrets: this proves nothing, and says of whom to hear the end.
+    pub(super) fn is_promising(&self, head: &Parts, now: SystemTime) -> bool {
+        Claim::of(head).is_ok_and(|claim| {
+            self.credentials.contains_key(claim.access_key_id)
+                && self.check_scope(&claim).is_ok()
+                && self.check_skew(&claim, now).is_ok()
+        })
     }
 
     fn check_scope(&self, claim: &Claim<'_>) -> Result<(), Error> {
@@ -172,15 +205,15 @@ impl Verifier {
     }
 }
 
-/// A secret, and the key that it signs with today.
-struct Signer {
+/// A secret access key with its principal, and the signing key that it gives for a day.
+struct Credential {
     caller: Option<Arc<Caller>>,
-    secret: SecretAccessKey,
-    derived: Mutex<Option<Derived>>,
+    secret: Arc<SecretAccessKey>,
+    derived: Mutex<Option<DerivedKey>>,
 }
 
-impl Signer {
-    fn new(caller: Option<Arc<Caller>>, secret: SecretAccessKey) -> Self {
+impl Credential {
+    fn new(caller: Option<Arc<Caller>>, secret: Arc<SecretAccessKey>) -> Self {
         Self {
             caller,
             secret,
@@ -188,8 +221,8 @@ impl Signer {
         }
     }
 
-    /// The key of a day. The last one is kept: dates within the skew are of two days at most, and
-    /// only around midnight.
+    /// The signing key of a day. The last one is kept: dates within the skew are of two days at
+    /// most, and only around midnight.
     fn key_of(&self, day: NaiveDate, region: &str) -> KSigningKey {
         let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = derived.as_ref().filter(|kept| kept.day == day) {
@@ -203,18 +236,18 @@ impl Signer {
                 .parse()
                 .expect("the same length"),
         );
-        *derived = Some(Derived { day, key });
+        *derived = Some(DerivedKey { day, key });
         key
     }
 }
 
-/// A key that a secret derived for a day, a region and this service.
-struct Derived {
+/// The signing key of a day, a region and this service.
+struct DerivedKey {
     day: NaiveDate,
     key: KSigningKey,
 }
 
-impl Drop for Derived {
+impl Drop for DerivedKey {
     fn drop(&mut self) {
         wipe(
             &mut self.key,
@@ -223,15 +256,15 @@ impl Drop for Derived {
     }
 }
 
-/// The library's keys do not wipe themselves: writes over one, and lets nobody see that it is for
-/// nothing.
+/// Overwrites a key of the library, which does not wipe its keys itself. `black_box` keeps the
+/// compiler from removing the write.
 fn wipe<T>(key: &mut T, blank: T) {
     *key = blank;
     black_box(key);
 }
 
-/// Whether the signature is what this key makes of the request. The library gets no more than what
-/// is signed, in the one reading of it that was checked.
+/// Whether the signature is what this key makes of the request. The library gets only what is
+/// signed, so that it cannot read the request in another way than it was checked.
 fn is_signed_with(
     key: KSigningKey,
     claim: &Claim<'_>,
@@ -252,7 +285,7 @@ fn is_signed_with(
         .build()
         .expect("nothing else is required");
     let mut keys = service_fn(|_| ready(Ok::<_, BoxError>(answer.clone())));
-    // It asks for the key by a future; ours is there at once, so that there is nothing to wait for.
+    // The library asks for the key with a future. Ours is ready at once, so one poll is enough.
     let checked = pin!(sigv4_validate_request(
         request,
         region,
@@ -267,7 +300,7 @@ fn is_signed_with(
     matches!(checked, Poll::Ready(Ok(_)))
 }
 
-/// What a client says of the body must be so: `UNSIGNED-PAYLOAD` and `STREAMING-…` never are.
+/// `x-amz-content-sha256` must be the body's hash: `UNSIGNED-PAYLOAD` and `STREAMING-…` are refused.
 fn check_payload(head: &Parts, body: &Bytes) -> Result<(), Error> {
     let Some(said) = one(&head.headers, &CONTENT_SHA256)? else {
         return Ok(());

@@ -1,3 +1,5 @@
+//! SigV4 against AWS's own signer and AWS's test vectors: what it signs is accepted, and nothing else.
+
 use std::time::UNIX_EPOCH;
 
 use aws_credential_types::Credentials;
@@ -28,11 +30,11 @@ fn at(seconds: u64) -> SystemTime {
 fn verifier() -> Verifier {
     let key = AccessKey {
         caller: Arc::new(Caller::parse("arn:aws:iam::111122223333:user/billing").unwrap()),
-        secret: SecretAccessKey::parse(SECRET.as_bytes()).unwrap(),
+        secret: SecretAccessKey::parse(SECRET.as_bytes()).unwrap().into(),
     };
     let id = AccessKeyId::try_from(ID.to_owned()).unwrap();
     Verifier::new(
-        AccessKeys(HashMap::from([(id, key)])),
+        &AccessKeys(HashMap::from([(id, key)])),
         "us-west-2",
         Duration::from_secs(300),
     )
@@ -547,8 +549,8 @@ fn an_unknown_access_key_costs_what_a_wrong_signature_costs() {
         )
     );
     // The same work was done, with a secret that nobody has.
-    assert!(verifier.nobody.derived.lock().unwrap().is_some());
-    assert!(verifier.signers[ID].derived.lock().unwrap().is_none());
+    assert!(verifier.placeholder.derived.lock().unwrap().is_some());
+    assert!(verifier.credentials[ID].derived.lock().unwrap().is_none());
 }
 
 const MISMATCH: &str = "The request signature we calculated does not match the signature you provided. \
@@ -619,12 +621,12 @@ fn nobody_here_has_a_session_token() {
         )
     );
     // Only whoever has the secret learns that it was the token.
-    let stranger = Draft {
+    let failure = Draft {
         secret: "0123456789012345678901234567890123456789",
         ..temporary
     };
     assert_eq!(
-        stranger.signed().verified(&verifier(), NOON).unwrap_err().1,
+        failure.signed().verified(&verifier(), NOON).unwrap_err().1,
         MISMATCH
     );
 }

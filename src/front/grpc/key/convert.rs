@@ -1,10 +1,10 @@
-//! Members of KeyService's messages: wire ↔ model.
+//! Members of KeyService's messages, between protobuf and the model.
 
 use prost_types::Timestamp;
 
-use super::super::mac::wire;
+use super::super::mac::algorithm_to_proto;
 use crate::{
-    kms::{KeyMetadata, ListedAlias, Named, TagPair, TokenFacts},
+    kms::{EnumMember, IncludeKeyMaterial, KeyMetadata, ListedAlias, TagPair, TokenFacts},
     model::{Date, KeySpec, KeyState, KeyUsage, Origin, Tag},
     proto::v1,
 };
@@ -35,7 +35,7 @@ impl From<KeyMetadata> for v1::KeyMetadata {
             key_manager: v1::KeyManager::Customer.into(),
             key_spec: spec.into(),
             multi_region: false,
-            mac_algorithms: vec![wire(key.spec.mac_algorithm()).into()],
+            mac_algorithms: vec![algorithm_to_proto(key.spec.mac_algorithm()).into()],
             token: key.token.map(Into::into),
             deletion_date: key.deletion_date.map(date),
         }
@@ -106,32 +106,45 @@ pub(super) fn date(date: Date) -> Timestamp {
     }
 }
 
-pub(super) fn key_spec(number: i32) -> Named<KeySpec> {
+pub(super) fn key_spec(number: i32) -> EnumMember<KeySpec> {
     match v1::KeySpec::try_from(number) {
-        Ok(v1::KeySpec::Unspecified) => Named::Absent,
-        Ok(v1::KeySpec::Hmac224) => Named::Known(KeySpec::Hmac224),
-        Ok(v1::KeySpec::Hmac256) => Named::Known(KeySpec::Hmac256),
-        Ok(v1::KeySpec::Hmac384) => Named::Known(KeySpec::Hmac384),
-        Ok(v1::KeySpec::Hmac512) => Named::Known(KeySpec::Hmac512),
-        Err(_) => Named::Unknown(number.to_string()),
+        Ok(v1::KeySpec::Unspecified) => EnumMember::Absent,
+        Ok(v1::KeySpec::Hmac224) => EnumMember::Known(KeySpec::Hmac224),
+        Ok(v1::KeySpec::Hmac256) => EnumMember::Known(KeySpec::Hmac256),
+        Ok(v1::KeySpec::Hmac384) => EnumMember::Known(KeySpec::Hmac384),
+        Ok(v1::KeySpec::Hmac512) => EnumMember::Known(KeySpec::Hmac512),
+        Err(_) => EnumMember::Unknown(number.to_string()),
     }
 }
 
-pub(super) fn key_usage(number: i32) -> Named<KeyUsage> {
+pub(super) fn key_usage(number: i32) -> EnumMember<KeyUsage> {
     match v1::KeyUsage::try_from(number) {
-        Ok(v1::KeyUsage::Unspecified) => Named::Absent,
-        Ok(v1::KeyUsage::GenerateVerifyMac) => Named::Known(KeyUsage::GenerateVerifyMac),
-        Err(_) => Named::Unknown(number.to_string()),
+        Ok(v1::KeyUsage::Unspecified) => EnumMember::Absent,
+        Ok(v1::KeyUsage::GenerateVerifyMac) => EnumMember::Known(KeyUsage::GenerateVerifyMac),
+        Err(_) => EnumMember::Unknown(number.to_string()),
     }
 }
 
-pub(super) fn origin(number: i32) -> Named<Origin> {
+pub(super) fn origin(number: i32) -> EnumMember<Origin> {
     match v1::Origin::try_from(number) {
-        Ok(v1::Origin::Unspecified) => Named::Absent,
-        Ok(v1::Origin::AwsKms) => Named::Known(Origin::AwsKms),
-        Ok(v1::Origin::External) => Named::Known(Origin::External),
-        Ok(v1::Origin::AwsCloudhsm) => Named::Known(Origin::AwsCloudHsm),
-        Err(_) => Named::Unknown(number.to_string()),
+        Ok(v1::Origin::Unspecified) => EnumMember::Absent,
+        Ok(v1::Origin::AwsKms) => EnumMember::Known(Origin::AwsKms),
+        Ok(v1::Origin::External) => EnumMember::Known(Origin::External),
+        Ok(v1::Origin::AwsCloudhsm) => EnumMember::Known(Origin::AwsCloudHsm),
+        Err(_) => EnumMember::Unknown(number.to_string()),
+    }
+}
+
+pub(super) fn include_key_material(number: i32) -> EnumMember<IncludeKeyMaterial> {
+    match v1::IncludeKeyMaterial::try_from(number) {
+        Ok(v1::IncludeKeyMaterial::Unspecified) => EnumMember::Absent,
+        Ok(v1::IncludeKeyMaterial::AllKeyMaterial) => {
+            EnumMember::Known(IncludeKeyMaterial::AllKeyMaterial)
+        }
+        Ok(v1::IncludeKeyMaterial::RotationsOnly) => {
+            EnumMember::Known(IncludeKeyMaterial::RotationsOnly)
+        }
+        Err(_) => EnumMember::Unknown(number.to_string()),
     }
 }
 
@@ -142,16 +155,16 @@ mod tests {
     #[test]
     fn numbers_keep_their_meaning() {
         for spec in KeySpec::ALL {
-            let wire = v1::KeySpec::from_str_name(spec.name()).unwrap();
-            assert_eq!(key_spec(wire.into()), Named::Known(spec));
+            let number = v1::KeySpec::from_str_name(spec.name()).unwrap();
+            assert_eq!(key_spec(number.into()), EnumMember::Known(spec));
         }
         for known in KeyState::ALL {
             let name = format!("{known:?}").to_uppercase();
             assert_eq!(state(known).as_str_name().replace('_', ""), name);
         }
-        assert_eq!(key_spec(0), Named::Absent);
-        assert_eq!(key_usage(7), Named::Unknown("7".into()));
-        assert_eq!(origin(2), Named::Known(Origin::External));
+        assert_eq!(key_spec(0), EnumMember::Absent);
+        assert_eq!(key_usage(7), EnumMember::Unknown("7".into()));
+        assert_eq!(origin(2), EnumMember::Known(Origin::External));
     }
 
     #[test]

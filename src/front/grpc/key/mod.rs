@@ -1,38 +1,43 @@
+//! `hsmac.v1.KeyService`: protobuf messages to requests of `kms`, and its answers back. Decides nothing.
+
 mod convert;
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use self::convert::{date, key_spec, key_usage, origin, pairs, state};
-use super::layer::Context;
+use self::convert::{date, include_key_material, key_spec, key_usage, origin, pairs, state};
+use super::call_context::CallContext;
 use crate::{
     kms::{
         CancelKeyDeletion, CreateAlias, CreateKey, DeleteAlias, DescribeKey, DisableKey, EnableKey,
-        GetKeyLastUsage, GetKeyPolicy, Kms, ListAliases, ListKeyPolicies, ListKeys,
-        ListResourceTags, PutKeyPolicy, ScheduleKeyDeletion, TagResource, UntagResource,
-        UpdateAlias, UpdateKeyDescription,
+        EnableKeyRotation, EnumMember, GetKeyLastUsage, GetKeyPolicy, Kms, ListAliases,
+        ListKeyPolicies, ListKeyRotations, ListKeys, ListResourceTags, PutKeyPolicy,
+        ScheduleKeyDeletion, TagResource, UntagResource, UpdateAlias, UpdateKeyDescription,
     },
     proto::v1::{self, key_service_server::KeyService},
 };
 
-/// hsmac.v1.KeyService: wire ↔ model, nothing more.
-pub(super) struct Key {
+/// The implementation of KeyService.
+pub(super) struct KeyApi {
     pub(super) kms: Arc<Kms>,
 }
 
 #[tonic::async_trait]
-impl KeyService for Key {
+impl KeyService for KeyApi {
     async fn create_key(
         self: Arc<Self>,
         request: Request<v1::CreateKeyRequest>,
     ) -> Result<Response<v1::CreateKeyResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = CreateKey {
             policy: request.policy,
             description: Some(request.description),
             key_usage: key_usage(request.key_usage),
             key_spec: key_spec(request.key_spec),
+            customer_master_key_spec: EnumMember::Absent,
+            custom_key_store_id: None,
+            xks_key_id: None,
             origin: origin(request.origin),
             tags: pairs(request.tags),
             multi_region: request.multi_region,
@@ -48,7 +53,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::DescribeKeyRequest>,
     ) -> Result<Response<v1::DescribeKeyResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = DescribeKey {
             key_id: Some(request.key_id),
             grant_tokens: request.grant_tokens,
@@ -63,10 +68,11 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::ListKeysRequest>,
     ) -> Result<Response<v1::ListKeysResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = ListKeys {
             limit: request.limit.map(i64::from),
             marker: request.marker,
+            ..ListKeys::default()
         };
         let listed = self.kms.list_keys(&caller, request);
         context.reply(listed, |page| v1::ListKeysResponse {
@@ -87,7 +93,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::UpdateKeyDescriptionRequest>,
     ) -> Result<Response<v1::UpdateKeyDescriptionResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = UpdateKeyDescription {
             key_id: Some(request.key_id),
             description: Some(request.description),
@@ -101,7 +107,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::EnableKeyRequest>,
     ) -> Result<Response<v1::EnableKeyResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = EnableKey {
             key_id: Some(request.key_id),
         };
@@ -113,7 +119,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::DisableKeyRequest>,
     ) -> Result<Response<v1::DisableKeyResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = DisableKey {
             key_id: Some(request.key_id),
         };
@@ -125,7 +131,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::ScheduleKeyDeletionRequest>,
     ) -> Result<Response<v1::ScheduleKeyDeletionResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = ScheduleKeyDeletion {
             key_id: Some(request.key_id),
             pending_window_in_days: request.pending_window_in_days.map(i64::from),
@@ -145,7 +151,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::CancelKeyDeletionRequest>,
     ) -> Result<Response<v1::CancelKeyDeletionResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = CancelKeyDeletion {
             key_id: Some(request.key_id),
         };
@@ -160,7 +166,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::CreateAliasRequest>,
     ) -> Result<Response<v1::CreateAliasResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = CreateAlias {
             alias_name: Some(request.alias_name),
             target_key_id: Some(request.target_key_id),
@@ -176,7 +182,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::UpdateAliasRequest>,
     ) -> Result<Response<v1::UpdateAliasResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = UpdateAlias {
             alias_name: Some(request.alias_name),
             target_key_id: Some(request.target_key_id),
@@ -192,7 +198,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::DeleteAliasRequest>,
     ) -> Result<Response<v1::DeleteAliasResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = DeleteAlias {
             alias_name: Some(request.alias_name),
         };
@@ -207,7 +213,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::ListAliasesRequest>,
     ) -> Result<Response<v1::ListAliasesResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = ListAliases {
             key_id: request.key_id,
             limit: request.limit.map(i64::from),
@@ -225,7 +231,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::TagResourceRequest>,
     ) -> Result<Response<v1::TagResourceResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = TagResource {
             key_id: Some(request.key_id),
             tags: Some(pairs(request.tags)),
@@ -238,7 +244,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::UntagResourceRequest>,
     ) -> Result<Response<v1::UntagResourceResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = UntagResource {
             key_id: Some(request.key_id),
             tag_keys: Some(request.tag_keys),
@@ -254,7 +260,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::ListResourceTagsRequest>,
     ) -> Result<Response<v1::ListResourceTagsResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = ListResourceTags {
             key_id: Some(request.key_id),
             limit: request.limit.map(i64::from),
@@ -272,7 +278,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::GetKeyPolicyRequest>,
     ) -> Result<Response<v1::GetKeyPolicyResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = GetKeyPolicy {
             key_id: Some(request.key_id),
             policy_name: request.policy_name,
@@ -288,7 +294,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::PutKeyPolicyRequest>,
     ) -> Result<Response<v1::PutKeyPolicyResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = PutKeyPolicy {
             key_id: Some(request.key_id),
             policy_name: request.policy_name,
@@ -303,7 +309,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::ListKeyPoliciesRequest>,
     ) -> Result<Response<v1::ListKeyPoliciesResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = ListKeyPolicies {
             key_id: Some(request.key_id),
             limit: request.limit.map(i64::from),
@@ -321,7 +327,7 @@ impl KeyService for Key {
         self: Arc<Self>,
         request: Request<v1::GetKeyLastUsageRequest>,
     ) -> Result<Response<v1::GetKeyLastUsageResponse>, Status> {
-        let (context, caller, request) = Context::take(request)?;
+        let (context, caller, request) = CallContext::take(request)?;
         let request = GetKeyLastUsage {
             key_id: Some(request.key_id),
         };
@@ -335,5 +341,67 @@ impl KeyService for Key {
             tracking_start_date: Some(date(usage.tracking_start)),
             key_creation_date: usage.key_creation.map(date),
         })
+    }
+
+    async fn get_key_rotation_status(
+        self: Arc<Self>,
+        request: Request<v1::GetKeyRotationStatusRequest>,
+    ) -> Result<Response<v1::GetKeyRotationStatusResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let told = self.kms.key_rotation_status(&caller, Some(&request.key_id));
+        context.reply(told, |arn| v1::GetKeyRotationStatusResponse {
+            key_id: arn.as_ref().to_owned(),
+            key_rotation_enabled: false,
+        })
+    }
+
+    async fn list_key_rotations(
+        self: Arc<Self>,
+        request: Request<v1::ListKeyRotationsRequest>,
+    ) -> Result<Response<v1::ListKeyRotationsResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let request = ListKeyRotations {
+            key_id: Some(request.key_id),
+            include_key_material: include_key_material(request.include_key_material),
+            limit: request.limit.map(i64::from),
+            marker: request.marker,
+        };
+        let listed = self.kms.list_key_rotations(&caller, &request);
+        context.reply(listed, |()| v1::ListKeyRotationsResponse::default())
+    }
+
+    async fn enable_key_rotation(
+        self: Arc<Self>,
+        request: Request<v1::EnableKeyRotationRequest>,
+    ) -> Result<Response<v1::EnableKeyRotationResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let request = EnableKeyRotation {
+            key_id: Some(request.key_id),
+            rotation_period_in_days: request.rotation_period_in_days.map(i64::from),
+        };
+        let never = self.kms.enable_key_rotation(&caller, &request);
+        context.reply(never, |never| match never {})
+    }
+
+    async fn disable_key_rotation(
+        self: Arc<Self>,
+        request: Request<v1::DisableKeyRotationRequest>,
+    ) -> Result<Response<v1::DisableKeyRotationResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let done = self
+            .kms
+            .disable_key_rotation(&caller, Some(&request.key_id));
+        context.reply(done, |()| v1::DisableKeyRotationResponse {})
+    }
+
+    async fn rotate_key_on_demand(
+        self: Arc<Self>,
+        request: Request<v1::RotateKeyOnDemandRequest>,
+    ) -> Result<Response<v1::RotateKeyOnDemandResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let never = self
+            .kms
+            .rotate_key_on_demand(&caller, Some(&request.key_id));
+        context.reply(never, |never| match never {})
     }
 }

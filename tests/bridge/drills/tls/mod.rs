@@ -35,11 +35,8 @@ fn config_with(place: &Place, tls: &str, principals: &str) -> String {
         + &declare(KEY_ID, "mac", "HMAC_256", "alias/test")
         + &declare(OTHER_ID, "other", "HMAC_256", "alias/other");
     place.config(tls, &rest).replace(
-        "[grpc.tls]",
-        &format!(
-            "default_deadline = \"{}ms\"\n\n[grpc.tls]",
-            DEADLINE.as_millis()
-        ),
+        "default_deadline = \"30s\"",
+        &format!("default_deadline = \"{}ms\"", DEADLINE.as_millis()),
     )
 }
 

@@ -74,7 +74,6 @@ async fn certificates_are_replaced_under_load_and_nobody_notices() {
         took.len(),
         newcomers.end().await
     );
-    assert!(noticed < Duration::from_secs(5) + SLACK, "{noticed:?}");
     assert_eq!(logged(&running, NOT_RELOADED), 0);
     steady
         .end("certificates replaced under load", &took, &running)

@@ -101,6 +101,46 @@ impl Test {
         of_function.collect()
     }
 
+    /// How often a rule has acted.
+    pub fn applied(&self, rule: &str) -> usize {
+        let applied = fs::read_to_string(self.path("control.applied")).unwrap_or_default();
+        let rules = applied.lines().map(|line| line.split_once(' ').unwrap().1);
+        rules.filter(|applied| *applied == rule).count()
+    }
+
+    /// The journal's lines, less the process ID and the time, which never goes back in a process.
+    pub fn journal(&self) -> Vec<String> {
+        let journal = fs::read_to_string(self.path("control.journal")).unwrap_or_default();
+        let mut last = 0;
+        let lines = journal.lines().map(|line| {
+            let (_, line) = line.split_once(' ').unwrap();
+            let (time, line) = line.split_once(' ').unwrap();
+            let time: u64 = time.parse().unwrap();
+            assert!(last <= time, "{journal}");
+            last = time;
+            line.to_owned()
+        });
+        lines.collect()
+    }
+
+    /// The number in a file next to the control file; 0 without it.
+    pub fn number(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(self.path(&format!("control.{name}")));
+        text.map_or(0, |text| text.trim().parse().unwrap())
+    }
+
+    /// How many processes have ended without C_Finalize.
+    pub fn unclean_ends(&self) -> usize {
+        let files = fs::read_dir(&self.dir).unwrap().map(|entry| entry.unwrap());
+        files
+            .filter(|entry| {
+                let name = entry.file_name();
+                name.to_string_lossy().starts_with("control.process-")
+                    && fs::File::open(entry.path()).unwrap().try_lock().is_ok()
+            })
+            .count()
+    }
+
     /// The module with a token `test`, its keys `a` and `b`, and a session that is logged in.
     pub fn ready(&self) -> (Module, CK_SLOT_ID, CK_SESSION_HANDLE) {
         let module = Module::load(&fault_token());
@@ -113,7 +153,7 @@ impl Test {
         (module, slot, session)
     }
 
-    /// The same in a later process of the test: the token is there.
+    /// The module in a later process of the test: the token is there.
     pub fn ready_again(&self) -> (Module, CK_SLOT_ID, CK_SESSION_HANDLE) {
         let module = Module::load(&fault_token());
         assert_eq!(module.initialize(), CKR_OK);
@@ -270,6 +310,7 @@ impl Module {
     }
 
     /// A generic secret that signs, of 32 equal bytes.
+    /// Its CKA_ID is the byte alone.
     pub fn import(&self, session: CK_SESSION_HANDLE, label: &str, byte: u8) -> CK_OBJECT_HANDLE {
         let (class, kind, yes) = (CKO_SECRET_KEY, CKK_GENERIC_SECRET, [CK_TRUE]);
         let value = [byte; 32];
@@ -281,6 +322,7 @@ impl Module {
             attribute(CKA_PRIVATE, &yes),
             attribute(CKA_SIGN, &yes),
             attribute(CKA_LABEL, label.as_bytes()),
+            attribute(CKA_ID, &value[..1]),
             attribute(CKA_VALUE, &value),
         ];
         let count = template.len() as CK_ULONG;
@@ -290,6 +332,33 @@ impl Module {
             C_CreateObject(session, template.as_mut_ptr().cast(), count, &mut key)
         );
         checked(code, key).unwrap()
+    }
+
+    /// A generic secret that the token makes.
+    pub fn generate(
+        &self,
+        session: CK_SESSION_HANDLE,
+        label: &str,
+    ) -> Result<CK_OBJECT_HANDLE, CK_RV> {
+        let (yes, length) = ([CK_TRUE], CK_ULONG::to_ne_bytes(32));
+        let mut template = [
+            attribute(CKA_TOKEN, &yes),
+            attribute(CKA_SIGN, &yes),
+            attribute(CKA_LABEL, label.as_bytes()),
+            attribute(CKA_VALUE_LEN, &length),
+        ];
+        let count = template.len() as CK_ULONG;
+        let mut mechanism = CK_MECHANISM {
+            mechanism: CKM_GENERIC_SECRET_KEY_GEN,
+            ..CK_MECHANISM::default()
+        };
+        let mut key = 0;
+        let template = template.as_mut_ptr().cast();
+        let code = ask!(
+            self,
+            C_GenerateKey(session, &mut mechanism, template, count, &mut key)
+        );
+        checked(code, key)
     }
 
     pub fn destroy(&self, session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) -> CK_RV {

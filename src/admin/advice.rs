@@ -1,0 +1,280 @@
+//! What people are told: the sentence that stands above everything, and what to do.
+
+use std::time::UNIX_EPOCH;
+
+use super::{observation::Observation, readiness::Check};
+use crate::{error::Kind, token::State};
+
+const DAY: i64 = 86_400;
+/// A certificate that ends so soon is somebody's work today.
+const SOON: i64 = 14 * DAY;
+
+/// Whether all is well, or the worst of what is not.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Headline {
+    pub(super) summary: String,
+    pub(super) advice: Option<String>,
+    /// The part of the page that is about it.
+    pub(super) about: Option<&'static str>,
+    pub(super) well: bool,
+}
+
+impl Headline {
+    pub(super) fn of(now: &Observation, checks: &[Check]) -> Self {
+        let trouble = unready(now, checks)
+            .or_else(|| ill_token(now))
+            .or_else(|| keys(now))
+            .or_else(|| held(now))
+            .or_else(|| certificates(now))
+            .or_else(|| conditions(now));
+        if let Some((summary, advice, about)) = trouble {
+            return Self {
+                summary,
+                advice,
+                about: Some(about),
+                well: false,
+            };
+        }
+        let waits = !now.pending_restart.is_empty();
+        let summary = if waits {
+            "All is well; changed settings wait for a restart."
+        } else {
+            "All is well."
+        };
+        Self {
+            summary: summary.to_owned(),
+            advice: None,
+            about: waits.then_some("server"),
+            well: true,
+        }
+    }
+}
+
+/// A sentence, what to do, and where there is more.
+type Trouble = Option<(String, Option<String>, &'static str)>;
+
+fn unready(now: &Observation, checks: &[Check]) -> Trouble {
+    let bad = checks.iter().find(|check| !check.is_good)?;
+    let (advice, about) = if now.is_ending {
+        (None, "server")
+    } else {
+        (
+            ill(now).and_then(|(name, state)| of_token(name, state)),
+            "tokens",
+        )
+    };
+    Some((format!("Not ready: {}.", bad.reason), advice, about))
+}
+
+fn ill_token(now: &Observation) -> Trouble {
+    let (name, state) = ill(now)?;
+    let summary = match state {
+        State::Degraded(_) => format!("The token {name} is {state}."),
+        State::Starting => format!("The token {name} is starting."),
+        State::Away(_) | State::PinRefused(_) | State::Misconfigured(_) | State::Up => {
+            format!("The token {name} does not serve: {state}.")
+        }
+    };
+    Some((summary, of_token(name, state), "tokens"))
+}
+
+/// The first token that is not as it should be; one that does not serve before one that does.
+fn ill(now: &Observation) -> Option<(&str, &State)> {
+    let tokens = now.overview.groups.iter().flat_map(|group| &group.tokens);
+    tokens
+        .filter(|token| token.state != State::Up)
+        .min_by_key(|token| token.state.is_serving())
+        .map(|token| (token.name.as_str(), &token.state))
+}
+
+fn keys(now: &Observation) -> Trouble {
+    let first = now.overview.troubled.first()?;
+    let summary = match now.overview.troubled.len() {
+        1 => format!("One key cannot serve: {}.", first.reason),
+        _ => "Several keys cannot serve.".to_owned(),
+    };
+    let advice =
+        "Compare what the configuration says of it with what the token holds: hsmac check.";
+    Some((summary, Some(advice.to_owned()), "keys"))
+}
+
+fn held(now: &Observation) -> Trouble {
+    now.overview.held.then(|| {
+        (
+            "The store was restored: no stored key serves until somebody confirms it.".to_owned(),
+            Some("Look at the keys, stop hsmac, and run hsmac store confirm.".to_owned()),
+            "coming",
+        )
+    })
+}
+
+fn certificates(now: &Observation) -> Trouble {
+    let today = now.at.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let (listener, kind, ends) = now.certificates.iter().min_by_key(|(.., ends)| *ends)?;
+    let left = ends - i64::try_from(today).ok()?;
+    let what = format!("{listener}.{kind}");
+    let summary = match left {
+        ..0 => format!("{what} has ended: callers are refused."),
+        0..DAY => format!("{what} ends today."),
+        DAY..SOON => format!("{what} ends in {} days.", left / DAY),
+        SOON.. => return None,
+    };
+    let advice = "Put a new file in its place; hsmac takes it by itself, or at SIGHUP.";
+    Some((summary, Some(advice.to_owned()), "coming"))
+}
+
+fn conditions(now: &Observation) -> Trouble {
+    let (name, _) = now.conditions.iter().find(|(_, trouble)| *trouble)?;
+    let (words, advice) = of_condition(name);
+    let mut said = words.to_owned();
+    said[..1].make_ascii_uppercase();
+    Some((format!("{said}."), Some(advice.to_owned()), "server"))
+}
+
+/// What is to be done about a token, by its name in the configuration.
+pub(super) fn of_token(name: &str, state: &State) -> Option<String> {
+    match state {
+        State::Up | State::Starting => None,
+        State::Degraded(_) => Some(
+            "It serves with fewer hosts. Look at the reason, and at how many sessions the HSM gives."
+                .to_owned(),
+        ),
+        State::Away(_) => Some(format!(
+            "Look at the HSM and at the way to it. hsmac asks again by itself; at once with: hsmac token kick {name}"
+        )),
+        State::PinRefused(_) => Some(format!(
+            "Correct the PIN file; nothing is tried before. If it is right: hsmac token unlock {name}"
+        )),
+        State::Misconfigured(_) => Some("Find out what is to be edited with: hsmac check".to_owned()),
+    }
+}
+
+/// What a condition of gRPC's health means, and what is to be done about it.
+pub(super) fn of_condition(name: &str) -> (&'static str, &'static str) {
+    match name {
+        "hsmac.reload" => (
+            "the configuration could not be reloaded, and the old settings serve",
+            "The log says what is wrong; so does hsmac check. Mend it and send SIGHUP.",
+        ),
+        "hsmac.keys" => (
+            "a declared key cannot serve",
+            "Compare the configuration with what the token holds: hsmac check.",
+        ),
+        _ if name.starts_with("hsmac.listener.") => (
+            "a listener has as many connections as it may have",
+            "Find the client that opens so many, or raise max_connections.",
+        ),
+        _ => ("something is in trouble", "Look at the log."),
+    }
+}
+
+/// What is to be done about a call that failed for a reason of ours.
+pub(super) fn of_fault(kind: Kind) -> &'static str {
+    if kind == Kind::KeyUnavailable {
+        "Look at the token's state and at the key in trouble; clients retry."
+    } else if kind == Kind::DependencyTimeout {
+        "The token was too slow, or the queue too long: look at the wait in the queue and at the hosts."
+    } else {
+        "Find the request ID in the log. If it says nothing, it is a bug of hsmac or of the module."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{readiness::checks, testing},
+        *,
+    };
+
+    fn headline(now: &Observation) -> Headline {
+        Headline::of(now, &checks(now))
+    }
+
+    /// Whatever is in trouble, the worst is said first; each cure lets the next one be seen.
+    #[test]
+    fn the_worst_is_said_first() {
+        let mut now = testing::observation();
+        let away = now.overview.groups[0].tokens[1].state.clone();
+        now.overview.held = true;
+        now.certificates[0].2 = 1_700_000_000 + 3 * DAY;
+        let mut said = Vec::new();
+        now.overview.groups[0].tokens[0].state = away;
+        said.push(headline(&now));
+        now.overview.groups[0].tokens[0].state = State::Up;
+        said.push(headline(&now));
+        now.overview.groups[0].tokens[1].state = State::Up;
+        said.push(headline(&now));
+        now.overview.troubled.clear();
+        said.push(headline(&now));
+        now.overview.held = false;
+        said.push(headline(&now));
+        now.certificates.clear();
+        said.push(headline(&now));
+        now.conditions.clear();
+        said.push(headline(&now));
+        now.pending_restart.clear();
+        said.push(headline(&now));
+        let shown: Vec<_> = said
+            .iter()
+            .map(|one| (one.summary.as_str(), one.about, one.well))
+            .collect();
+        let away = "no slot has a token hsmac-b";
+        let unready = format!("Not ready: 0 of 2 tokens serve; a: {away}; b: {away}.");
+        assert_eq!(
+            shown,
+            [
+                (unready.as_str(), Some("tokens"), false),
+                (
+                    "The token b does not serve: no slot has a token hsmac-b.",
+                    Some("tokens"),
+                    false
+                ),
+                (
+                    "One key cannot serve: the token has no such object.",
+                    Some("keys"),
+                    false
+                ),
+                (
+                    "The store was restored: no stored key serves until somebody confirms it.",
+                    Some("coming"),
+                    false
+                ),
+                (
+                    "grpc.tls.certificate ends in 3 days.",
+                    Some("coming"),
+                    false
+                ),
+                (
+                    "The configuration could not be reloaded, and the old settings serve.",
+                    Some("server"),
+                    false
+                ),
+                (
+                    "All is well; changed settings wait for a restart.",
+                    Some("server"),
+                    true
+                ),
+                ("All is well.", None, true),
+            ]
+        );
+        assert!(
+            said[0]
+                .advice
+                .as_ref()
+                .unwrap()
+                .contains("hsmac token kick a")
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_is_said_so() {
+        let mut now = testing::observation();
+        for (left, said) in [(-1, "has ended: callers are refused"), (5, "ends today")] {
+            now.certificates[0].2 = 1_700_000_000 + left;
+            let (summary, ..) = certificates(&now).unwrap();
+            assert!(summary.contains(said), "{summary}");
+        }
+        now.certificates[0].2 = 1_700_000_000 + SOON;
+        assert!(certificates(&now).is_none());
+    }
+}

@@ -1,0 +1,83 @@
+//! Why a command ended without success, and the exit code that says so to scripts.
+
+use std::{fmt, process::ExitCode};
+
+use crate::config::ConfigFaults;
+
+/// Why a command ends without success.
+#[derive(Debug)]
+pub enum CliError {
+    /// The command line is wrong, or help was asked for. `hsmac kms` has a code of its own for it.
+    Arguments(clap::Error, ExitCodes),
+    /// The token or the store is not available: 69.
+    Away(String),
+    /// A bug of hsmac: 70.
+    Bug(String),
+    /// The end of `hsmac kms`, like that of `aws`: the exit code 252, 254 or 255, and the whole text.
+    Client(u8, String),
+    /// The configuration is wrong; one fault a line: 78.
+    Config(String),
+    /// The simulated request is denied; stdout has the answer: 1.
+    Denied,
+    /// The command line is wrong in a way that clap cannot see: 64.
+    Usage(String),
+}
+
+/// Which exit codes a command line that is wrong ends with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ExitCodes {
+    /// The `aws` command's, under `hsmac kms`.
+    Aws,
+    /// Those of sysexits.h.
+    Sysexits,
+}
+
+impl CliError {
+    /// 1 denied (`policy simulate` alone), 64 usage, 69 token or store away, 70 bug, 78 configuration;
+    /// under `kms` 252 usage, 254 service error, 255 anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Arguments(error, _) if !error.use_stderr() => 0, // --help, --version
+            Self::Arguments(_, ExitCodes::Aws) => 252,
+            Self::Arguments(_, ExitCodes::Sysexits) | Self::Usage(_) => 64,
+            Self::Away(_) => 69,
+            Self::Bug(_) => 70,
+            Self::Client(code, _) => *code,
+            Self::Config(_) => 78,
+            Self::Denied => 1,
+        }
+    }
+
+    /// Prints the error, and gives the exit code. The last thing that `main` does.
+    pub fn report(&self) -> ExitCode {
+        match self {
+            // clap knows where help and errors go, and whether a terminal wants colours. An
+            // error of the terminal is ignored.
+            Self::Arguments(error, _) => drop(error.print()),
+            Self::Denied => {}
+            Self::Away(_) | Self::Bug(_) | Self::Client(..) | Self::Config(_) | Self::Usage(_) => {
+                eprintln!("{self}");
+            }
+        }
+        ExitCode::from(self.exit_code())
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arguments(error, _) => error.fmt(f),
+            Self::Client(_, text) | Self::Config(text) => f.write_str(text),
+            Self::Denied => f.write_str("denied"),
+            Self::Away(text) | Self::Bug(text) | Self::Usage(text) => write!(f, "hsmac: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<ConfigFaults> for CliError {
+    fn from(faults: ConfigFaults) -> Self {
+        Self::Config(faults.to_string())
+    }
+}

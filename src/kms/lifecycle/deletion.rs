@@ -1,0 +1,165 @@
+//! The end of a key whose deletion date has come: its object, then its record.
+//!
+//! Each step is committed before the next begins. An object is destroyed only if it proves, on the very
+//! handle, that it is the key.
+
+use std::{sync::Arc, time::Instant};
+
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info};
+
+use super::{
+    Lifecycle,
+    fault_point::fault_point,
+    reaper::{Reaper, TOKEN_TIMEOUT},
+};
+use crate::{
+    kms::catalogue::{
+        KeyRecord,
+        stored::{self, StoredKey, StoredState},
+    },
+    model::{AccountId, Date, KeyId, Origin},
+    store::{self, Change, Expect, Name},
+    token::{Fault, Group},
+};
+
+/// `alarm/ACCOUNT/KEYID`: why the object of a key that is deleting is not destroyed.
+#[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Alarm {
+    reason: String,
+    since: Date,
+}
+
+impl Reaper {
+    /// The end of a key: no way back from the first commit on.
+    pub(super) async fn delete(
+        &mut self,
+        lifecycle: &Lifecycle,
+        record: &KeyRecord,
+    ) -> Result<(), store::Fault> {
+        let (account, key_id) = (&record.body.account, &record.body.key_id);
+        let Some(mut revision) = record.source.revision() else {
+            return Ok(());
+        };
+        if self.is_paused(key_id)
+            || self.is_put_off(key_id, generations_of(lifecycle.group(record)))
+        {
+            return Ok(());
+        }
+        let name = stored::key_name(account, key_id);
+        if record.body.state != StoredState::Deleting {
+            fault_point("delete:before-mark");
+            let body = StoredKey {
+                state: StoredState::Deleting,
+                ..record.body.clone()
+            };
+            let mark = Change::new().put(name.clone(), stored::write(&body), Expect::At(revision));
+            // Somebody was faster: cancelled, perhaps.
+            let Some(committed) = self.commit(mark).await? else {
+                return Ok(());
+            };
+            lifecycle.catalogue.reached(committed).await;
+            lifecycle.fence(record).await;
+            revision = committed;
+            info!(%key_id, "the key's deletion date has come: it is being deleted");
+            fault_point("delete:marked");
+        }
+        match record.body.origin {
+            // Made here: destroyed here.
+            Origin::AwsKms | Origin::External => {
+                if !self.destroy(lifecycle, record).await? {
+                    return Ok(());
+                }
+            }
+            // Made by somebody else, and only mapped: the object stays.
+            Origin::AwsCloudHsm => {}
+        }
+        fault_point("delete:destroyed");
+        self.forget_key(lifecycle, account, key_id, name, revision)
+            .await
+    }
+
+    /// Destroys a key's object; true if it is gone.
+    async fn destroy(
+        &mut self,
+        lifecycle: &Lifecycle,
+        record: &KeyRecord,
+    ) -> Result<bool, store::Fault> {
+        let (account, key_id) = (&record.body.account, &record.body.key_id);
+        let group = lifecycle.group(record);
+        let generations = generations_of(group);
+        let outcome = match group {
+            None => Err(Fault::Key(
+                "the configuration has no such token any more".into(),
+            )),
+            Some(group) => {
+                // Another one than served: that was closed for good.
+                let key = Arc::new(record.body.token_key());
+                let done = self.destroyed.entry(key_id.clone()).or_default();
+                group
+                    .destroy(&key, done, Instant::now() + TOKEN_TIMEOUT)
+                    .await
+            }
+        };
+        match outcome {
+            Ok(destroyed) => {
+                info!(%key_id, ?destroyed, "the key's object is gone from the token");
+                Ok(true)
+            }
+            Err(Fault::Key(reason) | Fault::Unsupported(reason)) => {
+                if self.alarm(key_id, &reason, &record.body.locator) {
+                    let since = Date::now();
+                    let alarm = stored::write(&Alarm { reason, since });
+                    let told = Change::new().put(alarm_name(account, key_id), alarm, Expect::Any);
+                    self.commit(told).await?;
+                }
+                Ok(false)
+            }
+            Err(fault) => {
+                let pause = self.put_off(key_id, generations);
+                debug!(%key_id, %fault, ?pause, "the key's object cannot be destroyed now");
+                Ok(false)
+            }
+        }
+    }
+
+    /// The key's record goes, and with it all that is kept of it: its aliases, as far as they still
+    /// mean it.
+    async fn forget_key(
+        &mut self,
+        lifecycle: &Lifecycle,
+        account: &AccountId,
+        key_id: &KeyId,
+        name: Name,
+        revision: store::Revision,
+    ) -> Result<(), store::Fault> {
+        let mut change = Change::new()
+            .delete(name, Expect::At(revision))
+            .delete(stored::usage_name(account, key_id), Expect::Any)
+            .delete(alarm_name(account, key_id), Expect::Any);
+        for (alias, source) in lifecycle.catalogue.aliases_of(account, key_id) {
+            if let Some(revision) = source.revision() {
+                let name = stored::alias_name(account, &alias);
+                change = change.delete(name, Expect::At(revision));
+            }
+        }
+        self.destroyed.remove(key_id);
+        self.put_off.remove(key_id);
+        if self.commit(change).await?.is_some() {
+            self.alarmed.remove(key_id);
+            info!(%key_id, "the key is deleted");
+        }
+        Ok(())
+    }
+}
+
+/// How many hosts of a key's token have come to serve.
+fn generations_of(group: Option<&Arc<Group>>) -> u64 {
+    group.map_or(0, |group| *group.generations().borrow())
+}
+
+fn alarm_name(account: &AccountId, key_id: &KeyId) -> Name {
+    Name::new(&format!("alarm/{account}/{key_id}"))
+        .expect("accounts and key IDs are visible ASCII, and short")
+}

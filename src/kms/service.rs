@@ -1,0 +1,334 @@
+//! [`Kms`]: what all operations share. The operations themselves are in `operations/`, a file for each
+//! chapter of the API.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::{
+    error::{Error, Kind, Violation},
+    kms::{
+        authorization::{
+            Authorized, Enforce, RequestContext, Resource, Subject, could_put_policy, require,
+        },
+        catalogue::{Catalogue, KeyRecord, Snapshot, stored},
+        errors::{internal, wrong_state},
+        lifecycle::{Decided, Lifecycle, may_change, tracking_start},
+        metrics::Metrics,
+        principals::Principals,
+        serving::Serving,
+        settings::{DeclaredRights, Settings},
+    },
+    model::{AccountId, Caller, Date, Operation, is_reserved, policy::Policy},
+    store::{self, Change, Changes, Store},
+    token::{Group, GroupSnapshot},
+};
+
+/// The keys, and the tokens that they are in.
+pub struct Kms {
+    pub(super) catalogue: Arc<Catalogue>,
+    /// None: declared keys only, which nothing changes.
+    lifecycle: Option<Arc<Lifecycle>>,
+    /// Since when last uses are recorded.
+    pub(super) tracking_start: Date,
+    principals: ArcSwap<Principals>,
+    groups: Arc<[Arc<Group>]>,
+    /// The group that makes keys and random bytes: its place in `groups`.
+    new_keys_group: Option<usize>,
+    pub(super) metrics: Metrics,
+}
+
+/// Why the operations cannot begin over a store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    /// What is declared contradicts itself, or what is stored.
+    #[error("{0}")]
+    Contradiction(String),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] store::Fault),
+}
+
+impl Kms {
+    /// Maps declared keys to tokens, without a store; each group of tokens, or token without a group,
+    /// stands under its name in the configuration.
+    ///
+    /// # Errors
+    /// A sentence on the first declaration that contradicts another or names no token.
+    pub fn new(
+        settings: Settings,
+        groups: BTreeMap<String, Arc<Group>>,
+    ) -> Result<Arc<Self>, String> {
+        let (names, groups): (Vec<_>, _) = groups.into_iter().unzip();
+        Self::with_groups(settings, &names, groups).map(Arc::new)
+    }
+
+    /// Declared keys as [`Kms::new`], and besides them all that the store has, now and as it
+    /// changes.
+    ///
+    /// # Errors
+    /// [`OpenFault::Contradiction`]: a declared key or alias is in the store too, or a sentence of
+    /// [`Kms::new`]; [`OpenFault::Store`].
+    pub async fn open(
+        settings: Settings,
+        groups: BTreeMap<String, Arc<Group>>,
+        store: Store,
+    ) -> Result<Arc<Self>, OpenFault> {
+        let (names, groups): (Vec<_>, _) = groups.into_iter().unzip();
+        let kms = Self::with_groups(settings, &names, groups).map_err(OpenFault::Contradiction)?;
+        kms.over_store(store).await
+    }
+
+    /// Puts what the configuration says of rights now in the place of what it said before. The next
+    /// call meets the new rights; calls that were admitted by another policy of their key, or while it
+    /// was declared and enabled, and are not with a token yet, are refused when this returns.
+    pub async fn declare(&self, rights: DeclaredRights) {
+        let DeclaredRights {
+            of_files: _,
+            principals,
+            keys,
+            enabled,
+        } = rights;
+        self.principals.store(principals);
+        for (group, admission) in self.catalogue.declare_again(keys, &enabled) {
+            if let Some(group) = self.groups.get(group) {
+                admission.carry_out(group).await;
+            }
+        }
+    }
+
+    /// How often a client asked for the MAC of a message that hsmac keeps for itself.
+    pub fn reserved_messages(&self) -> u64 {
+        self.metrics.reserved_messages.get()
+    }
+
+    /// The groups of tokens at this moment.
+    pub(super) fn group_snapshots(&self) -> Vec<GroupSnapshot> {
+        self.groups.iter().map(|group| group.snapshot()).collect()
+    }
+
+    /// Whether each token serves, now and at each change.
+    pub fn serving(&self) -> Vec<Serving> {
+        self.groups
+            .iter()
+            .flat_map(|group| group.states())
+            .map(|(token, state)| Serving::new(token, state))
+            .collect()
+    }
+
+    /// Writes what is only in memory yet: the keys' last uses. For the end, before the store closes.
+    pub async fn end(&self) {
+        if let Some(lifecycle) = &self.lifecycle {
+            lifecycle.stop().await;
+        }
+    }
+
+    pub(super) fn with_groups(
+        settings: Settings,
+        names: &[String],
+        groups: Vec<Arc<Group>>,
+    ) -> Result<Self, String> {
+        let new_keys_group =
+            match &settings.new_keys {
+                Some(name) => Some(names.iter().position(|known| known == name).ok_or_else(
+                    || {
+                        format!(
+                            "new_keys names {name:?}, but there is no token or group of this name"
+                        )
+                    },
+                )?),
+                None if names.len() == 1 => Some(0),
+                None => None,
+            };
+        let principals = settings.rights.principals.clone();
+        Ok(Self {
+            catalogue: Arc::new(Catalogue::new(settings, names)?),
+            lifecycle: None,
+            tracking_start: Date::now(),
+            principals: ArcSwap::new(principals),
+            groups: groups.into(),
+            new_keys_group,
+            metrics: Metrics::default(),
+        })
+    }
+
+    pub(super) async fn over_store(mut self, store: Store) -> Result<Arc<Self>, OpenFault> {
+        let changes = self.load(&store).await?;
+        self.tracking_start = tracking_start(&store).await?;
+        self.lifecycle = Some(Lifecycle::start(
+            Arc::clone(&self.catalogue),
+            store,
+            Arc::clone(&self.groups),
+            self.new_keys_group,
+            changes,
+        ));
+        Ok(Arc::new(self))
+    }
+
+    /// Takes over all that the store has; gives what changes from then on.
+    pub(super) async fn load(&self, store: &Store) -> Result<Changes, OpenFault> {
+        let snapshot = Snapshot::of(store).await?;
+        if let Some(contradiction) = snapshot.contradiction(&self.catalogue) {
+            return Err(OpenFault::Contradiction(contradiction));
+        }
+        Ok(self.catalogue.replace(snapshot).0)
+    }
+
+    /// What a request may use, once every right that its operation needs was asked for.
+    ///
+    /// # Errors
+    /// Those of [`require`].
+    pub(super) fn require(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        subject: Subject<'_>,
+        context: RequestContext<'_>,
+    ) -> Result<Authorized, Error> {
+        let principals = self.principals.load();
+        let mut enforce = Enforce {
+            catalogue: &self.catalogue,
+            principals: &principals,
+            caller,
+        };
+        require(
+            &mut enforce,
+            &self.catalogue,
+            caller,
+            operation,
+            subject,
+            context,
+        )
+    }
+
+    /// The key of a request whose constraints hold: resolved, and the caller allowed to use it.
+    ///
+    /// # Errors
+    /// Those of [`require`].
+    pub(super) fn require_key(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        key_id: &str,
+        context: RequestContext<'_>,
+    ) -> Result<Arc<KeyRecord>, Error> {
+        let authorized = self.require(caller, operation, Subject::Key(key_id), context)?;
+        authorized
+            .key
+            .ok_or_else(|| internal("a key was authorised and not found"))
+    }
+
+    /// Whether a policy lets its writer write another one later.
+    pub(super) fn could_put_policy(
+        &self,
+        caller: &Caller,
+        subject: (Resource<'_>, &AccountId),
+        policy: &Policy,
+        context: &RequestContext<'_>,
+    ) -> bool {
+        let principals = self.principals.load();
+        could_put_policy(
+            (&self.catalogue, &principals),
+            caller,
+            subject,
+            policy,
+            context,
+        )
+    }
+
+    /// The policies of principals, as they are now.
+    pub(super) fn principals(&self) -> Arc<Principals> {
+        self.principals.load_full()
+    }
+
+    /// The tokens of a key; none if the configuration no longer has them.
+    pub(super) fn group(&self, record: &KeyRecord) -> Option<&Group> {
+        record
+            .group
+            .and_then(|group| self.groups.get(group))
+            .map(|group| &**group)
+    }
+
+    /// How many hosts of each group have come to serve, now and at each change.
+    pub(super) fn hosts_started(&self) -> Vec<watch::Receiver<u64>> {
+        self.groups
+            .iter()
+            .map(|group| group.generations())
+            .collect()
+    }
+
+    /// The tokens that make random bytes; none if there are several and none is chosen.
+    pub(super) fn random_group(&self) -> Option<&Group> {
+        self.new_keys_group.map(|group| &*self.groups[group])
+    }
+
+    /// What changes keys, without which nothing can be changed.
+    ///
+    /// # Errors
+    /// [`Kind::UnsupportedOperation`]
+    pub(super) fn lifecycle(&self) -> Result<&Arc<Lifecycle>, Error> {
+        self.lifecycle.as_ref().ok_or_else(|| {
+            Error::new(
+                Kind::UnsupportedOperation,
+                "This service has no store: its keys are declared in the configuration, and nothing of them can be changed by a request.",
+            )
+        })
+    }
+
+    /// Changes a key's record: resolved, the caller allowed, its state fit for the operation. Gives
+    /// the record as it was before.
+    ///
+    /// # Errors
+    /// Those of [`require`], of [`check_state`], of `edit`, and of [`Lifecycle::change`].
+    pub(super) async fn change_key(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        key_id: &str,
+        context: RequestContext<'_>,
+        until: Instant,
+        mut edit: impl FnMut(&KeyRecord, &mut stored::StoredKey) -> Result<(), Error>,
+    ) -> Result<Arc<KeyRecord>, Error> {
+        let lifecycle = self.lifecycle()?;
+        let changed = lifecycle.change(until, || {
+            let record = self.require_key(caller, operation, key_id, context)?;
+            let expect = may_change(&record)?;
+            check_state(operation, &record)?;
+            let mut body = record.body.clone();
+            edit(&record, &mut body)?;
+            if body == record.body {
+                return Ok(Decided::Done(record));
+            }
+            let name = stored::key_name(&body.account, &body.key_id);
+            let change = Change::new().put(name, stored::write(&body), expect);
+            Ok(Decided::Commit(change, record))
+        });
+        changed.await
+    }
+
+    /// The constraint that no client's message is one that hsmac signs for itself.
+    pub(super) fn refuse_reserved(&self, message: Option<&[u8]>, broken: &mut Vec<Violation>) {
+        if message.is_some_and(is_reserved) {
+            self.metrics.reserved_messages.increment();
+            tracing::debug!(
+                count = self.reserved_messages(),
+                "a client's message begins with hsmac's reserved prefix"
+            );
+            broken.push(Violation::new(
+                "message",
+                "Member must not begin with the 16 bytes that hsmac keeps for its own messages",
+            ));
+        }
+    }
+}
+
+/// KMS's table of key states.
+///
+/// # Errors
+/// [`Kind::Disabled`] or [`Kind::InvalidState`].
+pub(super) fn check_state(operation: Operation, record: &KeyRecord) -> Result<(), Error> {
+    operation
+        .check(record.state())
+        .map_err(|refusal| wrong_state(refusal, &record.arn))
+}

@@ -1,0 +1,120 @@
+//! Jobs on their way to a host: one bounded queue for each group of tokens.
+//!
+//! Hides: which host takes a job and in which order. Promises: a job has one answer, by its deadline;
+//! what changes a token is given to one host only. Does not: know how a host is started or what it
+//! does with a job.
+
+pub(super) mod job;
+mod mutation;
+pub(super) mod poison;
+pub(super) mod queue;
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use crate::token::{
+    dispatch::{
+        job::{Job, JobOutput, Work},
+        queue::Queue,
+    },
+    key::TokenKey,
+    settings::Settings,
+    status::{Fault, State},
+};
+
+/// The queue of a group of tokens, and what its callers must know of each token.
+pub(super) struct Dispatcher {
+    pub(super) group: String,
+    pub(super) queue: Arc<Queue>,
+    pub(super) tokens: Vec<TokenStatus>,
+}
+
+/// One token of a group: its settings, and how it is now.
+pub(super) struct TokenStatus {
+    pub(super) settings: Settings,
+    pub(super) state: watch::Sender<State>,
+}
+
+impl Dispatcher {
+    /// Has some host do work with a key.
+    ///
+    /// # Errors
+    /// [`Fault::Closed`], and those of [`Dispatcher::ask`].
+    pub(super) async fn ask_about(
+        &self,
+        key: &TokenKey,
+        work: Work,
+        until: Instant,
+    ) -> Result<JobOutput, Fault> {
+        // Whether the key can serve is looked at when a host takes the job, not here: callers may
+        // have looked already, and what matters is what is known by then.
+        let _using = key.begin_use().ok_or(Fault::Closed)?;
+        self.ask(work, until).await
+    }
+
+    /// Has some host do work.
+    ///
+    /// # Errors
+    /// Each [`Fault`] but `Closed` and `Unknown`.
+    pub(super) async fn ask(&self, work: Work, until: Instant) -> Result<JobOutput, Fault> {
+        self.available()?;
+        let (job, answer) = Job::new(work, until);
+        if job.is_pinned() && !self.queue.has_candidate(&job) {
+            return Err(Fault::Unavailable(
+                "no token of the group that can be asked has the key".into(),
+            ));
+        }
+        self.queue.push(job).map_err(|fault| self.named(fault))?;
+        match timeout_at(until, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The queue drops jobs that nobody waits for any more, sometimes sooner than the timer
+            // here wakes up.
+            Ok(Err(_)) if Instant::now() < until => Err(Fault::Internal(
+                "a job was dropped without an answer".into(),
+            )),
+            Ok(Err(_)) | Err(_) if !self.may_serve() => Err(self.unavailable()),
+            Ok(Err(_)) | Err(_) => Err(Fault::Deadline("in the queue or in the token".into())),
+        }
+    }
+
+    /// Whether a host serves or may come to.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`], with the reason.
+    pub(super) fn available(&self) -> Result<(), Fault> {
+        if self.may_serve() {
+            Ok(())
+        } else {
+            Err(self.unavailable())
+        }
+    }
+
+    fn may_serve(&self) -> bool {
+        self.tokens.iter().any(|token| {
+            let state = token.state.borrow();
+            state.is_serving() || *state == State::Starting
+        })
+    }
+
+    /// A fault of the queue, which knows no name.
+    fn named(&self, fault: Fault) -> Fault {
+        if let Fault::Saturated(text) = fault {
+            Fault::Saturated(format!("token {}: {text}", self.group))
+        } else {
+            fault
+        }
+    }
+
+    fn unavailable(&self) -> Fault {
+        let reason = |token: &TokenStatus| match self.tokens.len() {
+            1 => token.state.borrow().to_string(),
+            _ => format!("{}: {}", token.settings.name, *token.state.borrow()),
+        };
+        let reasons: Vec<String> = self.tokens.iter().map(reason).collect();
+        Fault::Unavailable(reasons.join("; "))
+    }
+}

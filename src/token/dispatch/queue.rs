@@ -1,0 +1,565 @@
+//! The one queue of a group of tokens: bounded, first in first out, shared by all hosts.
+//!
+//! A host that serves is registered with a [`HostHandle`]: the handles say which hosts there are, and
+//! an order to all hosts goes to each handle. Hosts take jobs as they have room, so that the fastest
+//! does the most and nobody routes.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
+
+use crate::token::{
+    dispatch::{
+        job::{Job, Work},
+        poison::PoisonList,
+    },
+    key::{Closing, TokenKey},
+    locks::UNPOISONED,
+    metrics::{GroupSnapshot, HostSnapshot, Move, QueueMetrics},
+    status::Fault,
+};
+
+/// Jobs that no host has taken yet.
+pub(in crate::token) struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    capacity: usize,
+    arrived: Notify,
+    hosts: RwLock<Vec<Arc<HostHandle>>>,
+    members: Vec<MemberStatus>,
+    generations: AtomicU32,
+    sequences: AtomicU64,
+    /// Messages that a token of the group fails with.
+    pub(in crate::token) poison: PoisonList,
+    /// Hosts that have come to serve, ever.
+    hosts_started: watch::Sender<u64>,
+    pub(in crate::token) metrics: QueueMetrics,
+}
+
+/// One host that serves.
+pub(in crate::token) struct HostHandle {
+    /// Its generation, which no other host of the group has.
+    pub(in crate::token) host: u32,
+    /// The place in the group of the token that it serves.
+    member: usize,
+    /// Its sessions for MACs.
+    sessions: u32,
+    since: SystemTime,
+    /// Jobs that it has, for those who look from outside.
+    jobs: AtomicUsize,
+    /// Its calls miss their deadlines.
+    stuck: AtomicBool,
+    /// False once it finishes what it has and takes no more.
+    taking: AtomicBool,
+    orders: Mutex<Vec<CloseOrder>>,
+    called: Notify,
+}
+
+/// An order to a host: when `done` is dropped, no call of this key may be left, and no handle if the
+/// object is closed.
+pub(in crate::token) struct CloseOrder {
+    pub(in crate::token) key: Arc<TokenKey>,
+    pub(in crate::token) closing: Closing,
+    pub(in crate::token) done: oneshot::Sender<()>,
+}
+
+/// How many more jobs a host may have. Searches, creations and destructions have credits of their own
+/// and never take a MAC's place.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::token) struct Room {
+    /// Jobs with a key that the host has open, and random bytes.
+    pub(in crate::token) fast: usize,
+    /// Jobs of the management session.
+    pub(in crate::token) slow: usize,
+}
+
+/// What the queue knows of one token of the group.
+#[derive(Default)]
+struct MemberStatus {
+    /// Some host of it serves.
+    serving: AtomicBool,
+    /// A host of it is on its way.
+    coming: AtomicBool,
+}
+
+impl Queue {
+    /// For so many jobs and so many tokens.
+    pub(in crate::token) fn new(capacity: usize, members: usize) -> Self {
+        Self {
+            jobs: Mutex::default(),
+            capacity,
+            arrived: Notify::new(),
+            hosts: RwLock::default(),
+            members: (0..members).map(|_| MemberStatus::default()).collect(),
+            generations: AtomicU32::new(1),
+            sequences: AtomicU64::new(1),
+            poison: PoisonList::default(),
+            hosts_started: watch::Sender::new(0),
+            metrics: QueueMetrics::default(),
+        }
+    }
+
+    /// A number that no other host of the group has had.
+    pub(in crate::token) fn next_generation(&self) -> u32 {
+        self.generations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number that no other job of the group has had.
+    pub(in crate::token) fn next_sequence(&self) -> u64 {
+        self.sequences.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many hosts have come to serve so far.
+    pub(in crate::token) fn hosts_started(&self) -> watch::Receiver<u64> {
+        self.hosts_started.subscribe()
+    }
+
+    /// Adds a job at the end; never waits for room.
+    ///
+    /// # Errors
+    /// [`Fault::Saturated`]: the queue is full.
+    pub(in crate::token) fn push(&self, job: Job) -> Result<(), Fault> {
+        let pinned = job.is_pinned();
+        {
+            let mut jobs = self.jobs.lock().expect(UNPOISONED);
+            if jobs.len() >= self.capacity {
+                // Abandoned jobs are dropped before the queue is reported full. Those that wait
+                // longest are abandoned first, so a look at the first few is enough: refusing a job
+                // costs no more however long the queue is.
+                let abandoned = (0..jobs.len().min(LOOKED_AT)).find(|at| jobs[*at].is_abandoned());
+                if let Some(at) = abandoned {
+                    jobs.remove(at);
+                }
+                if jobs.len() >= self.capacity {
+                    self.metrics.full.increment();
+                    return Err(Fault::Saturated(format!(
+                        "the queue is full: {} calls wait",
+                        self.capacity
+                    )));
+                }
+            }
+            jobs.push_back(job);
+        }
+        self.call(pinned);
+        Ok(())
+    }
+
+    /// Gives back what a host could not finish: before all others, and even over the bound.
+    pub(in crate::token) fn give_back(&self, job: Job) {
+        // Security: nobody makes a MAC with a key that was closed meanwhile.
+        if job.key().is_some_and(|key| key.is_closed()) {
+            return job.reply(Err(Fault::Closed));
+        }
+        let pinned = job.is_pinned();
+        self.jobs.lock().expect(UNPOISONED).push_front(job);
+        self.call(pinned);
+    }
+
+    /// Takes a job that a host could not do: once more elsewhere, not twice.
+    pub(in crate::token) fn record_failure(&self, mut job: Job, reason: &str) {
+        if job.record_crash() {
+            self.metrics.moved(Move::Host);
+            self.give_back(job);
+        } else {
+            self.refuse_failed(job, reason);
+        }
+    }
+
+    /// Takes a job that a host died with: once more elsewhere, not twice. If its hedge is on its way it is
+    /// left to that, since with the hedge's host a message that kills would have a third.
+    pub(in crate::token) fn record_crash(&self, mut job: Job, reason: &str) {
+        let hedged = job.has_hedge();
+        match job.record_crash() {
+            true if hedged => job.reply(Err(Fault::Unavailable(reason.to_owned()))),
+            true => {
+                self.metrics.moved(Move::Host);
+                self.give_back(job);
+            }
+            false => self.refuse_failed(job, reason),
+        }
+    }
+
+    fn refuse_failed(&self, job: Job, reason: &str) {
+        let fault = Fault::Unavailable(format!("two hosts failed with this job: {reason}"));
+        self.refuse_poison(job, fault);
+    }
+
+    /// Answers a job that a token fails with, and remembers its message.
+    pub(in crate::token) fn refuse_poison(&self, job: Job, fault: Fault) {
+        if let Work::Mac { key, message } = &job.work {
+            self.poison.add(key, message, fault.clone());
+        }
+        job.reply(Err(fault));
+    }
+
+    /// Moves jobs that suit the host, that it has room for, and that somebody still waits for; true if
+    /// more are left for others. `is_slow` tells which jobs go to the host's management session.
+    pub(in crate::token) fn take(
+        &self,
+        handle: &HostHandle,
+        mut room: Room,
+        is_slow: impl Fn(&Job) -> bool,
+        into: &mut Vec<Job>,
+    ) -> bool {
+        let (now, before) = (Instant::now(), into.len());
+        let mut jobs = self.jobs.lock().expect(UNPOISONED);
+        let mut passed_over = 0;
+        while room.fast + room.slow > 0
+            && let Some(job) = jobs.get(passed_over)
+        {
+            if job.is_abandoned_at(now) {
+                jobs.remove(passed_over);
+                self.metrics.expired.increment();
+                continue;
+            }
+            let lane = if is_slow(job) {
+                &mut room.slow
+            } else {
+                &mut room.fast
+            };
+            if *lane > 0 && job.suits(handle.host, handle.member) {
+                *lane -= 1;
+                into.extend(jobs.remove(passed_over));
+            } else {
+                passed_over += 1;
+            }
+        }
+        let has_more = jobs.len() > passed_over;
+        drop(jobs);
+        for queued in into[before..].iter().filter_map(|job| job.queued) {
+            self.metrics
+                .wait
+                .observe(now.saturating_duration_since(queued));
+        }
+        has_more
+    }
+
+    /// How many jobs no host has taken yet.
+    pub(in crate::token) fn len(&self) -> usize {
+        self.jobs.lock().expect(UNPOISONED).len()
+    }
+
+    /// The queue at this moment; the tokens are the caller's to add.
+    pub(in crate::token) fn snapshot(&self, name: &str) -> GroupSnapshot {
+        GroupSnapshot::new(name, (self.len(), self.capacity), &self.metrics)
+    }
+
+    /// The hosts of a token that serve, at this moment.
+    pub(in crate::token) fn serving_hosts(&self, member: usize) -> Vec<HostSnapshot> {
+        let hosts = self.hosts.read().expect(UNPOISONED);
+        let of_member = hosts.iter().filter(|handle| handle.member == member);
+        of_member.map(|handle| handle.snapshot()).collect()
+    }
+
+    /// Waits until a job may be there.
+    pub(in crate::token) async fn arrival(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Wakes another host: there is more than the caller took.
+    pub(in crate::token) fn call_another(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Answers those who wait and of whom `which` is true.
+    pub(in crate::token) fn refuse(&self, which: impl Fn(&Job) -> bool, fault: &Fault) {
+        let refused: VecDeque<Job> = {
+            let mut jobs = self.jobs.lock().expect(UNPOISONED);
+            let (refused, kept) = std::mem::take(&mut *jobs).into_iter().partition(which);
+            *jobs = kept;
+            refused
+        };
+        for job in refused {
+            job.reply(Err(fault.clone()));
+        }
+    }
+
+    /// A host begins to serve.
+    pub(in crate::token) fn register(
+        &self,
+        host: u32,
+        member: usize,
+        sessions: u32,
+    ) -> Arc<HostHandle> {
+        let handle = Arc::new(HostHandle {
+            host,
+            member,
+            sessions,
+            since: SystemTime::now(),
+            jobs: AtomicUsize::new(0),
+            stuck: AtomicBool::new(false),
+            taking: AtomicBool::new(true),
+            orders: Mutex::default(),
+            called: Notify::new(),
+        });
+        self.hosts
+            .write()
+            .expect(UNPOISONED)
+            .push(Arc::clone(&handle));
+        self.hosts_started.send_modify(|hosts| *hosts += 1);
+        handle
+    }
+
+    /// A host has ended, and what becomes of its place is known.
+    pub(in crate::token) fn unregister(&self, handle: &HostHandle) {
+        let mut hosts = self.hosts.write().expect(UNPOISONED);
+        hosts.retain(|other| other.host != handle.host);
+    }
+
+    /// Sets whether hosts of a token serve, and whether one is on its way.
+    pub(in crate::token) fn set_member_status(&self, member: usize, serving: bool, coming: bool) {
+        self.members[member]
+            .serving
+            .store(serving, Ordering::SeqCst);
+        self.members[member].coming.store(coming, Ordering::SeqCst);
+    }
+
+    /// Whether every token of the group can be asked.
+    pub(in crate::token) fn is_whole(&self) -> bool {
+        let mut members = self.members.iter();
+        members.all(|member| member.serving.load(Ordering::SeqCst))
+    }
+
+    /// Whether some host may do the job now or soon. One that ends has a successor.
+    pub(in crate::token) fn has_candidate(&self, job: &Job) -> bool {
+        let coming = |member: &MemberStatus| member.coming.load(Ordering::SeqCst);
+        let hosts = self.hosts.read().expect(UNPOISONED);
+        let may = |handle: &Arc<HostHandle>| handle.is_closed() || handle.may_take(job);
+        hosts.iter().any(may) || self.members.iter().any(coming)
+    }
+
+    /// Whether a host other than this one serves that may do the job.
+    pub(in crate::token) fn has_other_candidate(&self, job: &Job, host: u32) -> bool {
+        let hosts = self.hosts.read().expect(UNPOISONED);
+        hosts
+            .iter()
+            .any(|handle| handle.host != host && handle.may_take(job))
+    }
+
+    /// Orders every host to end the calls of a key, and to forget it if its object is closed; waits until
+    /// each has, or has ended. A host owes it within two seconds.
+    pub(in crate::token) async fn close(&self, key: &Arc<TokenKey>, closing: Closing) {
+        let ordered: Vec<_> = self
+            .hosts
+            .read()
+            .expect(UNPOISONED)
+            .iter()
+            .map(|handle| {
+                let (done, closed) = oneshot::channel();
+                let key = Arc::clone(key);
+                let mut orders = handle.orders.lock().expect(UNPOISONED);
+                orders.push(CloseOrder { key, closing, done });
+                handle.called.notify_one();
+                closed
+            })
+            .collect();
+        for closed in ordered {
+            // A host that ends drops the order, and with the process went the handle.
+            let _ = closed.await;
+        }
+    }
+
+    /// Wakes every host of a token: what it may do has changed.
+    pub(in crate::token) fn call_hosts(&self, member: usize) {
+        let hosts = self.hosts.read().expect(UNPOISONED);
+        for handle in hosts.iter().filter(|handle| handle.member == member) {
+            handle.called.notify_one();
+        }
+    }
+
+    /// Any host will do, or each must look whether the job is for it.
+    fn call(&self, pinned: bool) {
+        if pinned {
+            for handle in &*self.hosts.read().expect(UNPOISONED) {
+                handle.called.notify_one();
+            }
+        } else {
+            self.arrived.notify_one();
+        }
+    }
+}
+
+/// So many of the oldest jobs are looked at when the queue is full.
+const LOOKED_AT: usize = 32;
+
+impl HostHandle {
+    /// Waits until this very host is wanted.
+    pub(in crate::token) async fn called(&self) {
+        self.called.notified().await;
+    }
+
+    /// The host takes no more jobs; what it has it finishes.
+    pub(in crate::token) fn close(&self) {
+        self.taking.store(false, Ordering::SeqCst);
+    }
+
+    fn is_closed(&self) -> bool {
+        !self.taking.load(Ordering::SeqCst)
+    }
+
+    fn may_take(&self, job: &Job) -> bool {
+        !self.is_closed() && job.suits(self.host, self.member)
+    }
+
+    /// Tells those who look from outside how many jobs the host has.
+    pub(in crate::token) fn show_jobs(&self, jobs: usize) {
+        self.jobs.store(jobs, Ordering::Relaxed);
+    }
+
+    /// Tells those who look from outside whether the host's calls miss their deadlines.
+    pub(in crate::token) fn show_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> HostSnapshot {
+        HostSnapshot {
+            generation: self.host,
+            since: self.since,
+            sessions: self.sessions,
+            jobs: self.jobs.load(Ordering::Relaxed),
+            stuck: self.stuck.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What the host is ordered to do.
+    pub(in crate::token) fn orders(&self) -> Vec<CloseOrder> {
+        std::mem::take(&mut *self.orders.lock().expect(UNPOISONED))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::token::dispatch::job::{Outcome, Work};
+
+    fn random() -> (Job, oneshot::Receiver<Outcome>) {
+        Job::new(
+            Work::Random { number_of_bytes: 1 },
+            Instant::now() + Duration::from_secs(60),
+        )
+    }
+
+    fn fast(fast: usize) -> Room {
+        Room { fast, slow: 0 }
+    }
+
+    #[test]
+    fn slow_jobs_have_credits_of_their_own() {
+        let queue = Queue::new(9, 1);
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            let (job, waits) = random();
+            queue.push(job).unwrap();
+            waiting.push(waits);
+        }
+        let host = queue.register(1, 0, 1);
+        let mut taken = Vec::new();
+        // Two that the host must search for, one that it has open: the searches take no MAC's place.
+        let number = std::cell::Cell::new(0);
+        let is_slow = |_: &Job| {
+            number.set(number.get() + 1);
+            number.get() != 3
+        };
+        let more = queue.take(&host, Room { fast: 1, slow: 1 }, is_slow, &mut taken);
+        assert_eq!(taken.len(), 2);
+        assert!(!more);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_at_once_after_dropping_abandoned_jobs() {
+        let queue = Queue::new(2, 1);
+        let (one, waits) = random();
+        let (two, gone) = random();
+        queue.push(one).unwrap();
+        queue.push(two).unwrap();
+        let (three, _waits_too) = random();
+        let refused = queue.push(three).unwrap_err();
+        assert_eq!(refused.to_string(), "the queue is full: 2 calls wait");
+        drop(gone);
+        let (three, _waits_too) = random();
+        queue.push(three).unwrap();
+        let mut taken = Vec::new();
+        queue.take(&queue.register(1, 0, 1), fast(9), |_| false, &mut taken);
+        assert_eq!(taken.len(), 2);
+        drop(waits);
+    }
+
+    #[test]
+    fn a_job_that_was_given_back_goes_first() {
+        let queue = Queue::new(2, 1);
+        let (mut one, _a) = random();
+        let (two, _b) = random();
+        queue.push(two).unwrap();
+        queue.give_back(one.hedge(9).unwrap());
+        let mut taken = Vec::new();
+        assert!(
+            queue.take(&queue.register(1, 0, 1), fast(1), |_| false, &mut taken),
+            "one more is left"
+        );
+        assert!(!taken[0].suits(9, 0));
+    }
+
+    #[test]
+    fn a_job_that_a_host_died_with_is_left_to_its_hedge() {
+        let queue = Queue::new(2, 1);
+        let (mut job, mut answer) = random();
+        let hedge = job.hedge(1).unwrap();
+        queue.record_crash(job, "a crash");
+        assert_eq!(queue.len(), 0, "two hosts would have it again");
+        assert!(answer.try_recv().is_err(), "the hedge may still answer");
+        queue.record_crash(hedge, "a crash");
+        assert!(matches!(
+            answer.try_recv().unwrap(),
+            Err(Fault::Unavailable(_))
+        ));
+        let (alone, _waits) = random();
+        queue.record_crash(alone, "a crash");
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn expired_jobs_are_not_handed_out() {
+        let queue = Queue::new(2, 1);
+        let (job, _waits) = Job::new(Work::Random { number_of_bytes: 1 }, Instant::now());
+        queue.push(job).unwrap();
+        let mut taken = Vec::new();
+        assert!(!queue.take(&queue.register(1, 0, 1), fast(1), |_| false, &mut taken));
+        assert!(taken.is_empty());
+    }
+
+    #[test]
+    fn a_job_passes_over_the_hosts_that_it_does_not_suit() {
+        let queue = Queue::new(9, 1);
+        let (mut late, _a) = random();
+        let pinned = late.hedge(1).unwrap();
+        let (plain, _b) = random();
+        queue.push(pinned).unwrap();
+        queue.push(plain).unwrap();
+        let (one, two) = (queue.register(1, 0, 1), queue.register(2, 0, 1));
+        let mut taken = Vec::new();
+        assert!(
+            !queue.take(&one, fast(9), |_| false, &mut taken),
+            "the rest is not for others"
+        );
+        assert_eq!(taken.len(), 1);
+        queue.take(&two, fast(9), |_| false, &mut taken);
+        assert_eq!(taken.len(), 2, "the host that it suits takes it");
+        assert!(queue.has_candidate(&taken[1]) && !queue.has_other_candidate(&taken[1], 2));
+        queue.unregister(&two);
+        assert!(!queue.has_candidate(&taken[1]));
+        queue.set_member_status(0, false, true);
+        assert!(queue.has_candidate(&taken[1]), "a fresh host may do it");
+        queue.unregister(&one);
+    }
+}

@@ -1,0 +1,409 @@
+"""Debian's Prometheus scrapes real hsmacs with the alerts of docs/prometheus.
+
+    python prometheus.py PATH-OF-HSMAC FAULT-TOKEN     (prometheus, jq, curl and openssl)
+
+Each drill has an hsmac of its own, which is an instance to Prometheus. Its alerts must fire while the drill is
+on, no other alert may fire, and for an hsmac that is well none at all. The rules are as they are, but the alerts
+of the drills do not wait before they fire.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import typing
+import urllib.parse
+import urllib.request
+
+from service import LIMIT, Service, Suite, clean_environment, free_address, until
+
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+RULES = DOCS / "prometheus" / "hsmac.rules.yml"
+DASHBOARD = DOCS / "prometheus" / "grafana.json"
+RUNBOOK = DOCS / "operators.md"
+# What the runbook's commands have in the place of an hsmac's own.
+ADMIN, CONFIG = "/run/hsmac/admin.sock", "/etc/hsmac/hsmac.toml"
+# The functions of jq that they use.
+JQ = {"select", "length", "todate"}
+MAC = "kms generate-mac --mac-algorithm HMAC_SHA_256 --key-id"
+# Prometheus and hsmac are on this machine.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def get(url):
+    with DIRECT.open(url, timeout=LIMIT) as answer:
+        return answer.read().decode()
+
+
+class Hsmac:
+    """An hsmac over a token that misbehaves as its rules say, and an instance to Prometheus."""
+
+    def __init__(self, origin, folder, name):
+        self.name, self.folder, self.callers = name, folder / name.replace(" ", "-"), None
+        self.folder.mkdir()
+        self.control, self.admin, self.socket = self.folder / "control", free_address(), self.folder / "admin.sock"
+        self.service = origin.another(self.folder, {"FAULT_TOKEN_CONTROL": str(self.control)})
+
+    def start(self, settings):
+        listen = f"admin.listen={self.admin}", f"admin.socket={self.socket}"
+        # No call fails because this machine is slow, and a call that hangs does not hold up the end.
+        self.service.serve(*listen, "grpc.default_deadline=1m", "drain_timeout=1s", *settings(self.folder))
+
+    def end(self):
+        if self.callers:
+            self.callers.kill()
+            self.callers.wait(LIMIT)
+        self.service.stop()
+
+    def environment(self):
+        """For `hsmac` as a client: this server is its endpoint."""
+        return self.service.environment | {"HSMAC_ENDPOINT": f"http://{self.service.grpc}"}
+
+    def run(self, words):
+        arguments = [self.service.hsmac, *words.split()]
+        return subprocess.run(arguments, capture_output=True, text=True, env=self.environment(), timeout=LIMIT)
+
+    def key_to_be_deleted(self):
+        made = self.run("kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC")
+        key = json.loads(made.stdout)["KeyMetadata"]["KeyId"]
+        assert self.run(f"kms schedule-key-deletion --key-id {key}").returncode == 0
+        return key
+
+    def token(self, *rules):
+        """What the token does wrong from now on."""
+        (self.folder / "new").write_text("".join(f"{rule}\n" for rule in rules))
+        (self.folder / "new").rename(self.control)
+
+
+def certificate(folder, listener, days):
+    """The settings that give the listener a certificate that ends in so many days."""
+    file, key = folder / f"{days}-days.pem", folder / f"{days}-days.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        + ["-subj", "/CN=localhost", "-days", str(days), "-keyout", key, "-out", file],
+        check=True,
+        capture_output=True,
+    )
+    return f"{listener}.tls.certificate={file}", f"{listener}.tls.key={key}"
+
+
+class Drill(typing.NamedTuple):
+    """What is done to an hsmac of this name, and the alerts that fire for it."""
+
+    name: str
+    alerts: set
+    # What its start needs besides: given the drill's own folder, settings.
+    settings: typing.Callable = lambda folder: ()
+    # None: it begins with the start.
+    begin: typing.Callable | None = None
+    # What may fire as well, as chance has it.
+    also: set = set()
+
+
+def calls(hsmac):
+    """Callers' calls, until hsmac ends."""
+    hsmac.callers = subprocess.Popen(
+        [hsmac.service.hsmac, *"bench grpc --key-id alias/demo --rate 50 --duration 1h".split()],
+        env=hsmac.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def token(*rules):
+    def begin(hsmac):
+        calls(hsmac)
+        hsmac.token(*rules)
+
+    return begin
+
+
+def token_away(hsmac):
+    hsmac.token("hide token")
+    refused = hsmac.run(f"{MAC} alias/demo --message x")
+    assert "KeyUnavailableException" in refused.stderr, refused
+
+
+def wrong_pin(folder):
+    (folder / "wrong").write_text("0000\n")
+    (folder / "wrong").chmod(0o400)
+    return (f"token.dev.pin_file={folder}/wrong",)
+
+
+def never_killed(_):
+    """A host whose call hangs is stuck from the call's deadline on."""
+    return "token.dev.call_timeout=1h", "grpc.default_deadline=2s"
+
+
+def two_hang(hsmac):
+    """One after the other, and each host is killed for it."""
+    calls(hsmac)
+    for killed in 1, 2:
+        hsmac.token(f"hang C_Sign once {killed}")
+        ends = f'hsmac_host_ends_total{{token="dev",reason="hang"}} {killed}\n'
+        until("a host is killed", lambda: ends in get(f"http://{hsmac.admin}/metrics"))
+
+
+def hostile_callers(hsmac):
+    """One asks for a key that will be deleted, one for a MAC that only hsmac may make."""
+    refused = hsmac.run(f"{MAC} {hsmac.key_to_be_deleted()} --message x")
+    assert "KMSInvalidStateException" in refused.stderr, refused
+    (hsmac.folder / "reserved").write_bytes(b"\0hsmac-reserved\0x")
+    refused = hsmac.run(f"{MAC} alias/demo --message fileb://{hsmac.folder}/reserved")
+    assert "ValidationException" in refused.stderr, refused
+
+
+def broken_policy(hsmac):
+    (hsmac.service.config.parent / "dev.policy.json").write_text("{")
+    hsmac.service.process.send_signal(signal.SIGHUP)
+
+
+AWAY = {"HsmacTokenAway", "HsmacNotReady"}
+# Where hosts end, a call may be refused, and on a slow machine the token be without a host for a moment.
+HOSTS_END = AWAY | {"HsmacErrorBudget"}
+WELL = Drill("well", set(), lambda folder: certificate(folder, "aws", 365))
+DRILLS = [
+    Drill("token away", AWAY, begin=token_away),
+    Drill("wrong PIN", {"HsmacPinRefused", "HsmacNotReady"}, wrong_pin),
+    Drill("device faults", {"HsmacDeviceFaults"}, begin=token("return C_Sign CKR_DEVICE_ERROR every 10")),
+    Drill("crashes", {"HsmacHostsLoop"}, begin=token("crash C_Sign every 50"), also=HOSTS_END),
+    Drill("a call hangs", {"HsmacHostStuck"}, never_killed, token("hang C_Sign once"), HOSTS_END),
+    Drill("calls hang", {"HsmacHostStuck"}, lambda _: ["token.dev.call_timeout=1s"], two_hang, HOSTS_END),
+    Drill("key gone", {"HsmacKeysUnavailable"}, lambda _: ["token.dev.working_copies=false"], token("hide key demo")),
+    Drill("hostile callers", {"HsmacDeletedKeyWanted", "HsmacReservedPrefix"}, begin=hostile_callers),
+    Drill("certificate ends", {"HsmacCertificateEnds"}, lambda folder: certificate(folder, "aws", 10)),
+    Drill("broken file", {"HsmacReloadFailed"}, begin=broken_policy),
+]
+
+
+class Prometheus:
+    """Scrapes some hsmacs once a second; their names are their instances."""
+
+    def __init__(self, folder, hsmacs):
+        self.address = free_address()
+        (folder / "rules.yml").write_text(impatient(RULES.read_text()))
+        targets = [{"targets": [one.admin], "labels": {"instance": one.name}} for one in hsmacs]
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yml"],
+            "scrape_configs": [{"job_name": "hsmac", "static_configs": targets}],
+        }
+        # JSON is YAML.
+        (folder / "prometheus.yml").write_text(json.dumps(config))
+        self.log = folder / "prometheus.log"
+        arguments = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                ["prometheus", *arguments, f"--web.listen-address={self.address}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=clean_environment(),
+            )
+
+    def end(self):
+        self.process.kill()
+        self.process.wait(LIMIT)
+
+    def is_ready(self):
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return "Ready" in get(f"http://{self.address}/-/ready")
+        except OSError:
+            return False
+
+    def api(self, path, **parameters):
+        answer = json.loads(get(f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"))
+        return answer["data"]
+
+    def alerts(self):
+        """The rules of the alerts, as Prometheus has read them."""
+        groups = self.api("rules", type="alert")["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    def firing(self):
+        """The alerts that fire, by the instance for which they do."""
+        fire = {}
+        for alert in self.api("query", query='ALERTS{alertstate="firing"}')["result"]:
+            labels = alert["metric"]
+            fire.setdefault(labels.get("instance", ""), set()).add(labels["alertname"])
+        return fire
+
+
+def impatient(rules):
+    """The rules, with alerts of drills that fire at once."""
+    first, *rest = rules.split("- alert: ")
+    drilled = set().union(*(drill.alerts for drill in DRILLS))
+    rest = [re.sub(r"(?m)^ +for: .*\n", "", rule) if rule.split()[0] in drilled else rule for rule in rest]
+    return "- alert: ".join([first, *rest])
+
+
+def runbook(checks, prometheus):
+    text = RUNBOOK.read_text()
+    headings = re.findall(r"(?m)^#+ (.*)$", text)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    led = set()
+    for alert in prometheus.alerts():
+        page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+        led.add(anchor)
+        checks.holds(f"{alert['name']} leads to a section", page == "docs/operators.md" and anchor in anchors, anchor)
+    sections = {anchor for anchor in anchors if anchor.startswith("alert-")}
+    checks.equal("sections without an alert", sections - led, set())
+
+
+def commands_of_the_runbook(checks, hsmac):
+    """Those that ask hsmac, or are hsmac's own, do as they are written; others are the system's."""
+    section = RUNBOOK.read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"(?s)### Alert: (\w+)\n.*?```sh\n(.*?)```", section)
+    checks.equal("alerts without three commands", [name for name, block in blocks if block.count("\n") != 3], [])
+    commands = sorted({line for _, block in blocks for line in block.splitlines()})
+    for command in commands:
+        if re.match(r"(sudo -u hsmac )?hsmac ", command):
+            accepted(checks, hsmac, command)
+    # One of those was refused, so that the state has such a call.
+    known = members(json.loads(shell(hsmac, f"curl -s --unix-socket {ADMIN} localhost/status.json").stdout))
+    for command in commands:
+        if command.startswith("curl"):
+            asked_for(checks, hsmac, command, known)
+
+
+def shell(hsmac, command):
+    return subprocess.run(command.replace(ADMIN, str(hsmac.socket)), shell=True, capture_output=True, text=True)
+
+
+def members(value):
+    """The names of all members of a JSON value."""
+    if isinstance(value, dict):
+        return set(value).union(*map(members, value.values()))
+    return set().union(*map(members, value)) if isinstance(value, list) else set()
+
+
+def asked_for(checks, hsmac, command, known):
+    program = re.sub(r'"[^"]*"', "", command.partition("| jq ")[2])
+    asked = set(re.findall(r"[a-z_][a-z_0-9]*", program)) - JQ
+    checks.equal(f"members that are not there: {command}", asked - known, set())
+    ran = shell(hsmac, command)
+    checks.holds(command, ran.returncode == 0 and not ran.stderr, ran)
+
+
+def accepted(checks, hsmac, command):
+    """The command line is understood, and ends well."""
+    words = command.removeprefix("sudo -u hsmac ").removeprefix("hsmac ").replace(CONFIG, str(hsmac.service.config))
+    ran = hsmac.run(words.replace(" primary", " dev").replace("--duration 5s", "--duration 10ms"))
+    # The key here is declared, and has no deletion to cancel: 254 is its service's refusal.
+    expected = 254 if "cancel-key-deletion" in words else 0
+    checks.holds(command, ran.returncode == expected, ran)
+
+
+def metrics_that_are_asked_for(checks, prometheus, hsmac):
+    shown = dict(re.findall(r"(?m)^# TYPE (\w+) (\w+)$", get(f"http://{hsmac.admin}/metrics")))
+    suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
+    names = {name + suffix for name, kind in shown.items() for suffix in suffixes[kind]}
+    for what, expression in expressions(prometheus):
+        asked = set(re.findall(r"\b(?:hsmac|process)_\w+", expression))
+        checks.equal(f"{what}: metrics that are not there", asked - names, set())
+
+
+def expressions(prometheus):
+    return [(alert["name"], alert["query"]) for alert in prometheus.alerts()] + list(panels())
+
+
+def panels():
+    """The title and an expression of each panel of the dashboard, as Grafana would ask them for everything."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m")
+
+
+def ordinary_trouble(hsmac):
+    """What callers do wrong every day, so that there is something to see."""
+    hsmac.key_to_be_deleted()
+    of_another_account = "arn:aws:kms:us-east-1:999999999999:key/00000000-0000-4000-8000-000000000001"
+    denied = hsmac.run(f"kms describe-key --key-id {of_another_account}")
+    assert "AccessDeniedException" in denied.stderr, denied
+    host, port = hsmac.service.address.split(":")
+    with socket.create_connection((host, port), LIMIT) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            while plain.recv(1024):
+                pass
+
+
+def drills(checks, prometheus, hsmacs):
+    until("Prometheus has scraped all", lambda: len(prometheus.api("query", query="up == 1")["result"]) == len(hsmacs))
+    fire = prometheus.firing()
+    checks.equal("alerts before the drills", [one.name for one in DRILLS if one.begin and one.name in fire], [])
+    for drill in DRILLS:
+        if drill.begin:
+            drill.begin(hsmacs[drill.name])
+    missing = lambda: {one.name for one in DRILLS if not one.alerts <= prometheus.firing().get(one.name, set())}
+    with contextlib.suppress(AssertionError):
+        until("all alerts fire", lambda: not missing(), 3 * LIMIT)
+    nothing_else_fires(checks, prometheus, hsmacs)
+
+
+def nothing_else_fires(checks, prometheus, hsmacs):
+    fire = prometheus.firing()
+    for drill in [WELL, *DRILLS]:
+        told = fire.pop(drill.name, set())
+        right = drill.alerts <= told <= drill.alerts | drill.also
+        if not checks.holds(f"{drill.name}: {', '.join(sorted(drill.alerts)) or 'no alert'}", right, told):
+            print(hsmacs[drill.name].service.log(), file=sys.stderr)
+    checks.equal("alerts of no hsmac", fire, {})
+
+
+def panels_with_data(checks, prometheus):
+    for title, expression in panels():
+        found = prometheus.api("query", query=expression)["result"]
+        checks.holds(f"{title}: {expression}", any(one["value"][1] != "NaN" for one in found), found)
+
+
+def healed(checks, prometheus, hsmac):
+    """The alerts of a token that is back end."""
+    hsmac.token()
+    hsmac.run(f"token kick dev --config {hsmac.service.config}")
+    ended = until("the alerts end", lambda: hsmac.name not in prometheus.firing())
+    checks.holds(f"{hsmac.name}: the alerts end", ended)
+
+
+def suite(checks, hsmac, module, folder, ending):
+    origin = Service(hsmac, folder, module)
+    ending.callback(origin.process.kill)
+    origin.stop()
+    hsmacs = {drill.name: Hsmac(origin, folder, drill.name) for drill in [WELL, *DRILLS]}
+    for drill in [WELL, *DRILLS]:
+        ending.callback(hsmacs[drill.name].end)
+        hsmacs[drill.name].start(drill.settings)
+    prometheus = Prometheus(folder, hsmacs.values())
+    ending.callback(prometheus.end)
+    until("Prometheus is ready", prometheus.is_ready)
+    well = hsmacs[WELL.name]
+    calls(well)
+    ordinary_trouble(well)
+    checks.part(runbook, checks, prometheus)
+    checks.part(commands_of_the_runbook, checks, well)
+    checks.part(metrics_that_are_asked_for, checks, prometheus, well)
+    checks.part(drills, checks, prometheus, hsmacs)
+    checks.part(panels_with_data, checks, prometheus)
+    checks.part(nothing_else_fires, checks, prometheus, hsmacs)
+    checks.part(healed, checks, prometheus, hsmacs["token away"])
+    panicked = [name for name, one in hsmacs.items() if "panicked" in one.service.log()]
+    checks.equal("hsmacs that panicked", panicked, [])
+    return checks.end(well.service)
+
+
+def main(hsmac, module):
+    with contextlib.ExitStack() as ending:
+        folder = ending.enter_context(tempfile.TemporaryDirectory(prefix="hsmac-clients-"))
+        code = suite(Suite("Prometheus"), hsmac, module, pathlib.Path(folder), ending)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve())
