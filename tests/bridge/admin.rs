@@ -149,6 +149,15 @@ impl Operator {
         .await;
     }
 
+    /// Waits for a counter that may have counted on before it is read.
+    async fn until_counted(&self, series: &str, least: u64) {
+        until(&format!("{series} {least} or more"), || {
+            let counted = self.metric(series)?.parse::<u64>().unwrap();
+            (counted >= least).then_some(())
+        })
+        .await;
+    }
+
     async fn until_ready(&self, status: u16) -> String {
         until(&format!("/readyz says {status}"), || {
             let seen = self.ask_tcp("/readyz");
@@ -471,10 +480,7 @@ async fn a_hung_token_is_told_of_and_hsmac_is_alive_all_the_while() {
         calls.spawn(async move { client.generate_mac(request(b"x")).await });
     }
     operator
-        .until_metric(
-            "hsmac_host_ends_total{token=\"primary\",reason=\"hang\"}",
-            "1",
-        )
+        .until_counted("hsmac_host_ends_total{token=\"primary\",reason=\"hang\"}", 1)
         .await;
     assert_eq!(operator.ask_tcp("/livez").body, "alive\n");
     let said = operator.until_ready(503).await;
