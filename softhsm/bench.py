@@ -38,6 +38,12 @@ HOSTS = (1, 2, 3)
 AWS_CONNECTIONS = 64
 MANY_KEYS = 10_000
 STATEMENTS = (1, 50)
+# Conditions of one statement of many, by its number: they hold for no call of the bench.
+HERE = lambda number: {
+    "StringLike": {"kms:RequestAlias": ["alias/*"]},
+    "NotIpAddress": {"aws:SourceIp": ["127.0.0.0/8", f"10.{number}.0.0/16"]},
+}
+EVERYWHERE = lambda number: {"StringLike": {"kms:RequestAlias": [f"alias/none-{number}-*"]}}
 # Who the client is over TLS, by its certificate.
 CLIENT = "spiffe://bench/client"
 SERVER_FILES = {"certificate": "server.pem", "key": "server.key", "client_ca": "ca.pem"}
@@ -53,6 +59,9 @@ def main(hsmac, engines, base=None):
         if base:
             other = Bench(base, folder / "base")
             other.provision()
+            if POLICIES:
+                print(policies_against(other, bench))
+                return
             bench.certify()
             other.certify()
             print(against(other, bench))
@@ -75,24 +84,39 @@ def quartiles(ratios):
 
 
 def against(base, bench):
-    """What one binary makes of what another one does: calls over gRPC, on copies, plain and over TLS, in
-    short turns, so that a machine whose speed drifts does so to both. Who does not serve waits, which
-    costs nothing."""
+    """What one binary makes of what another one does: calls over gRPC, on copies, plain and over TLS."""
     lines = []
     for scheme in ("http", "https"):
-        of = lambda one: one.tls() if scheme == "https" else ()
-        ratios = []
-        with base.serve(2, True, of(base)) as (_, base_port, _), bench.serve(2, True, of(bench)) as (_, port, _):
-            for turn in range(2 if SHORT else 20):
-                # Each goes first as often as the other.
-                if turn % 2:
-                    rate, base_rate = bench.h2load(port, 2, scheme), base.h2load(base_port, 2, scheme)
-                else:
-                    base_rate, rate = base.h2load(base_port, 2, scheme), bench.h2load(port, 2, scheme)
-                ratios.append(rate / base_rate)
-                progress(f"{scheme}: base {base_rate:.0f}/s, this {rate:.0f}/s: {ratios[-1]:.3f}")
+        of = lambda one: one.serve(2, True, one.tls() if scheme == "https" else ())
+        ratios = in_turns(scheme, base, bench, of(base), of(bench), scheme)
         lines.append(f"unary gRPC over {scheme}, working copies, to the rate of the base: {quartiles(ratios)}")
     return "\n".join(lines)
+
+
+def policies_against(base, bench):
+    """The same with policies of 1 and of 50 statements, the same documents for both binaries."""
+    lines = []
+    for statements in STATEMENTS:
+        of = lambda one: one.with_policies(statements, EVERYWHERE).serve(2, True, ())
+        ratios = in_turns(f"{statements} statements", base, bench, of(base), of(bench))
+        lines.append(f"unary gRPC, policies of {statements} statements, to the rate of the base: {quartiles(ratios)}")
+    return "\n".join(lines)
+
+
+def in_turns(name, base, bench, base_serving, serving, scheme="http"):
+    """The rates of one server to those of another, in short turns, so that a machine whose speed drifts
+    does so to both. Who does not serve waits, which costs nothing."""
+    ratios = []
+    with base_serving as (_, base_port, _), serving as (_, port, _):
+        for turn in range(2 if SHORT else 20):
+            # Each goes first as often as the other.
+            if turn % 2:
+                rate, base_rate = bench.h2load(port, 2, scheme), base.h2load(base_port, 2, scheme)
+            else:
+                base_rate, rate = base.h2load(base_port, 2, scheme), bench.h2load(port, 2, scheme)
+            ratios.append(rate / base_rate)
+            progress(f"{name}: base {base_rate:.0f}/s, this {rate:.0f}/s: {ratios[-1]:.3f}")
+    return ratios
 
 
 class Bench:
@@ -213,7 +237,7 @@ class Bench:
             lines.append(f"| {statements} | {quartiles(ratios) if statements else 1} | {cpu:.1f} |")
         return "\n".join(lines)
 
-    def with_policies(self, statements):
+    def with_policies(self, statements, conditions=HERE):
         """This, with policies of so many statements; of many the last one allows, and all others are looked
         at in vain: each is about this key and this caller, and has a condition that does not hold."""
         other = copy.copy(self)
@@ -229,10 +253,7 @@ class Bench:
                     "Effect": "Deny",
                     "Action": ["kms:GenerateMac", "kms:VerifyMac"],
                     "Resource": "arn:aws:kms:*:*:key/*",
-                    "Condition": {
-                        "StringLike": {"kms:RequestAlias": ["alias/*"]},
-                        "NotIpAddress": {"aws:SourceIp": ["127.0.0.0/8", f"10.{number}.0.0/16"]},
-                    },
+                    "Condition": conditions(number),
                 }
                 for number in range(statements - 1)
             ]

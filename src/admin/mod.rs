@@ -5,7 +5,7 @@
 //! shows is asked of a token or of the store; what is reachable over TCP changes nothing and names no key.
 //! Does not: measure (each room does that itself).
 //!
-//! One [`Observation`] is taken for each answer, and every form of it is made from that.
+//! One observation is taken for each answer, and every form of it is made from that.
 
 mod advice;
 mod exposition;

@@ -13,7 +13,7 @@ use crate::{
     kms::{Kms, Overview},
 };
 
-/// Where an [`Observation`] comes from.
+/// Where an observation comes from.
 pub struct Sources {
     /// The keys and tokens.
     pub kms: Arc<Kms>,

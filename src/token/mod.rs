@@ -46,7 +46,7 @@ use crate::token::{
         job::{Job, Work},
         queue::Queue,
     },
-    host::supervisor::Member,
+    host::member::Member,
     key::Closing,
     level::Level,
 };

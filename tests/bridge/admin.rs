@@ -480,7 +480,10 @@ async fn a_hung_token_is_told_of_and_hsmac_is_alive_all_the_while() {
         calls.spawn(async move { client.generate_mac(request(b"x")).await });
     }
     operator
-        .until_counted("hsmac_host_ends_total{token=\"primary\",reason=\"hang\"}", 1)
+        .until_counted(
+            "hsmac_host_ends_total{token=\"primary\",reason=\"hang\"}",
+            1,
+        )
         .await;
     assert_eq!(operator.ask_tcp("/livez").body, "alive\n");
     let said = operator.until_ready(503).await;

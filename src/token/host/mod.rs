@@ -7,18 +7,21 @@
 mod answers;
 mod child;
 mod churn;
+mod ending;
+mod faults;
 mod forget;
 mod host_state;
 mod load;
 mod login;
-mod member_state;
+pub(super) mod member;
 pub(super) mod pin;
 mod process;
 mod session;
 mod session_share;
+mod start;
 mod stream;
 mod stuck;
-pub(super) mod supervisor;
+mod supervisor;
 
 use std::time::Duration;
 

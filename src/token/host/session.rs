@@ -1,13 +1,13 @@
 //! The task that serves one host: jobs out, answers in, until it ends.
 
-use std::{collections::hash_map::Entry, io, sync::Arc, time::Duration};
+use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
     sync::oneshot,
     task::yield_now,
-    time::{Instant, MissedTickBehavior, interval, interval_at, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 use tracing::info;
 
@@ -27,7 +27,7 @@ use crate::{
         },
         key::{Closing, TokenKey},
         level::Level,
-        metrics::{Move, TokenMetrics},
+        metrics::TokenMetrics,
         settings::Settings,
         status::{Fault, TokenInfo},
     },
@@ -35,15 +35,11 @@ use crate::{
 
 /// How often jobs that a host has are looked at: for stuck calls, and for those worth a second host.
 pub(super) const LOOK: Duration = Duration::from_millis(25);
-/// A miss in a generation younger than this needs no fresh generation to be believed.
-pub(super) const FRESH: Duration = Duration::from_secs(10);
 /// A host has so much work waiting beside what its sessions do, in microseconds: enough to read and
 /// write in batches, too little to strand behind a slow call while a sibling idles.
 const WAITING_US: u32 = 500;
 /// The most jobs that may wait in a host.
 const MOST_WAITING: u32 = 64;
-/// How long the end of what a host has said is waited for, once it takes nothing more.
-const LAST_WORD: Duration = Duration::from_secs(2);
 /// The most jobs that the management session of a host may have.
 const MOST_SLOW: usize = 32;
 
@@ -336,72 +332,6 @@ impl HostSession {
         let (probe, _nobody) = Job::new(probe, Instant::now() + interval);
         self.send(probe, queue.next_sequence());
         self.worked = false;
-    }
-
-    /// The host takes nothing more. What it said before counts: answers, and why it ends.
-    pub(super) async fn write_failed(
-        &mut self,
-        error: &io::Error,
-        context: &HostContext<'_>,
-    ) -> HostExit {
-        // Security: a PIN that was refused would be tried again, and a job that nothing befell be
-        // charged, if the last word were not heard. It may lie in the socket while the runtime does not
-        // know yet that there is something to read: the end of what was said is waited for.
-        let until = Instant::now() + LAST_WORD;
-        while let Ok(Ok(())) = timeout_at(until, self.process.stream.readable()).await {
-            if self.process.receive().is_err() {
-                break;
-            }
-        }
-        match self.take_answers(context) {
-            Err(exit) => exit,
-            Ok(()) => self.connection_lost(error).await,
-        }
-    }
-
-    /// The socket broke: what does the process say?
-    pub(super) async fn connection_lost(&mut self, error: &io::Error) -> HostExit {
-        let how = self.process.how_it_ended(error).await;
-        HostExit::accident(
-            host::FaultClass::Retry,
-            format!("the host process ended: {how}"),
-        )
-    }
-
-    /// Gives every unanswered job another chance and gets rid of the process.
-    async fn finish(mut self, mut exit: HostExit, queue: &Queue) -> HostExit {
-        let planned = exit.class == host::FaultClass::Unspecified;
-        exit.proven = self.proven;
-        let held: Vec<u64> = if exit.accident {
-            let entries = self
-                .process
-                .in_flight
-                .entries(self.process.in_flight_entries);
-            entries.into_iter().map(|entry| entry.sequence).collect()
-        } else {
-            exit.charged.into_iter().collect()
-        };
-        for pending in std::mem::take(&mut self.slots).into_iter().flatten().rev() {
-            if pending.job.work.changes() {
-                let reason = exit.reason.clone();
-                pending.job.reply(Err(Fault::Unknown(reason)));
-            } else if held.contains(&pending.sequence) {
-                queue.record_crash(pending.job, &exit.reason);
-            } else {
-                queue.metrics.moved(Move::Host);
-                queue.give_back(pending.job);
-            }
-        }
-        if planned {
-            self.process.end_gracefully().await;
-        } else if exit.says_why {
-            // Its own decision: it closes its sessions and finalises (TPMs count unclean ends), while
-            // its successor starts.
-            self.process.reap_in_background();
-        } else {
-            self.process.kill();
-        }
-        exit
     }
 
     /// How many jobs the host may have: one for each session, and what keeps them busy until more

@@ -1,4 +1,5 @@
-//! `hsmac.v1.KeyService`: protobuf messages to requests of `kms`, and its answers back. Decides nothing.
+//! `hsmac.v1.KeyService`: protobuf messages to requests of `kms`, and its answers back. Decides nothing. It
+//! is one trait, so one file.
 
 mod convert;
 
