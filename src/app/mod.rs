@@ -135,6 +135,12 @@ impl App {
         states.map(|(name, state)| (name, state.borrow().clone()))
     }
 
+    /// Ends what is not to serve after all.
+    pub async fn end(self) {
+        let until = Instant::now() + HOSTS_END;
+        end_parts(&self.groups, &self.kms, self.store, until).await;
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains.
     pub async fn run(self) {
         let Signals {
@@ -211,11 +217,16 @@ impl App {
                 "drain_timeout is over: calls were dropped"
             );
         }
-        end_groups(&self.groups, Instant::now() + (drain - grace)).await;
-        self.kms.end().await;
-        close(self.store).await;
+        let until = Instant::now() + (drain - grace);
+        end_parts(&self.groups, &self.kms, self.store, until).await;
         info!("ended");
     }
+}
+
+async fn end_parts(groups: &Groups, kms: &Kms, store: Option<Store>, hosts_until: Instant) {
+    end_groups(groups, hosts_until).await;
+    kms.end().await;
+    close(store).await;
 }
 
 async fn close(store: Option<Store>) {

@@ -38,7 +38,11 @@ pub(super) fn serve(
             Err(app::AppError::Ended) => return Ok(()),
             started => started?,
         };
-        announce(&app).await?;
+        if let Err(error) = announce(&app).await {
+            // Hosts that are killed in a login may leave a token that nobody can read.
+            app.end().await;
+            return Err(error);
+        }
         app.run().await;
         Ok(())
     })

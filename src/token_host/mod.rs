@@ -75,8 +75,8 @@ const UNPOISONED: &str = "nobody panics while holding a lock of the host";
 
 /// How long a planned end may try to be tidy.
 const TIDY: Duration = Duration::from_secs(1);
-/// How long a change of the token that is under way may go on when the front is gone. Hosts are gone
-/// within a second of their front.
+/// How long a change of the token that is under way, or a login, may go on when the front is gone. Hosts
+/// are gone within a second of their front.
 const LAST_CHANGE: Duration = Duration::from_millis(900);
 
 /// `hsmac token-host`: serves the front at the other end of stdin until it hangs up.
@@ -113,7 +113,7 @@ pub fn run() -> io::Result<()> {
         build_id: BUILD_ID.to_owned(),
     }))?;
     let output = OutputFilter::install()?;
-    let result = match start(&mut front, &settings, &output) {
+    let result = match start(&mut front, &settings, &output, &changing) {
         Ok(started) => manage(front, settings, in_flight, started, ended, changing),
         Err(failed_start) => {
             let FailedStart { failed, module } = *failed_start;
@@ -147,6 +147,7 @@ fn start(
     front: &mut FrontConnection,
     settings: &Settings,
     output: &OutputFilter,
+    changing: &AtomicBool,
 ) -> Result<Started, Box<FailedStart>> {
     let fail = |failed, module| Box::new(FailedStart { failed, module });
     if settings.build_id != BUILD_ID {
@@ -157,7 +158,7 @@ fn start(
         return Err(fail(failed(error), None));
     }
     let (mut module, found) = Module::start(settings).map_err(|error| fail(failed(error), None))?;
-    match get_ready(front, settings, output, &mut module, found) {
+    match get_ready(front, settings, output, changing, &mut module, found) {
         Ok((login_session, sessions)) => Ok(Started {
             module,
             login_session,
@@ -172,6 +173,7 @@ fn get_ready(
     front: &mut FrontConnection,
     settings: &Settings,
     output: &OutputFilter,
+    changing: &AtomicBool,
     module: &mut Module,
     found: TokenFound,
 ) -> Result<(Session, Vec<Session>), Failed> {
@@ -186,12 +188,13 @@ fn get_ready(
         .map_err(broken)?;
     let (pins, log_in) = told_to_log_in(front, settings, output)?;
     let login_session = module.open_session().map_err(failed)?;
-    module
-        .log_in(&login_session, pins.pin(log_in.pin))
-        .map_err(|login| Failed {
-            login: Some(login.failure),
-            ..failed(login.error)
-        })?;
+    changing.store(true, Ordering::SeqCst);
+    let logged_in = module.log_in(&login_session, pins.pin(log_in.pin));
+    changing.store(false, Ordering::SeqCst);
+    logged_in.map_err(|login| Failed {
+        login: Some(login.failure),
+        ..failed(login.error)
+    })?;
     // The PIN was taken, whatever comes next.
     front
         .send(from_host::Frame::LoggedIn(LoggedIn {}))
@@ -382,8 +385,9 @@ fn watch(socket: UnixStream, ended: Arc<OnceLock<Instant>>, changing: Arc<Atomic
         if ended.get().is_some() {
             thread::sleep(TIDY + TIDY);
         }
-        // A creation or destruction that the module is at may end first: SoftHSM2 killed while it
-        // writes leaves an object without a single attribute.
+        // What the module writes it may write to its end: SoftHSM2 killed in a creation leaves an object
+        // without a single attribute, and in a login, which it notes in the token, a token that nobody
+        // can read any more.
         let until = Instant::now() + LAST_CHANGE;
         while changing.load(Ordering::SeqCst) && Instant::now() < until {
             thread::sleep(Duration::from_millis(2));

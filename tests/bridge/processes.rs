@@ -13,6 +13,7 @@ use std::{
 use tokio::task::JoinSet;
 use tonic::Request;
 
+use crate::creation::over_fault_token;
 use crate::support::{
     KEY, KEY_ID, Token, Usage, declare, hmac_sha256, long, request, said, signal, until,
 };
@@ -94,17 +95,33 @@ async fn no_host_outlives_its_front_by_a_second() {
     .await;
     signal(server.child.id(), "KILL");
     let began = Instant::now();
-    let gone = |host: &u32| {
-        fs::read_to_string(format!("/proc/{host}/stat")).map_or(true, |stat| stat.contains(") Z "))
-    };
     until("the end of the hosts", || {
-        hosts.iter().all(gone).then_some(())
+        hosts.iter().all(is_gone).then_some(())
     })
     .await;
     println!(
         "the hosts were gone {:?} after their front",
         began.elapsed()
     );
+}
+
+/// SoftHSM2 notes a login in the token, and one that is killed while it writes leaves a token that nobody
+/// can read any more.
+#[tokio::test]
+async fn a_login_that_the_module_is_at_ends_although_the_front_is_killed() {
+    let token = Token::with_key();
+    token.rules("journal C_Login\ndelay C_Login 200ms");
+    let mut server = token.spawn(&over_fault_token(&token, &token.config()));
+    let logins = || fs::read_to_string(token.path("control.journal")).unwrap_or_default();
+    until("a login", || logins().contains("C_Login").then_some(())).await;
+    let hosts = server.hosts();
+    signal(server.child.id(), "KILL");
+    server.ended().await;
+    until("the end of the hosts", || {
+        hosts.iter().all(is_gone).then_some(())
+    })
+    .await;
+    assert!(logins().contains("judged CKR_OK"), "{}", logins());
 }
 
 #[tokio::test]
@@ -284,6 +301,10 @@ async fn nothing_grows_over_many_calls() {
             "{before:?} {after:?}"
         );
     }
+}
+
+fn is_gone(host: &u32) -> bool {
+    fs::read_to_string(format!("/proc/{host}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 async fn load(server: &crate::support::Server, calls: u64) {
