@@ -15,7 +15,10 @@ mod key;
 mod operation;
 pub mod policy;
 mod principal;
+mod random;
 mod reserved;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod state;
 mod tag;
 mod text;
@@ -29,6 +32,7 @@ pub use hex::{decode_hex, encode_hex};
 pub use key::{KeySpec, KeyUsage, MacAlgorithm, Origin};
 pub use operation::{NamesKey, Operation, UnsupportedOperation};
 pub use principal::{Organization, Principal, PrincipalAttributes, PrincipalId};
+pub use random::new_uuid;
 pub use reserved::{RESERVED_PREFIX, is_reserved, key_check_message};
 pub use state::{KeyState, Refusal};
 pub use tag::{Tag, TagFault, Tags, TagsFault};

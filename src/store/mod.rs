@@ -21,6 +21,8 @@ mod memory;
 mod name;
 mod restored;
 mod settings;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -121,6 +123,9 @@ pub enum Store {
     Memory(memory::MemoryEngine),
     /// In a file of SQLite's.
     Sqlite(sqlite::SqliteEngine),
+    /// In memory, with faults that a simulation decides on.
+    #[cfg(test)]
+    Simulated(simulated::SimulatedEngine),
 }
 
 impl Store {
@@ -160,6 +165,8 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.read(name),
             Self::Sqlite(sqlite) => sqlite.read(name).await,
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.read(name),
         }
     }
 
@@ -178,6 +185,8 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.list(under, after, limit),
             Self::Sqlite(sqlite) => sqlite.list(under, after, limit).await,
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.list(under, after, limit),
         }
     }
 
@@ -192,6 +201,8 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.commit(change),
             Self::Sqlite(sqlite) => sqlite.commit(change).await,
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.commit(change).await,
         }
     }
 
@@ -204,6 +215,8 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.watch(from),
             Self::Sqlite(sqlite) => sqlite.watch(from),
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.memory.watch(from),
         }
     }
 
@@ -215,6 +228,8 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.revision(),
             Self::Sqlite(sqlite) => sqlite.revision().await,
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.revision(),
         }
     }
 
@@ -222,6 +237,8 @@ impl Store {
     pub fn is_exclusive(&self) -> bool {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => true,
+            #[cfg(test)]
+            Self::Simulated(_) => true,
         }
     }
 
@@ -246,6 +263,8 @@ impl Store {
         match self {
             Self::Memory(memory) => memory.close(),
             Self::Sqlite(sqlite) => sqlite.close().await,
+            #[cfg(test)]
+            Self::Simulated(simulated) => simulated.memory.close(),
         }
     }
 }

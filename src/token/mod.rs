@@ -18,7 +18,7 @@ mod settings;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod status;
 mod uri;
 
@@ -283,6 +283,13 @@ impl Group {
     /// What a host of the first token that has one found when it logged in.
     pub fn facts(&self) -> Option<Facts> {
         self.members.iter().find_map(|member| member.facts())
+    }
+
+    /// Ends the hosts at once, as when hsmac itself is killed.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        let mut hosts = self.hosts.try_lock().expect("nobody ends the group");
+        hosts.abort_all();
     }
 
     /// Ends all hosts: planned, and killed after two seconds. What a host is at and has not ended by

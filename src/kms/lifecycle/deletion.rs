@@ -3,9 +3,10 @@
 //! Each step is committed before the next begins. An object is destroyed only if it proves, on the very
 //! handle, that it is the key.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{
@@ -97,9 +98,8 @@ impl Reaper {
                 // Another one than served: that was closed for good.
                 let key = Arc::new(record.body.token_key());
                 let done = self.destroyed.entry(key_id.clone()).or_default();
-                group
-                    .destroy(&key, done, Instant::now() + TOKEN_TIMEOUT)
-                    .await
+                let until = (Instant::now() + TOKEN_TIMEOUT).into_std();
+                group.destroy(&key, done, until).await
             }
         };
         match outcome {

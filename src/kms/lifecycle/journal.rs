@@ -13,11 +13,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use crate::{
     kms::catalogue::stored::StoredLocator,
-    model::{AccountId, Date, KeyId, KeySpec, encode_hex},
+    model::{AccountId, Date, KeyId, KeySpec, encode_hex, new_uuid},
     store::{Name, Prefix},
     token,
 };
@@ -62,7 +61,7 @@ impl Intent {
                 token,
                 // Security: 122 random bits that nobody else was given. They alone tell an orphan
                 // from everybody's keys, so they are never derived from anything.
-                cka_id: Some(Uuid::new_v4().as_bytes().to_vec()),
+                cka_id: Some(new_uuid().as_bytes().to_vec()),
                 label: Some(label),
             },
             owner: journal.instance.clone(),
@@ -110,7 +109,7 @@ pub(super) struct Journal {
 impl Journal {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            instance: Uuid::new_v4().to_string(),
+            instance: new_uuid().to_string(),
             in_progress: Mutex::default(),
             wake: Notify::new(),
         })

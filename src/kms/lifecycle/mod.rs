@@ -16,6 +16,8 @@ mod reaper;
 
 pub(super) use commit::{Decided, may_change};
 pub(super) use create::{Creation, NewKey, create};
+#[cfg(test)]
+pub(super) use fault_point::show_fault_points;
 pub(super) use follow::tracking_start;
 
 use std::{

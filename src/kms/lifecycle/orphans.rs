@@ -3,11 +3,9 @@
 //! An intent that nobody works on any more is closed first; from that commit on no key can come of it.
 //! Then its object is searched, again and again for a day, since a creation that hung may land late.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::{
@@ -153,7 +151,11 @@ impl Reaper {
         // the host refuses anything less, and several objects.
         let key = intent.token_key();
         match group
-            .destroy_orphan(&key, &mut BTreeSet::new(), Instant::now() + TOKEN_TIMEOUT)
+            .destroy_orphan(
+                &key,
+                &mut BTreeSet::new(),
+                (Instant::now() + TOKEN_TIMEOUT).into_std(),
+            )
             .await
         {
             Ok(found) => {

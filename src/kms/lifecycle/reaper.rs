@@ -9,10 +9,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, error, warn};
 
 use super::{

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use uuid::Uuid;
-
 use super::{
     EnumMember,
     describe::KeyMetadata,
@@ -18,7 +16,7 @@ use crate::{
         lifecycle::{NewKey, create},
         service::Kms,
     },
-    model::{Caller, KeyId, KeySpec, KeyUsage, Operation, Origin},
+    model::{Caller, KeyId, KeySpec, KeyUsage, Operation, Origin, new_uuid},
 };
 
 /// KMS: CreateKeyRequest.
@@ -111,10 +109,7 @@ impl Kms {
             bypass_lockout_check: Some(request.bypass_policy_lockout_safety_check),
             ..RequestContext::default()
         };
-        let key_id: KeyId = Uuid::new_v4()
-            .to_string()
-            .parse()
-            .expect("a UUID is a key ID");
+        let key_id: KeyId = new_uuid().to_string().parse().expect("a UUID is a key ID");
         let arn = self.catalogue.key_arn(caller.account(), &key_id);
         let subject = Subject::NewKey(&arn);
         self.require(caller, Operation::CreateKey, subject, context)?;

@@ -3,6 +3,7 @@
 pub(crate) mod authorization;
 mod generated;
 mod key_states;
+mod lifecycle_simulation;
 mod simulate;
 mod stored_keys;
 mod writers;

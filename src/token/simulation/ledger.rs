@@ -19,6 +19,9 @@ const AT_ONCE: usize = 2;
 /// Processes of ended hosts that nobody waits for.
 const UNREAPED: usize = 2;
 
+/// Who wants to know what is destroyed, before it is: gets the object's label.
+pub(super) type Witness = Box<dyn Fn(&str) + Send + Sync>;
+
 /// One group's books.
 pub(super) struct Ledger {
     world: Arc<World>,
@@ -27,6 +30,7 @@ pub(super) struct Ledger {
     /// A key that is to be closed in a moment when it matters, by its label.
     close_now: Mutex<Option<String>>,
     closing: Notify,
+    witness: OnceLock<Witness>,
     books: Mutex<Books>,
 }
 
@@ -62,6 +66,7 @@ impl Ledger {
             hsm: OnceLock::new(),
             close_now: Mutex::default(),
             closing: Notify::new(),
+            witness: OnceLock::new(),
             books: Mutex::default(),
         }
     }
@@ -73,6 +78,18 @@ impl Ledger {
     pub(super) fn tokens(&self) -> Vec<Arc<ModelToken>> {
         let hsm = self.hsm.get().and_then(Weak::upgrade);
         hsm.map(|hsm| hsm.tokens.clone()).unwrap_or_default()
+    }
+
+    /// Shows somebody what is destroyed.
+    pub(super) fn show_destructions(&self, witness: Witness) {
+        assert!(self.witness.set(witness).is_ok(), "there is one witness");
+    }
+
+    /// An object is about to be destroyed.
+    pub(super) fn destroys(&self, label: &str) {
+        if let Some(witness) = self.witness.get() {
+            witness(label);
+        }
     }
 
     /// Somebody is to close a key now.

@@ -16,8 +16,9 @@
 //! The same seed does the same things in the same order. Run one alone, with its trace:
 //! `SEED=7 cargo test --lib token::simulation -- --nocapture`.
 //!
-//! Does not: know what a real library does (that is the drills'), or start real processes. The reaper
-//! is not here, since it is `kms`'s: its deletions come as it asks for them (`callers.rs`).
+//! Does not: know what a real library does (that is the drills'), or start real processes. Creations and
+//! the reaper are `kms`'s: its simulation has a group like this one (`group.rs`), and here their changes
+//! come as they ask for them (`callers.rs`).
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -25,6 +26,7 @@
 )]
 
 mod callers;
+mod group;
 mod ledger;
 mod model_answers;
 mod model_host;
@@ -33,6 +35,9 @@ mod model_token;
 mod plan;
 mod scene;
 mod world;
+
+pub(crate) use group::SimulatedGroup;
+pub(crate) use world::World;
 
 use crate::token::simulated::{mix, set_chance};
 

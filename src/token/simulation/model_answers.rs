@@ -133,8 +133,9 @@ impl ModelHost {
                     self.ledger.unchanged(key_of(job));
                     return Outcome::Fault(fault(FaultClass::KeyDiffers, "another key"));
                 }
-                self.token.remove(&label);
                 self.note(format_args!("destroys {label}"));
+                self.ledger.destroys(&label);
+                self.token.remove(&label);
                 replicate(&self.token, &label);
                 Outcome::Destroyed(Destroyed { was_gone: false })
             }

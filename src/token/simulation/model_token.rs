@@ -327,6 +327,10 @@ impl ModelToken {
         self.with(|state| state.objects.get(label).copied())
     }
 
+    pub(super) fn labels(&self) -> Vec<String> {
+        self.with(|state| state.objects.keys().cloned().collect())
+    }
+
     /// Some object other than this one.
     pub(super) fn another_object(&self, label: &str) -> Option<u64> {
         self.with(|state| {

@@ -36,6 +36,9 @@ const END: Duration = Duration::from_secs(5);
 /// The same, with a process that outlives SIGKILL for a while.
 const GONE: Duration = Duration::from_secs(20);
 
+/// The group's name.
+pub(super) const GROUP: &str = "group";
+
 /// What all who take part share.
 pub(super) struct Scene {
     pub(super) world: Arc<World>,
@@ -79,7 +82,7 @@ pub(super) async fn run(seed: u64) -> (Vec<String>, Vec<String>) {
 }
 
 impl Scene {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let world = Arc::new(World::new(seed));
         let plan = Arc::new(Plan::draw(&world));
         world.note(format_args!("{plan:?}"));
@@ -138,13 +141,7 @@ impl Scene {
 
     fn start_front(self: &Arc<Self>) -> Front {
         let number = self.fronts.fetch_add(1, Ordering::Relaxed);
-        let environment = HostEnvironment {
-            host: HostProgram::Model(self.hsm.clone()),
-            state_dir: self.folder.path().to_owned(),
-        };
-        let tokens = self.hsm.tokens.iter();
-        let settings = tokens.map(|token| self.settings(&token.name)).collect();
-        let group = Group::start("group", settings, &environment);
+        let group = self.start_group();
         let mut tasks = JoinSet::new();
         for caller in 0..self.plan.callers {
             let caller = 10 * usize::try_from(number).expect("few lives") + caller;
@@ -161,6 +158,16 @@ impl Scene {
             tasks.spawn(callers::poison(self.clone(), group.clone()));
         }
         Front { group, tasks }
+    }
+
+    pub(super) fn start_group(&self) -> Arc<Group> {
+        let environment = HostEnvironment {
+            host: HostProgram::Model(self.hsm.clone()),
+            state_dir: self.folder.path().to_owned(),
+        };
+        let tokens = self.hsm.tokens.iter();
+        let settings = tokens.map(|token| self.settings(&token.name)).collect();
+        Group::start(GROUP, settings, &environment)
     }
 
     fn settings(&self, name: &str) -> Settings {
@@ -202,6 +209,14 @@ impl Scene {
             return front;
         }
         let event = self.plan.events[self.world.index(self.plan.events.len())];
+        if event == Event::FrontKilled {
+            return self.kill(front).await;
+        }
+        self.let_happen_to_a_token(event);
+        front
+    }
+
+    pub(super) fn let_happen_to_a_token(self: &Arc<Self>, event: Event) {
         let token = Arc::clone(&self.hsm.tokens[self.world.index(self.hsm.tokens.len())]);
         self.world
             .note(format_args!("{event:?} happens to {}", token.name));
@@ -229,10 +244,9 @@ impl Scene {
                 });
             }
             Event::Unlocked => self.unlock(&token),
-            Event::FrontKilled => return self.kill(front).await,
+            Event::FrontKilled => self.kill_front.notify_one(),
             Event::FrontKilledInLogin => token.kill_in_login(),
         }
-        front
     }
 
     /// Kills hsmac, hosts and all, and starts it anew.
@@ -240,11 +254,7 @@ impl Scene {
         self.world.note(format_args!("hsmac is killed"));
         front.tasks.shutdown().await;
         drop(front);
-        self.ledger.front_killed();
-        for token in &self.hsm.tokens {
-            token.front_killed();
-        }
-        sleep(Duration::from_millis(200)).await;
+        self.front_killed().await;
         for slot in &self.slots {
             slot.renew();
         }
@@ -252,8 +262,21 @@ impl Scene {
         self.start_front()
     }
 
+    pub(super) async fn front_killed(&self) {
+        self.ledger.front_killed();
+        for token in &self.hsm.tokens {
+            token.front_killed();
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+
+    /// hsmac is to be killed now.
+    pub(super) async fn until_killed(&self) {
+        self.kill_front.notified().await;
+    }
+
     /// Ends all faults; a person mends what only a person can.
-    fn calm_down(&self) {
+    pub(super) fn calm_down(&self) {
         self.world.note(format_args!("all faults have ended"));
         self.calm.store(true, Ordering::Relaxed);
         for token in &self.hsm.tokens {

@@ -14,7 +14,7 @@ use crate::token::{
 };
 
 /// One simulation.
-pub(super) struct World {
+pub(crate) struct World {
     began: Instant,
     random: Mutex<Random>,
     trace: Mutex<Vec<String>>,
@@ -22,7 +22,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             began: Instant::now(),
             random: Mutex::new(Random::new(mix(seed))),
@@ -32,37 +32,37 @@ impl World {
     }
 
     /// A number from `least` to `most`.
-    pub(super) fn between(&self, least: u64, most: u64) -> u64 {
+    pub(crate) fn between(&self, least: u64, most: u64) -> u64 {
         self.random.lock().expect(UNPOISONED).between(least, most)
     }
 
     /// True so many times of a thousand.
-    pub(super) fn happens(&self, permille: u64) -> bool {
+    pub(crate) fn happens(&self, permille: u64) -> bool {
         self.between(0, 999) < permille
     }
 
-    pub(super) fn index(&self, of: usize) -> usize {
+    pub(crate) fn index(&self, of: usize) -> usize {
         usize::try_from(self.between(0, of as u64 - 1)).expect("less than a usize")
     }
 
     /// A span of so many milliseconds.
-    pub(super) fn span(&self, least: u64, most: u64) -> Duration {
+    pub(crate) fn span(&self, least: u64, most: u64) -> Duration {
         Duration::from_millis(self.between(least, most))
     }
 
-    pub(super) async fn pause(&self, least: u64, most: u64) {
+    pub(crate) async fn pause(&self, least: u64, most: u64) {
         sleep(self.span(least, most)).await;
     }
 
     /// Writes a line of the trace: what happened, and when.
-    pub(super) fn note(&self, what: Arguments<'_>) {
+    pub(crate) fn note(&self, what: Arguments<'_>) {
         let mut line = format!("{:10.3} ", self.began.elapsed().as_secs_f64());
         let _ = line.write_fmt(what);
         self.trace.lock().expect(UNPOISONED).push(line);
     }
 
     /// Something was promised and not kept.
-    pub(super) fn violated(&self, what: Arguments<'_>) {
+    pub(crate) fn violated(&self, what: Arguments<'_>) {
         self.note(format_args!("VIOLATION: {what}"));
         self.violations
             .lock()
@@ -71,19 +71,19 @@ impl World {
     }
 
     /// Notes what was promised and not kept, if so.
-    pub(super) fn promise(&self, kept: bool, what: Arguments<'_>) {
+    pub(crate) fn promise(&self, kept: bool, what: Arguments<'_>) {
         if !kept {
             self.violated(what);
         }
     }
 
     /// How long it has been going on.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// The trace and what was not kept.
-    pub(super) fn report(&self) -> (Vec<String>, Vec<String>) {
+    pub(crate) fn report(&self) -> (Vec<String>, Vec<String>) {
         let trace = std::mem::take(&mut *self.trace.lock().expect(UNPOISONED));
         let violations = std::mem::take(&mut *self.violations.lock().expect(UNPOISONED));
         (trace, violations)
