@@ -112,7 +112,7 @@ fn certificates(now: &Observation) -> Trouble {
     let today = now.at.duration_since(UNIX_EPOCH).ok()?.as_secs();
     let (listener, kind, ends) = now.certificates.iter().min_by_key(|(.., ends)| *ends)?;
     let left = ends - i64::try_from(today).ok()?;
-    let what = format!("{listener}.{kind}");
+    let what = format!("{listener}.tls.{kind}");
     let summary = match left {
         ..0 => format!("{what} has ended: callers are refused."),
         0..DAY => format!("{what} ends today."),

@@ -180,7 +180,7 @@ function keys(state) {
 
 function coming(state) {
   const events = [
-    ...state.certificates.map((one) => ({ at: one.ends, sign: "◆", what: `${one.listener} ${one.kind} ends`, of: "" })),
+    ...state.certificates.map((one) => ({ at: one.ends, sign: "◆", what: `${one.listener}.tls.${one.kind} ends`, of: "" })),
     ...state.deletions.map((one) => ({ at: one.at, sign: "✖", what: "a key is deleted", of: one.arn, more: one.description })),
   ].sort((one, other) => one.at - other.at);
   const held = state.deletions_held

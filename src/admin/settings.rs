@@ -11,7 +11,7 @@ use crate::front::SocketMode;
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// A Unix socket with everything: the page, the state, metrics, probes, the level of the log. Who may
-    /// open it is decided by `mode`.
+    /// open it is decided by `mode`. A path that is not absolute begins beside the configuration file.
     pub socket: Option<PathBuf>,
     /// The mode of the socket's file. Default "0600": hsmac's own user alone.
     pub mode: Option<SocketMode>,

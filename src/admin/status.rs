@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The form of the report: it grows when a member goes or changes its meaning, not when one comes.
-const VERSION: u32 = 1;
+pub const STATUS_VERSION: u32 = 1;
 /// So many failed calls of all APIs together are shown.
 const MOST_FAULTS: usize = 100;
 
@@ -270,7 +270,7 @@ pub struct ConnectionsReport {
 pub struct CertificateReport {
     /// `grpc` or `aws`.
     pub listener: String,
-    /// The setting that names it.
+    /// The setting in `[grpc.tls]` or `[aws.tls]` that names it.
     pub kind: String,
     /// When.
     pub ends: i64,
@@ -299,7 +299,7 @@ impl StatusReport {
         let mut refusals: Vec<_> = now.calls.iter().flat_map(RefusalReport::of).collect();
         refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.at));
         Self {
-            version: VERSION,
+            version: STATUS_VERSION,
             hsmac: env!("CARGO_PKG_VERSION").to_owned(),
             at: seconds(now.at),
             started: now.process.start_time,
@@ -519,7 +519,7 @@ mod tests {
         let text = serde_json::to_string(&report).unwrap();
         let read: StatusReport = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
-        assert_eq!((read.version, read.at), (VERSION, testing::NOW));
+        assert_eq!((read.version, read.at), (STATUS_VERSION, testing::NOW));
         assert_eq!(read.faults[0].cause.as_deref(), Some("no host serves"));
         assert_eq!(read.refusals[0].count, 10);
         assert_eq!(read.history.len(), 1);

@@ -67,7 +67,7 @@ pub(super) fn observation() -> Observation {
             evicted: 3,
             failed_handshakes: [("no certificate", 4)].into(),
         }],
-        certificates: vec![("grpc", "tls.certificate", (NOW + 20 * DAY).cast_signed())],
+        certificates: vec![("grpc", "certificate", (NOW + 20 * DAY).cast_signed())],
         conditions: vec![
             ("hsmac.reload".to_owned(), true),
             ("hsmac.keys".to_owned(), false),

@@ -201,7 +201,7 @@ reflection = true                     # grpcurl works without the proto files
 [aws]
 listen = "127.0.0.1:8460"             # `hsmac dev --aws` goes before it
 
-[[principal]]
+{admin}[[principal]]
 arn = "{CALLER}"
 access_key_id = "{ACCESS_KEY_ID}"     # of AWS's examples: never outside of a test
 secret_access_key_file = "dev.secret"
@@ -227,7 +227,17 @@ description = "made by hsmac dev"
 "#,
         module = module.display(),
         conf = conf.display(),
+        admin = admin(conf),
     )
+}
+
+/// Where operators look, if the folder's path is short enough for a socket (unix(7): 108 bytes).
+fn admin(beside: &Path) -> &'static str {
+    if beside.with_file_name("admin.sock").as_os_str().len() < 108 {
+        "[admin]\nsocket = \"admin.sock\"                 # beside this file; asked by: hsmac status --config FILE\n\n"
+    } else {
+        ""
+    }
 }
 
 fn write_softhsm_conf(dir: &Path) -> io::Result<PathBuf> {
@@ -296,6 +306,9 @@ Make it yourself, in another terminal:
 
 Check it:
   hsmac kms verify-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256 --mac {mac}
+
+See how hsmac is:
+  hsmac status --config {folder}/hsmac.toml
 
 boto3 (pip install boto3), and so for each AWS SDK: one line more, the endpoint:
   import boto3

@@ -19,6 +19,8 @@ pub enum CliError {
     Config(String),
     /// The simulated request is denied; stdout has the answer: 1.
     Denied,
+    /// `hsmac status` found an hsmac that is not ready for callers; it has said why: 1.
+    NotReady,
     /// The command line is wrong in a way that clap cannot see: 64.
     Usage(String),
 }
@@ -33,7 +35,7 @@ pub enum ExitCodes {
 }
 
 impl CliError {
-    /// 1 denied (`policy simulate` alone), 64 usage, 69 token or store away, 70 bug, 78 configuration;
+    /// 1 denied (`policy simulate`) or not ready (`status`), 64 usage, 69 token or store away, 70 bug, 78 configuration;
     /// under `kms` 252 usage, 254 service error, 255 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -44,7 +46,7 @@ impl CliError {
             Self::Bug(_) => 70,
             Self::Client(code, _) => *code,
             Self::Config(_) => 78,
-            Self::Denied => 1,
+            Self::Denied | Self::NotReady => 1,
         }
     }
 
@@ -54,7 +56,7 @@ impl CliError {
             // clap knows where help and errors go, and whether a terminal wants colours. An
             // error of the terminal is ignored.
             Self::Arguments(error, _) => drop(error.print()),
-            Self::Denied => {}
+            Self::Denied | Self::NotReady => {}
             Self::Away(_) | Self::Bug(_) | Self::Client(..) | Self::Config(_) | Self::Usage(_) => {
                 eprintln!("{self}");
             }
@@ -69,6 +71,7 @@ impl fmt::Display for CliError {
             Self::Arguments(error, _) => error.fmt(f),
             Self::Client(_, text) | Self::Config(text) => f.write_str(text),
             Self::Denied => f.write_str("denied"),
+            Self::NotReady => f.write_str("not ready"),
             Self::Away(text) | Self::Bug(text) | Self::Usage(text) => write!(f, "hsmac: {text}"),
         }
     }

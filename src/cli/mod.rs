@@ -3,6 +3,7 @@
 //! Promises: help that teaches, exit codes that scripts can rely on (see [`CliError`]), nothing on
 //! stdout but what was asked for. Each subcommand is a file: its arguments and its `run`.
 
+mod admin_socket;
 mod bench;
 mod bench_token;
 mod check;
@@ -13,6 +14,7 @@ mod kms;
 mod policy;
 mod seeds;
 mod serve;
+mod status;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), CliError> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Kms(arguments) => kms::run(arguments),
         Command::Bench(BenchCommand::Token(arguments)) => bench_token::run(&arguments),
         Command::Bench(BenchCommand::Grpc(arguments)) => bench::grpc::run(&arguments),
@@ -88,7 +91,7 @@ Examples:
   hsmac check --config /etc/hsmac/hsmac.toml && hsmac serve --config /etc/hsmac/hsmac.toml
 
 Exit codes: 0 done; 64 usage; 69 token or store away; 70 a bug of hsmac; 78 configuration.
-`hsmac policy simulate` ends with 1 if the answer is no.
+`hsmac policy simulate` ends with 1 if the answer is no, `hsmac status` if hsmac is not ready.
 `hsmac kms` ends as `aws` does: 252 usage, 254 service error, 255 not reachable.";
 
 #[derive(Debug, Subcommand)]
@@ -113,6 +116,13 @@ Examples:
 Example:
   hsmac check --config /etc/hsmac/hsmac.toml")]
     Check(check::Arguments),
+
+    /// Say how a running hsmac is: ready or why not, tokens, keys in trouble, what comes, what failed.
+    ///
+    /// Asks the socket of operators (`[admin] socket`), which answers while tokens hang. Asks no token and
+    /// changes nothing.
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Arguments),
 
     /// Make a SoftHSM token with a demo key, and serve it: for trying out and for tests.
     ///

@@ -171,6 +171,20 @@ impl Settings {
         Ok((settings, rights))
     }
 
+    /// Where operators look at an hsmac that has this configuration: `admin.socket`. What else is wrong with
+    /// the settings does not matter here, since that is when people look.
+    ///
+    /// # Errors
+    /// [`ConfigFaults`]: the file cannot be read, or is no TOML.
+    pub fn admin_socket(
+        file: &Path,
+        sets: &[String],
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Option<PathBuf>, ConfigFaults> {
+        let (settings, ..) = Self::parse(file, sets, environment)?;
+        Ok(settings.admin.socket)
+    }
+
     /// The settings as they are written, with what is wrong with them.
     fn parse(
         file: &Path,
@@ -227,6 +241,9 @@ impl Settings {
         self.state_dir = beside.join(&self.state_dir);
         if let Some(store) = &mut self.store {
             store.sqlite.path = beside.join(&store.sqlite.path);
+        }
+        if let Some(socket) = &mut self.admin.socket {
+            *socket = beside.join(&*socket);
         }
         let aws = self.aws.as_mut().and_then(|aws| aws.tls.as_mut());
         for tls in self.grpc.tls.as_mut().into_iter().chain(aws) {

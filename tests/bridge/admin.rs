@@ -1,199 +1,20 @@
 //! The listeners of operators, asked with raw bytes.
 
 use std::{
-    fmt::Write as _,
-    fs,
-    io::{self, Read, Write},
-    net::{Shutdown, TcpStream},
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    path::PathBuf,
+    fmt::Write as _, fs, io::Write as _, os::unix::fs::PermissionsExt as _,
+    os::unix::net::UnixStream,
 };
 
 use hsmac::proto::v1::{DisableKeyRequest, ScheduleKeyDeletionRequest};
 use serde_json::Value;
 
-use crate::support::{
-    CALLER, KEY, KEY_ARN, KEY_ID, LIMIT, PIN, Server, TOKEN, Token, declare, fault_module,
-    hmac_sha256, request, until, verify_request,
+use crate::{
+    operator::{Connection, Operator, heard, said, to_the_end, watched, with_faults},
+    support::{
+        CALLER, KEY, KEY_ARN, KEY_ID, PIN, TOKEN, Token, hmac_sha256, request, until,
+        verify_request,
+    },
 };
-
-/// The usual configuration, with both listeners of operators.
-fn watched(token: &Token, config: &str) -> String {
-    let socket = token.path("admin.sock");
-    let admin = format!(
-        "[admin]\nsocket = \"{}\"\nlisten = \"127.0.0.1:0\"\n",
-        socket.display()
-    );
-    config.replacen("[grpc]", &format!("{admin}\n[grpc]"), 1)
-}
-
-/// The usual configuration over the fault token.
-fn with_faults(token: &Token, settings: &str) -> String {
-    let key = declare(KEY_ID, "mac", "HMAC_256", "alias/test");
-    let environment: Vec<String> = token
-        .fault_environment()
-        .iter()
-        .map(|(name, value)| format!("{name} = \"{}\"", value.display()))
-        .collect();
-    let config = token.config_with(settings, &key).replace(
-        &format!("module-path={}", token.module().display()),
-        &format!("module-path={}", fault_module().display()),
-    );
-    let config = config.replacen(
-        "env = {",
-        &format!("env = {{ {},", environment.join(", ")),
-        1,
-    );
-    watched(token, &config)
-}
-
-/// Where operators look.
-struct Operator {
-    socket: PathBuf,
-    tcp: String,
-}
-
-trait Connection: Read + Write {
-    fn end(&self);
-}
-
-impl Connection for Box<dyn Connection> {
-    fn end(&self) {
-        (**self).end();
-    }
-}
-
-impl Connection for UnixStream {
-    fn end(&self) {
-        self.shutdown(Shutdown::Write).unwrap();
-    }
-}
-
-impl Connection for TcpStream {
-    fn end(&self) {
-        self.shutdown(Shutdown::Write).unwrap();
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Operator {
-    /// Waits until both listeners are there.
-    async fn new(token: &Token, server: &Server) -> Self {
-        let words = "listening for operators address=127.0.0.1:";
-        let port = until("both listeners", || {
-            let log = server.log();
-            let (_, rest) = log.split_once(words)?;
-            rest.split_once('\n').map(|(port, _)| port.to_owned())
-        });
-        Self {
-            socket: token.path("admin.sock"),
-            tcp: format!("127.0.0.1:{}", port.await),
-        }
-    }
-
-    fn over_socket(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
-    }
-
-    fn over_tcp(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.tcp).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
-    }
-
-    fn both(&self) -> [Box<dyn Connection>; 2] {
-        [Box::new(self.over_socket()), Box::new(self.over_tcp())]
-    }
-
-    /// GET over the socket.
-    fn ask(&self, path: &str) -> Answer {
-        said(
-            self.over_socket(),
-            &format!("GET {path}"),
-            "Host: localhost\r\n",
-        )
-    }
-
-    fn ask_tcp(&self, path: &str) -> Answer {
-        said(
-            self.over_tcp(),
-            &format!("GET {path}"),
-            "Host: hsmac.example\r\n",
-        )
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_str(&self.ask("/status.json").body).unwrap()
-    }
-
-    /// The value of a series, as it is written.
-    fn metric(&self, series: &str) -> Option<String> {
-        let metrics = self.ask_tcp("/metrics").body;
-        let mut lines = metrics.lines();
-        let found = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        found.map(str::to_owned)
-    }
-
-    async fn until_metric(&self, series: &str, value: &str) {
-        until(&format!("{series} {value}"), || {
-            (self.metric(series).as_deref() == Some(value)).then_some(())
-        })
-        .await;
-    }
-
-    /// Waits for a counter that may have counted on before it is read.
-    async fn until_counted(&self, series: &str, least: u64) {
-        until(&format!("{series} {least} or more"), || {
-            let counted = self.metric(series)?.parse::<u64>().unwrap();
-            (counted >= least).then_some(())
-        })
-        .await;
-    }
-
-    async fn until_ready(&self, status: u16) -> String {
-        until(&format!("/readyz says {status}"), || {
-            let seen = self.ask_tcp("/readyz");
-            (seen.status == status).then_some(seen.body)
-        })
-        .await
-    }
-}
-
-/// What the server says to a request, on a connection that it closes afterwards.
-fn said(connection: impl Connection, start: &str, headers: &str) -> Answer {
-    let request = format!("{start} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
-    heard(connection, request.as_bytes())
-}
-
-fn heard(mut connection: impl Connection, bytes: &[u8]) -> Answer {
-    connection.write_all(bytes).unwrap();
-    let text = to_the_end(connection);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    Answer {
-        status: head.get(9..12).map_or(0, |code| code.parse().unwrap()),
-        head: head.to_ascii_lowercase(),
-        body: body.to_owned(),
-    }
-}
-
-/// All that comes until the server closes the connection.
-fn to_the_end(mut connection: impl Read) -> String {
-    let mut bytes = Vec::new();
-    match connection.read_to_end(&mut bytes) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&bytes)),
-    }
-    String::from_utf8(bytes).unwrap()
-}
 
 #[tokio::test]
 async fn each_listener_has_its_paths_and_no_others() {

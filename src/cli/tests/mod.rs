@@ -29,6 +29,7 @@ fn help_names_every_subcommand_and_hides_the_inner_ones() {
     for verb in [
         "serve",
         "check",
+        "status",
         "dev",
         "kms",
         "bench",
@@ -54,6 +55,7 @@ fn every_subcommand_has_help_with_an_example() {
     for verbs in [
         &["serve"][..],
         &["check"],
+        &["status"],
         &["dev"],
         &["kms"],
         &["bench", "grpc"],
@@ -108,6 +110,7 @@ fn exit_codes_are_sysexits_and_under_kms_those_of_aws() {
     assert_eq!(CliError::Away(String::new()).exit_code(), 69);
     assert_eq!(CliError::Bug(String::new()).exit_code(), 70);
     assert_eq!(CliError::Denied.exit_code(), 1);
+    assert_eq!(CliError::NotReady.exit_code(), 1);
 }
 
 #[test]
