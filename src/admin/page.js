@@ -43,6 +43,7 @@ function day(seconds) {
   const time = new Date(seconds * 1000);
   return `${time.getFullYear()}-${pad(time.getMonth() + 1)}-${pad(time.getDate())}`;
 }
+const date = (seconds) => `${day(seconds)} ${clock(seconds).slice(0, 5)}`;
 const moment = (seconds, now) => (now - seconds > DAY / 2 ? `${day(seconds)} ` : "") + clock(seconds);
 function span(seconds) {
   if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
@@ -89,8 +90,10 @@ function plot(title, now, lines, samples, unit) {
 }
 
 function figure(title, now, samples, value, unit, lines, tone) {
-  const legend = lines.length < 2 ? null : make("div", { class: "legend" },
-    ...lines.map((line, index) => make("span", { class: LINES[index] }, `${["━", "┅", "┉"][index]} ${line.name}`)));
+  const newest = samples[samples.length - 1];
+  // Where there is one line alone, its place is kept: plots stand side by side.
+  const legend = make("div", { class: "legend" }, ...lines.map((line, index) => make("span", { class: LINES[index] },
+    lines.length < 2 ? "\u00a0" : `${["━", "┅", "┉"][index]} ${line.name} ${newest ? unit(line.of(newest)) : ""}`)));
   return make("div", { class: "card figure" },
     make("h3", {}, title), make("b", { class: tone || "" }, value), legend, ...plot(title, now, lines, samples, unit));
 }
@@ -99,7 +102,8 @@ function figures(state) {
   const samples = state.history.filter((sample) => state.at - sample.at < HOUR);
   const newest = samples[samples.length - 1];
   const sum = (sample) => sample.rate.reduce((all, one) => all + one, 0);
-  const slowest = (sample) => sample.p99.reduce((most, one) => (one === null || (most !== null && most > one) ? most : one), null);
+  // Of MACs, if there were any: what others take is beside it.
+  const slowest = ({ p99: [made, verified, others] }) => (made === null && verified === null ? others : Math.max(made, verified));
   const rate = (value) => `${number(value)}/s`;
   const operations = (of) => OPERATIONS.map((name, index) => ({ name, of: (sample) => of(sample)[index] }));
   const when = (show) => (newest ? show(newest) : "–");
@@ -195,15 +199,15 @@ function coming(state) {
     const what = make("span", {}, event.what);
     if (event.of) what.append(" ", code(event.of));
     if (event.more) what.append(` ${event.more}`);
-    return [make("span", { class: kind }, `${event.sign} ${left < 0 ? `${span(-left)} ago` : `in ${span(left)}`}`), moment(event.at, 0), what];
+    return [make("span", { class: kind }, `${event.sign} ${left < 0 ? `${span(-left)} ago` : `in ${span(left)}`}`), date(event.at), what];
   });
-  show("coming", ...[held, axis, table([["When"], ["At"], ["What"]], rows)].filter(Boolean));
+  show("coming", ...[held, axis, table([["When", "short"], ["At", "short"], ["What"]], rows)].filter(Boolean));
 }
 
 function refused(state) {
   const rows = state.refusals.map((one) => [one.caller || "unknown", one.operation, one.exception, one.count.toLocaleString("en"), moment(one.at, state.at), code(one.request_id)]);
   show("refused", rows.length
-    ? table([["Who"], ["Operation"], ["Exception"], ["Times", "number"], ["Last"], ["Request ID"]], rows)
+    ? table([["Who"], ["Operation"], ["Exception"], ["Times", "number"], ["Last", "short"], ["Request ID"]], rows)
     : none("Nobody was denied or throttled."));
 }
 
@@ -211,7 +215,7 @@ function faults(state) {
   const rows = state.faults.slice(0, 20).map((one) => [moment(one.at, state.at), `${one.operation} (${one.wire})`,
     make("span", {}, make("span", { class: "bad" }, one.exception), make("div", {}, one.cause || "")), one.advice, code(one.request_id)]);
   show("faults", rows.length
-    ? table([["At"], ["Operation"], ["What happened"], ["Do"], ["Request ID"]], rows)
+    ? table([["At", "short"], ["Operation"], ["What happened"], ["Do"], ["Request ID", "id"]], rows)
     : none("No call has failed for a reason that is ours."));
 }
 
