@@ -20,6 +20,7 @@ mod store;
 mod tests;
 mod token;
 mod token_host;
+mod top;
 
 use std::{
     env,
@@ -55,6 +56,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), CliError> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Kms(arguments) => kms::run(arguments),
         Command::Bench(BenchCommand::Token(arguments)) => bench_token::run(&arguments),
         Command::Bench(BenchCommand::Grpc(arguments)) => bench::grpc::run(&arguments),
@@ -123,6 +125,12 @@ Example:
     /// changes nothing.
     #[command(after_help = status::EXAMPLES)]
     Status(status::Arguments),
+
+    /// Look at a running hsmac, each second anew: calls, times, tokens, hosts, faults.
+    ///
+    /// Asks the socket of operators, as `hsmac status` does, once a second.
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Arguments),
 
     /// Make a SoftHSM token with a demo key, and serve it: for trying out and for tests.
     ///
