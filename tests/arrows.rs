@@ -6,6 +6,8 @@
     reason = "a test that cannot read its sources has failed"
 )]
 
+mod events;
+
 use std::{fs, path::Path};
 
 /// Each room with the rooms that it may use. Sources outside of these rooms fail the test.
@@ -29,9 +31,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "app",
-        &["admin", "config", "front", "kms", "store", "token"],
+        &[
+            "admin",
+            "config",
+            "front",
+            "kms",
+            "store",
+            "telemetry",
+            "token",
+        ],
     ),
-    ("admin", &["error", "front", "kms", "metrics", "token"]),
+    (
+        "admin",
+        &["error", "front", "kms", "metrics", "telemetry", "token"],
+    ),
     // Parts own their settings; this composes them.
     (
         "config",

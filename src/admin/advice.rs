@@ -160,6 +160,10 @@ pub(super) fn of_condition(name: &str) -> (&'static str, &'static str) {
             "a declared key cannot serve",
             "Compare the configuration with what the token holds: hsmac check.",
         ),
+        "hsmac.store" => (
+            "the catalogue cannot be written: keys serve, and nothing about them can be changed",
+            "/readyz and the log say why: make room on its disk, or bring its file back.",
+        ),
         _ if name.starts_with("hsmac.listener.") => (
             "a listener has as many connections as it may have",
             "Find the client that opens so many, or raise max_connections.",

@@ -119,7 +119,12 @@ impl Families<'_> {
             "Whether callers should be sent here, as /readyz says.",
             [(vec![], flag(is_ready))],
         )?;
-        let check = |one: &Check| (vec![("check", one.name)], flag(one.is_good));
+        let check = |one: &Check| {
+            (
+                vec![("check", one.name)],
+                flag(one.is_good && !one.is_warning),
+            )
+        };
         self.gauge(
             "ready_check",
             "What readiness is made of: 1 is good.",

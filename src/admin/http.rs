@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use super::{
     exposition::{self, Format},
     history::{self, History},
+    log_level,
     observation::{Observation, Sources},
     readiness::{self, Check},
     settings::Settings,
@@ -184,7 +185,7 @@ impl Listeners {
         let socket = bind("admin.socket", path, settings.mode)?;
         let tcp = bind("admin.listen", settings.listen.map(Listen::Tcp), None)?;
         for socket in [&socket, &tcp].into_iter().flatten() {
-            info!(address = %socket.address(), "listening for operators");
+            info!(event = "listening", address = %socket.address(), listener = "admin",  "listening for operators");
         }
         Ok(Self {
             runtime,
@@ -322,7 +323,7 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "an operator's connection broke");
+        tracing::debug!(reason = %error, "an operator's connection broke");
     }
 }
 
@@ -334,6 +335,12 @@ impl State {
     }
 
     fn respond<B>(&self, request: &Request<B>, scope: Scope) -> Response<Full<Bytes>> {
+        if scope == Scope::Everything
+            && request.uri().path() == log_level::PATH
+            && names_loopback(request)
+        {
+            return log_level::answer(request);
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
             let allowed = HeaderValue::from_static("GET, HEAD");
@@ -376,7 +383,7 @@ impl State {
         match serde_json::to_string(&report) {
             Ok(body) => response(StatusCode::OK, "application/json", body),
             Err(error) => {
-                warn!(%error, "the state cannot be written as JSON");
+                warn!(event = "status_unwritable", reason = %error, "the state cannot be written as JSON");
                 text(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "the state cannot be written\n",
@@ -412,7 +419,11 @@ fn readyz(observation: &Observation) -> Response<Full<Bytes>> {
     let checks = readiness::checks(observation);
     let is_ready = checks.iter().all(|check| check.is_good);
     let line = |check: &Check| {
-        let mark = if check.is_good { '+' } else { '-' };
+        let mark = match (check.is_good, check.is_warning) {
+            (false, _) => '-',
+            (true, true) => '!',
+            (true, false) => '+',
+        };
         format!("[{mark}] {}: {}\n", check.name, check.reason)
     };
     let status = if is_ready {
@@ -423,13 +434,13 @@ fn readyz(observation: &Observation) -> Response<Full<Bytes>> {
     response(status, TEXT, checks.iter().map(line).collect())
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const STARTS: &str = "[-] serving: hsmac starts\n";
 const NOT_A_PROBE: &str = concat!(
     "there are /livez, /readyz and /metrics here; ",
     "everything else is at the socket (admin.socket)\n"
 );
-const NOT_A_PATH: &str = "there are /, /status.json, /metrics, /livez and /readyz\n";
+const NOT_A_PATH: &str = "there are /, /status.json, /log-level, /metrics, /livez and /readyz\n";
 const NOT_LOOPBACK: &str = "the Host header must be localhost or a loopback address\n";
 
 fn names_loopback<B>(request: &Request<B>) -> bool {
@@ -449,11 +460,15 @@ fn names_loopback<B>(request: &Request<B>) -> bool {
     })
 }
 
-fn text(status: StatusCode, said: &'static str) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, said: &'static str) -> Response<Full<Bytes>> {
     response(status, TEXT, said.to_owned())
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+pub(super) fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

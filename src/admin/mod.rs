@@ -11,6 +11,7 @@ mod advice;
 mod exposition;
 mod history;
 mod http;
+mod log_level;
 mod observation;
 mod process;
 mod readiness;

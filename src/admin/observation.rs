@@ -27,6 +27,8 @@ pub struct Sources {
     pub access: watch::Receiver<Arc<front::Access>>,
     /// What else may be in trouble.
     pub conditions: Vec<Condition>,
+    /// Why the store cannot be written; none while it can.
+    pub store: watch::Receiver<Option<String>>,
     /// Settings that have changed and wait for a restart.
     pub pending_restart: watch::Receiver<Vec<String>>,
     /// Whether hsmac is ending.
@@ -54,6 +56,8 @@ pub(super) struct Observation {
     pub(super) certificates: Vec<(&'static str, &'static str, i64)>,
     /// Each condition, and whether it is in trouble.
     pub(super) conditions: Vec<(String, bool)>,
+    /// Why the store cannot be written, if it cannot.
+    pub(super) store_trouble: Option<String>,
     pub(super) pending_restart: Vec<String>,
     pub(super) is_ending: bool,
     pub(super) runtime: RuntimeFigures,
@@ -91,6 +95,7 @@ impl Sources {
             conditions: conditions
                 .map(|one| (one.name.clone(), *one.trouble.borrow()))
                 .collect(),
+            store_trouble: self.store.borrow().clone(),
             pending_restart: self.pending_restart.borrow().clone(),
             is_ending: *self.ending.borrow(),
             runtime: RuntimeFigures {

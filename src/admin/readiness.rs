@@ -7,6 +7,8 @@ use super::observation::Observation;
 pub(super) struct Check {
     pub(super) name: &'static str,
     pub(super) is_good: bool,
+    /// Good enough to be sent callers, and still something to be looked at.
+    pub(super) is_warning: bool,
     /// A sentence for people.
     pub(super) reason: String,
 }
@@ -24,6 +26,7 @@ pub(super) fn checks(observation: &Observation) -> Vec<Check> {
     let ending = Check {
         name: "serving",
         is_good: !observation.is_ending,
+        is_warning: false,
         reason: if observation.is_ending {
             "hsmac is ending: calls in flight are answered".to_owned()
         } else {
@@ -33,6 +36,7 @@ pub(super) fn checks(observation: &Observation) -> Vec<Check> {
     let token = Check {
         name: "token",
         is_good: serving > 0 || tokens().next().is_none(),
+        is_warning: false,
         reason: if reasons.is_empty() {
             format!("{serving} of {serving} tokens serve")
         } else {
@@ -40,7 +44,14 @@ pub(super) fn checks(observation: &Observation) -> Vec<Check> {
             format!("{serving} of {all} tokens serve; {}", reasons.join("; "))
         },
     };
-    vec![ending, token]
+    // Keys serve from memory: a load balancer that takes the server out would make it worse.
+    let store = observation.store_trouble.as_ref().map(|trouble| Check {
+        name: "store",
+        is_good: true,
+        is_warning: true,
+        reason: format!("keys serve, but nothing about them can be changed: {trouble}"),
+    });
+    [ending, token].into_iter().chain(store).collect()
 }
 
 #[cfg(test)]
@@ -81,6 +92,17 @@ mod tests {
         let degraded = State::Degraded("one host cannot come up".to_owned());
         observation.overview.groups[0].tokens[0].state = degraded;
         assert!(said(&observation)[1].1);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_is_told_and_does_not_count() {
+        let mut observation = observation();
+        assert_eq!(checks(&observation).len(), 2);
+        observation.store_trouble = Some("catalogue.db was removed".to_owned());
+        let told = checks(&observation).pop().unwrap();
+        assert!(told.is_good && told.is_warning);
+        let reason = "keys serve, but nothing about them can be changed: catalogue.db was removed";
+        assert_eq!((told.name, told.reason.as_str()), ("store", reason));
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub(super) fn observation() -> Observation {
             ("hsmac.reload".to_owned(), true),
             ("hsmac.keys".to_owned(), false),
         ],
+        store_trouble: None,
         pending_restart: vec!["grpc.listen".to_owned()],
         is_ending: false,
         runtime: RuntimeFigures {

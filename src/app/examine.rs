@@ -1,14 +1,17 @@
 //! What `hsmac check` finds out about tokens and their keys.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use super::{
     AppError, HOSTS_END,
     groups::{end_groups, first_state, prepare_state_dir, start_groups},
 };
 use crate::{
-    config::Settings,
-    kms,
+    config::{LoadedFiles, Settings},
+    front, kms,
     token::{self, State},
 };
 
@@ -24,6 +27,86 @@ pub struct TokenExamination {
     pub facts: Option<token::Facts>,
     /// Each declared key with the attributes that the token has for it, or why it cannot serve.
     pub keys: Vec<(kms::DeclaredKey, Result<token::KeyFacts, token::Fault>)>,
+}
+
+/// The examination of one listener: whether its address can be had.
+pub struct ListenerExamination {
+    /// The setting: `grpc.listen`.
+    pub setting: &'static str,
+    /// Where it is to listen.
+    pub address: String,
+    /// Why it cannot be had; none: it can.
+    pub fault: Option<String>,
+    /// Somebody has it: a running hsmac, or another process.
+    pub is_in_use: bool,
+}
+
+/// A certificate, or a list of withdrawn ones, and when it ends.
+pub struct CertificateExamination {
+    /// The setting: `grpc.tls.certificate`.
+    pub setting: String,
+    /// When, as RFC 3339 writes it.
+    pub ends: String,
+    /// How many whole days that is from now; less than 0: it is over.
+    pub days_left: i64,
+}
+
+/// Binds each address for a moment. Must be called inside a runtime.
+pub fn examine_listeners(settings: &Settings) -> Vec<ListenerExamination> {
+    let (aws, admin) = (settings.aws.as_ref(), &settings.admin);
+    let socket = admin.socket.clone().map(front::Listen::Unix);
+    let listeners = [
+        (
+            "grpc.listen",
+            Some(settings.grpc.listen.clone()),
+            settings.grpc.mode,
+        ),
+        (
+            "aws.listen",
+            aws.map(|aws| aws.listen.clone()),
+            aws.and_then(|aws| aws.mode),
+        ),
+        ("admin.socket", socket, admin.mode),
+        ("admin.listen", admin.listen.map(front::Listen::Tcp), None),
+    ];
+    let listeners = listeners.into_iter();
+    listeners
+        .filter_map(|(setting, listen, mode)| {
+            let listen = listen?;
+            let fault = front::Socket::bind(&listen, mode).err();
+            Some(ListenerExamination {
+                setting,
+                address: listen.to_string(),
+                is_in_use: fault.as_ref().is_some_and(front::BindFault::is_in_use),
+                fault: fault.map(|fault| fault.to_string()),
+            })
+        })
+        .collect()
+}
+
+/// The certificates and lists of all listeners.
+pub fn examine_certificates(files: &LoadedFiles) -> Vec<CertificateExamination> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    let listeners = [("grpc", &files.grpc_tls), ("aws", &files.aws_tls)];
+    let with_tls = listeners
+        .into_iter()
+        .filter_map(|(listener, tls)| Some((listener, tls.as_ref()?)));
+    with_tls
+        .flat_map(|(listener, tls)| {
+            tls.all_ends()
+                .map(move |(setting, ends)| (listener, setting, ends))
+        })
+        .map(|(listener, setting, ends)| CertificateExamination {
+            setting: format!("{listener}.{setting}"),
+            ends: prost_types::Timestamp {
+                seconds: ends,
+                nanos: 0,
+            }
+            .to_string(),
+            days_left: (ends - now).div_euclid(86_400),
+        })
+        .collect()
 }
 
 /// Loads each module, logs in once, and makes a MAC with each declared key.

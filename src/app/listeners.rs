@@ -9,7 +9,7 @@ use super::AppError;
 use crate::{
     config::{LoadedFiles, Settings},
     front::{self, AccessKeys, Authenticator},
-    kms::{DeclaredRights, Kms},
+    kms::{DeclaredKey, DeclaredRights, Kms},
 };
 
 /// The bound listeners. Clients may connect; they wait until they are served.
@@ -59,6 +59,7 @@ impl Listeners {
 /// How callers are authenticated and what they may do, from files that were read at one time.
 pub(super) struct Access {
     pub(super) callers: front::Access,
+    pub(super) keys: Vec<DeclaredKey>,
     pub(super) rights: DeclaredRights,
 }
 
@@ -93,7 +94,11 @@ impl Access {
             aws: Authenticator::by_certificate(aws_tls, &principals),
             access_keys,
         };
-        Ok(Self { callers, rights })
+        Ok(Self {
+            callers,
+            keys: settings.key.clone(),
+            rights,
+        })
     }
 }
 
@@ -132,14 +137,19 @@ impl Apis {
         self.access.subscribe()
     }
 
-    /// Replaces what authenticates callers of both listeners, with their rights, in one step; then those
-    /// of declared keys. Connections are judged again; none is dropped for it whose caller is still known.
-    pub(super) async fn admit(&self, access: Access) {
-        let Access { callers, rights } = access;
+    /// Replaces what authenticates callers of both listeners, with their rights, in one step; then the declared
+    /// keys. Connections are judged again; none is dropped for it whose caller is still known. Gives what is
+    /// wrong with declared keys.
+    pub(super) async fn admit(&self, access: Access) -> Vec<String> {
+        let Access {
+            callers,
+            keys,
+            rights,
+        } = access;
         // Security: callers carry the rights that they were authenticated with, and what `declare` says
         // of them counts besides. So nobody has more than before or more than after at any moment.
         self.access.send_replace(Arc::new(callers));
-        self.kms.declare(rights).await;
+        self.kms.declare(&keys, rights).await
     }
 
     /// Serves AWS's clients until the end is asked for; gives the number of connections that had to
@@ -153,7 +163,7 @@ impl Apis {
         let (Some(listener), Some(api)) = (listener, &self.aws) else {
             return 0;
         };
-        info!(address = %listener.address(), "listening for AWS's clients");
+        info!(event = "listening", address = %listener.address(), listener = "aws",  "listening for AWS's clients");
         // An error says that nobody can ask for the end any more: the process is ending.
         let shutdown = async move { drop(ended.wait_for(|ended| *ended).await) };
         front::serve(listener, api.clone(), shutdown, grace).await

@@ -23,7 +23,10 @@ use tracing::{info, warn};
 
 pub use self::{
     error::AppError,
-    examine::{TokenExamination, examine},
+    examine::{
+        CertificateExamination, ListenerExamination, TokenExamination, examine,
+        examine_certificates, examine_listeners,
+    },
     groups::prepare_state_dir,
     simulator::simulator,
 };
@@ -80,7 +83,11 @@ impl App {
         let mut signals = Signals::watch()?;
         prepare_state_dir(&settings)?;
         let access = Access::new(&settings, files.clone()).map_err(AppError::Configuration)?;
-        let Access { callers, rights } = access;
+        let Access {
+            callers,
+            keys: _,
+            rights,
+        } = access;
         let listeners = Listeners::bind(&settings)?;
         let admin = Admin::start(&settings.admin)
             .map_err(|fault| AppError::Configuration(fault.to_string()))?;
@@ -150,7 +157,7 @@ impl App {
         let (ending, ended) = watch::channel(false);
         let shutdown = async move {
             shutdown.received().await;
-            info!("ending: calls in flight are answered");
+            info!(event = "stopping", "ending: calls in flight are answered");
             notify(&[sd_notify::NotifyState::Stopping]);
             ending.send_replace(true);
         };
@@ -167,7 +174,18 @@ impl App {
             name: "hsmac.keys".to_owned(),
             trouble: self.kms.watch_declared_keys(),
         });
+        let store_trouble = match &self.store {
+            Some(store) => store.trouble(),
+            None => watch::Sender::new(None).subscribe(),
+        };
+        if self.store.is_some() {
+            conditions.push(front::grpc::Condition {
+                name: "hsmac.store".to_owned(),
+                trouble: is_some(store_trouble.clone()),
+            });
+        }
         let sources = admin::Sources {
+            store: store_trouble,
             kms: Arc::clone(&self.kms),
             grpc: Arc::clone(&apis.grpc),
             aws: apis.aws.clone(),
@@ -186,7 +204,7 @@ impl App {
         };
         self.admin.show(sources);
         let health = health.with_conditions(conditions);
-        info!(address = %self.listeners.grpc.address(), "listening");
+        info!(event = "listening", address = %self.listeners.grpc.address(), listener = "grpc",  "listening");
         // The end of the time is for the hosts.
         let drain = self.settings.drain_timeout;
         let grace = drain.saturating_sub(HOSTS_END).max(drain / 2);
@@ -213,14 +231,26 @@ impl App {
         let left = of_grpc + of_aws;
         if left > 0 {
             warn!(
+                event = "calls_dropped",
                 connections = left,
                 "drain_timeout is over: calls were dropped"
             );
         }
         let until = Instant::now() + (drain - grace);
         end_parts(&self.groups, &self.kms, self.store, until).await;
-        info!("ended");
+        info!(event = "stopped", "ended");
     }
+}
+
+/// Whether there is something.
+fn is_some(mut watched: watch::Receiver<Option<String>>) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(watched.borrow_and_update().is_some());
+    tokio::spawn(async move {
+        while watched.changed().await.is_ok() {
+            sender.send_replace(watched.borrow_and_update().is_some());
+        }
+    });
+    receiver
 }
 
 async fn end_parts(groups: &Groups, kms: &Kms, store: Option<Store>, hosts_until: Instant) {

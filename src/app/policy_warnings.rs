@@ -16,13 +16,13 @@ impl PolicyWarnings {
         let now = kms.stored_policy_warnings();
         let new: Vec<&String> = now.iter().filter(|text| !self.0.contains(*text)).collect();
         for warning in new.iter().take(MOST) {
-            warn!("{warning}");
+            warn!(event = "policy_warning", "{warning}");
         }
         if new.len() > MOST {
             let more = new.len() - MOST;
             warn!(
-                more,
-                "more warnings of stored policies: hsmac check lists all"
+                event = "policy_warning",
+                more, "more warnings of stored policies: hsmac check lists all"
             );
         }
         self.0 = now.into_iter().collect();

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::{ConfigFault, FileFingerprints, LoadedFiles, Reloaded, Settings},
     kms::Kms,
+    telemetry,
 };
 
 /// Reads the configuration and its files again, at SIGHUP and when one of them has changed.
@@ -118,25 +119,27 @@ impl Reload {
         if !changed && failure.is_some() && failure == self.failure.reason {
             return;
         }
-        self.apis.admit(access).await;
+        let misdeclared = self.apis.admit(access).await;
+        let reasons: Vec<String> = failure.into_iter().chain(misdeclared).collect();
+        let failure = (!reasons.is_empty()).then(|| reasons.join("; "));
         // Principals may have other IDs now than those that a policy means.
         self.policy_warnings.tell(&self.kms);
         let pending = reloaded.settings.needing_restart(&self.started);
-        self.pending
-            .send_replace(pending.iter().map(|&setting| setting.to_owned()).collect());
+        self.pending.send_replace(pending.clone());
         if !pending.is_empty() {
             let settings = pending.join(", ");
             warn!(
-                settings,
-                "these settings have changed: restart hsmac to use them"
+                event = "restart_pending",
+                settings, "these settings have changed: restart hsmac to use them"
             );
         }
+        telemetry::apply(&reloaded.settings.log);
         self.settings = Arc::new(reloaded.settings);
         self.files = reloaded.files;
         match failure {
             None => {
                 self.failure.clear();
-                info!(what, "reloaded");
+                info!(event = "reloaded", what, "reloaded");
                 // Of the files that are named now, which may be others than before.
                 self.read = reloaded.fingerprints;
             }
@@ -147,7 +150,7 @@ impl Reload {
 
     fn warn(&mut self) {
         for warning in self.settings.tls_warnings() {
-            warn!("{warning}");
+            warn!(event = "certificate_warning", "{warning}");
         }
         self.warned = Instant::now();
     }
@@ -175,8 +178,8 @@ impl Failure {
             return;
         }
         error!(
-            what,
-            reason, "not reloaded: the old settings stay, and everything else is in force"
+            event = "reload_failed",
+            what, reason, "not reloaded: the old settings stay, and everything else is in force"
         );
         self.reason = Some(reason);
         self.failing.send_replace(true);
@@ -192,7 +195,7 @@ impl Failure {
         if let Some(reason) = &self.reason
             && self.logged.elapsed() >= HOUR
         {
-            error!(reason, "still not reloaded");
+            error!(event = "reload_failed", reason, "still not reloaded");
             self.logged = Instant::now();
         }
     }

@@ -52,6 +52,6 @@ fn unwatched(error: io::Error) -> AppError {
 
 pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        error!(%error, "systemd cannot be told");
+        error!(event = "systemd_unreachable", reason = %error, "systemd cannot be told");
     }
 }

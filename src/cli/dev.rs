@@ -12,7 +12,10 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use super::{CliError, print, seeds, serve::serve};
+use super::{
+    CliError, print, seeds,
+    serve::{begin_log, serve},
+};
 use crate::{
     app::App,
     config::Settings,
@@ -96,6 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     let loaded = Settings::load(&config, &sets, std::iter::empty())?;
     let endpoint = format!("http://{}", arguments.grpc);
+    begin_log(&loaded.settings.log, &config);
     serve(loaded, async |app| {
         create_seeds(app, seeds.unwrap_or_default()).await?;
         print_examples(app, &endpoint, &dir).await

@@ -19,6 +19,8 @@ pub enum CliError {
     Config(String),
     /// The simulated request is denied; stdout has the answer: 1.
     Denied,
+    /// `hsmac serve` has logged why it ends, with this exit code.
+    Logged(u8),
     /// `hsmac status` found an hsmac that is not ready for callers; it has said why: 1.
     NotReady,
     /// The command line is wrong in a way that clap cannot see: 64.
@@ -47,6 +49,7 @@ impl CliError {
             Self::Client(code, _) => *code,
             Self::Config(_) => 78,
             Self::Denied | Self::NotReady => 1,
+            Self::Logged(code) => *code,
         }
     }
 
@@ -56,7 +59,7 @@ impl CliError {
             // clap knows where help and errors go, and whether a terminal wants colours. An
             // error of the terminal is ignored.
             Self::Arguments(error, _) => drop(error.print()),
-            Self::Denied | Self::NotReady => {}
+            Self::Denied | Self::Logged(_) | Self::NotReady => {}
             Self::Away(_) | Self::Bug(_) | Self::Client(..) | Self::Config(_) | Self::Usage(_) => {
                 eprintln!("{self}");
             }
@@ -72,6 +75,7 @@ impl fmt::Display for CliError {
             Self::Client(_, text) | Self::Config(text) => f.write_str(text),
             Self::Denied => f.write_str("denied"),
             Self::NotReady => f.write_str("not ready"),
+            Self::Logged(_) => f.write_str("the log says why"),
             Self::Away(text) | Self::Bug(text) | Self::Usage(text) => write!(f, "hsmac: {text}"),
         }
     }

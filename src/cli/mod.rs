@@ -11,6 +11,8 @@ mod client;
 mod dev;
 mod error;
 mod kms;
+mod log_level;
+mod paint;
 mod policy;
 mod seeds;
 mod serve;
@@ -36,6 +38,7 @@ pub use self::error::{CliError, ExitCodes};
 use crate::{
     config::{Loaded, Settings},
     kms::DeclaredRights,
+    telemetry,
 };
 
 /// Runs what the arguments say; the first of them is the program's name.
@@ -68,6 +71,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), CliError> {
         Command::Store(StoreCommand::Backup(arguments)) => store::backup(&arguments),
         Command::Store(StoreCommand::Restore(arguments)) => store::restore(&arguments),
         Command::Store(StoreCommand::Confirm(arguments)) => store::confirm(&arguments),
+        Command::LogLevel(arguments) => log_level::run(&arguments),
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
         Command::TokenHost(arguments) => token_host::run(&arguments),
@@ -161,6 +165,18 @@ Examples:
     /// Look after the catalogue: check it, copy it, bring a copy back.
     #[command(subcommand)]
     Store(StoreCommand),
+
+    /// Show what a running hsmac logs, or have it log more or less for a time.
+    ///
+    /// Asks it through its socket for operators, `[admin] socket`. The level ends by itself; log.level and
+    /// a reload change it for good.
+    #[command(after_help = "\
+Examples:
+  hsmac log-level --config /etc/hsmac/hsmac.toml
+  hsmac log-level debug --for 10m --config /etc/hsmac/hsmac.toml
+  hsmac log-level info,hsmac::token=debug --socket /run/hsmac/admin.sock --config /etc/hsmac/hsmac.toml
+  hsmac log-level --end --config /etc/hsmac/hsmac.toml")]
+    LogLevel(log_level::Arguments),
 
     /// Print the completions of a shell.
     #[command(after_help = "\
@@ -294,6 +310,11 @@ impl Configuration {
     /// [`CliError::Config`], with every fault there is.
     fn load(&self) -> Result<Loaded, CliError> {
         Ok(Settings::load(&self.config, &self.set, environment())?)
+    }
+
+    /// How to log, whatever is wrong with the rest.
+    fn log(&self) -> telemetry::Settings {
+        Settings::log_settings(&self.config, &self.set, environment())
     }
 
     /// Loads the settings and the policies alone: not modules, PINs and other secrets.

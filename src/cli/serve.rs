@@ -1,7 +1,9 @@
 //! `hsmac serve`: serves until SIGTERM.
 
+use std::path::{Path, absolute};
+
 use tokio::runtime::Builder;
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use super::{CliError, Configuration};
 use crate::{
@@ -17,7 +19,41 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    serve(arguments.configuration.load()?, async |_| Ok(()))
+    let configuration = &arguments.configuration;
+    let log = configuration.log();
+    begin_log(&log, &configuration.config);
+    let loaded = configuration.load();
+    let served = loaded.and_then(|loaded| serve(loaded, async |_| Ok(())));
+    match log.format {
+        telemetry::Format::Text => served,
+        telemetry::Format::Json => served.map_err(log_end),
+    }
+}
+
+/// The first line of the log, before anything can go wrong.
+pub(super) fn begin_log(log: &telemetry::Settings, configuration: &Path) {
+    telemetry::start(log);
+    telemetry::log_panics();
+    info!(
+        event = "starting",
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = %absolute(configuration).unwrap_or_else(|_| configuration.into()).display(),
+        process = "front",
+        pid = std::process::id(),
+        "hsmac starts"
+    );
+}
+
+/// For collectors, which take one object a line and nothing else.
+fn log_end(fault: CliError) -> CliError {
+    let exit_code = fault.exit_code();
+    for reason in fault.to_string().lines() {
+        error!(
+            event = "start_failed",
+            reason, exit_code, "hsmac ends without having served"
+        );
+    }
+    CliError::Logged(exit_code)
 }
 
 /// Serves until SIGTERM; `announce` is called once, when everything is ready.
@@ -25,9 +61,8 @@ pub(super) fn serve(
     loaded: Loaded,
     announce: impl AsyncFnOnce(&App) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    telemetry::start(&loaded.settings.log);
     for warning in &loaded.warnings {
-        warn!("{warning}");
+        warn!(event = "configuration_warning", "{warning}");
     }
     let runtime = Builder::new_multi_thread()
         .enable_all()

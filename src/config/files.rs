@@ -233,11 +233,9 @@ impl Settings {
                 }
             }
         }
-        let enabled = self.key.iter().filter(|key| key.enabled);
-        let enabled = enabled.map(|key| key.key_id.clone()).collect();
         let organization = self.organization.clone();
         let organization = organization.map(|one| (self.account.clone(), one));
-        let rights = DeclaredRights::new(principals, organization, keys, enabled);
+        let rights = DeclaredRights::new(principals, organization, keys);
         ReadPolicies {
             rights,
             faults,

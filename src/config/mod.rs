@@ -113,6 +113,8 @@ struct Source {
     sets: Vec<String>,
     /// The variables whose names begin with `HSMAC`, and `STATE_DIRECTORY`.
     environment: BTreeMap<String, String>,
+    /// A hash of each value that is set somewhere, by its path; to see which are others than before.
+    written: BTreeMap<String, u64>,
 }
 
 impl Settings {
@@ -171,6 +173,21 @@ impl Settings {
         Ok((settings, rights))
     }
 
+    /// How to log, before anything else is known: what is not there, or wrong, is as by default. The faults
+    /// are for [`load`](Self::load) to report, in this format.
+    pub fn log_settings(
+        file: &Path,
+        sets: &[String],
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> telemetry::Settings {
+        let environment = own_variables(environment);
+        // The environment's format counts even if there is no file, or if it is no TOML.
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let layers = |text: &str| Layers::new(file, text, sets, &environment);
+        let layers = layers(&text).or_else(|_| layers(""));
+        layers.map(|layers| layers.log()).unwrap_or_default()
+    }
+
     /// Where operators look at an hsmac that has this configuration: `admin.socket`. What else is wrong with
     /// the settings does not matter here, since that is when people look.
     ///
@@ -181,8 +198,9 @@ impl Settings {
         sets: &[String],
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Option<PathBuf>, ConfigFaults> {
-        let (settings, ..) = Self::parse(file, sets, environment)?;
-        Ok(settings.admin.socket)
+        let text = fs::read_to_string(file)
+            .map_err(|error| ConfigFaults::one(format!("{}: {error}", file.display())))?;
+        Ok(Layers::new(file, &text, sets, &own_variables(environment))?.admin_socket())
     }
 
     /// The settings as they are written, with what is wrong with them.
@@ -193,14 +211,13 @@ impl Settings {
     ) -> Result<(Self, InvalidSettings, Vec<ConfigFault>), ConfigFaults> {
         let text = fs::read_to_string(file)
             .map_err(|error| ConfigFaults::one(format!("{}: {error}", file.display())))?;
-        let environment: BTreeMap<String, String> = environment
-            .filter(|(name, _)| name.starts_with("HSMAC") || name == STATE_DIRECTORY)
-            .collect();
+        let environment = own_variables(environment);
         let LayeredSettings {
             settings,
             invalid,
             mut faults,
             origins,
+            written,
         } = Layers::new(file, &text, sets, &environment)?.read();
         let Some(mut settings) = settings else {
             return Err(ConfigFaults::new(faults));
@@ -210,6 +227,7 @@ impl Settings {
             file: absolute(file).unwrap_or_else(|_| file.to_owned()),
             sets: sets.to_vec(),
             environment: environment.clone(),
+            written,
         };
         settings.fill_in(file, environment.get(STATE_DIRECTORY));
         faults.extend(settings.rule_faults(&invalid));
@@ -273,6 +291,13 @@ impl Settings {
             }
         }
     }
+}
+
+/// The variables that hsmac looks at.
+fn own_variables(environment: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    environment
+        .filter(|(name, _)| name.starts_with("HSMAC") || name == STATE_DIRECTORY)
+        .collect()
 }
 
 /// The faults that do not follow from a setting whose own fault is reported already.

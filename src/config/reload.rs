@@ -1,11 +1,14 @@
 //! Settings that are read again while hsmac runs, and which of them take effect without a restart.
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::{
     ConfigFault, ConfigFaults, FileFingerprints, LoadedFiles, Settings, Source, fingerprint,
 };
-use crate::front;
+use crate::{front, telemetry};
 
 /// What is in force from a reload on.
 #[derive(Debug)]
@@ -52,6 +55,7 @@ impl Settings {
             file,
             sets,
             environment,
+            written: _,
         } = &self.source;
         let (mut new, _, faults) = Self::parse(file, sets, environment.clone().into_iter())?;
         if !faults.is_empty() {
@@ -91,10 +95,11 @@ impl Settings {
         Ok((new, kept))
     }
 
-    /// The settings that differ from those that hsmac serves with, and that only a restart puts in force.
-    pub fn needing_restart(&self, serving: &Self) -> Vec<&'static str> {
+    /// The settings that differ from those that hsmac serves with, and that only a restart puts in force:
+    /// each by its path, such as `token.primary.hosts`; a table that came or went as a whole by its own.
+    pub fn needing_restart(&self, serving: &Self) -> Vec<String> {
         let (new, old) = (self.without_reloadable(), serving.without_reloadable());
-        [
+        let sections = [
             ("account", new.account != old.account),
             ("region", new.region != old.region),
             ("new_keys", new.new_keys != old.new_keys),
@@ -104,13 +109,20 @@ impl Settings {
             ("aws", new.aws != old.aws),
             ("token", new.token != old.token),
             ("store", new.store != old.store),
-            ("key", new.key != old.key),
             ("admin", new.admin != old.admin),
-            ("log", new.log != old.log),
-        ]
-        .into_iter()
-        .filter_map(|(setting, differs)| differs.then_some(setting))
-        .collect()
+        ];
+        let differing = sections.into_iter().filter(|(_, differs)| *differs);
+        differing
+            .flat_map(|(section, _)| {
+                let paths = differing_paths(&self.source.written, &serving.source.written, section);
+                // A default may depend on something else than the file.
+                if paths.is_empty() {
+                    BTreeSet::from([section.to_owned()])
+                } else {
+                    paths
+                }
+            })
+            .collect()
     }
 
     /// These settings without what can be reloaded.
@@ -118,14 +130,12 @@ impl Settings {
         let mut rest = self.clone();
         rest.principal.clear();
         rest.organization = None;
+        rest.log = telemetry::Settings::default();
+        rest.key.clear();
         rest.grpc.tls = None;
         rest.grpc.anonymous = None;
         if let Some(aws) = &mut rest.aws {
             aws.tls = None;
-        }
-        for key in &mut rest.key {
-            key.policy_file = None;
-            key.enabled = true;
         }
         rest
     }
@@ -149,6 +159,38 @@ impl Settings {
         FileFingerprints::of(self.reloadable_files())
     }
 }
+
+/// The paths in a section that are written in another way, or by one of both only.
+fn differing_paths(
+    new: &BTreeMap<String, u64>,
+    old: &BTreeMap<String, u64>,
+    section: &str,
+) -> BTreeSet<String> {
+    let paths = new.keys().chain(old.keys());
+    paths
+        .filter(|path| is_under(path, section) && new.get(*path) != old.get(*path))
+        .filter(|path| !RELOADED.iter().any(|reloaded| is_under(path, reloaded)))
+        .map(|path| {
+            // The outermost table that one of both has nothing of.
+            let ends = path.match_indices('.').map(|(end, _)| &path[..end]);
+            let mut tables = ends.filter(|table| {
+                let has = |written: &BTreeMap<String, u64>| {
+                    written.keys().any(|path| is_under(path, table))
+                };
+                !has(new) || !has(old)
+            });
+            tables.next().unwrap_or(path).to_owned()
+        })
+        .collect()
+}
+
+fn is_under(path: &str, table: &str) -> bool {
+    path.strip_prefix(table)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Within sections that need a restart, what does not.
+const RELOADED: [&str; 3] = ["grpc.tls", "grpc.anonymous", "aws.tls"];
 
 /// Whether settings would move a listener that runs, which they do not any more then.
 fn stays(listen: &mut front::Listen, runs: &front::Listen) -> bool {

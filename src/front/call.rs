@@ -7,12 +7,13 @@ use std::{
         LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use http::HeaderValue;
 use uuid::{Builder, Uuid};
 
+use super::log_limit::LogLimit;
 use crate::{
     error::{Error, Kind},
     model::echo,
@@ -48,17 +49,19 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Never a message, a MAC or a grant token: public texts and causes have none. What is our side's
-/// fault is a warning, but no more than one a second: a token that is away refuses every call, and
-/// the token itself has said so once.
+/// Never a message, a MAC or a grant token: public texts and causes have none. What is our side's fault
+/// is a warning, as often as [`limit`] lets it: a token that is away refuses every call, and the token
+/// itself says so.
 pub(super) fn log(error: &Error, request_id: RequestId) {
     let exception = error.kind().exception();
-    let cause = error.cause().map(tracing::field::display);
-    let ours = error.kind().is_ours() || error.kind() == Kind::Throttling;
-    if ours && let Some(suppressed) = may_warn() {
-        tracing::warn!(%request_id, exception, cause, unsaid = suppressed, "a call failed");
+    let reason = error.cause().map(tracing::field::display);
+    if let Some(count) = limit(error.kind()).and_then(LogLimit::pass) {
+        tracing::warn!(
+            event = "call_failed", %request_id, exception, reason, not_logged = count - 1,
+            "a call failed"
+        );
     } else {
-        tracing::debug!(%request_id, exception, cause, "{}", error.say_with(shortened));
+        tracing::debug!(%request_id, exception, reason, "{}", error.say_with(shortened));
     }
 }
 
@@ -68,18 +71,22 @@ pub(super) fn shortened(value: &str) -> String {
     echo(value, 256)
 }
 
-/// The number of warnings that were suppressed since the last one, if another may be logged now.
-fn may_warn() -> Option<u64> {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    if LAST.swap(now, Ordering::Relaxed) == now {
-        SUPPRESSED.fetch_add(1, Ordering::Relaxed);
-        return None;
-    }
-    Some(SUPPRESSED.swap(0, Ordering::Relaxed))
+/// How often failures of a kind are warned of: those that follow from what the log says anyway once a
+/// minute, bugs once a second. None: the caller's own affair, which is no warning.
+fn limit(kind: Kind) -> Option<&'static LogLimit> {
+    static UNAVAILABLE: LogLimit = LogLimit::new();
+    static LATE: LogLimit = LogLimit::new();
+    static THROTTLED: LogLimit = LogLimit::new();
+    static BUGS: LogLimit = LogLimit::every(Duration::from_secs(1));
+    let limits = [
+        (Kind::KeyUnavailable, &UNAVAILABLE),
+        (Kind::DependencyTimeout, &LATE),
+        (Kind::Throttling, &THROTTLED),
+    ];
+    let known = limits.iter().find(|(one, _)| *one == kind);
+    known
+        .map(|(_, limit)| *limit)
+        .or_else(|| kind.is_ours().then_some(&BUGS))
 }
 
 #[cfg(test)]

@@ -6,10 +6,13 @@ use std::{
 };
 
 /// Of one kind of line, one a minute may be logged.
-#[derive(Debug, Default)]
-pub(super) struct LogLimit(Mutex<State>);
+#[derive(Debug)]
+pub(super) struct LogLimit {
+    pause: Duration,
+    state: Mutex<State>,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     last: Option<Instant>,
     count: u64,
@@ -18,18 +21,27 @@ struct State {
 impl LogLimit {
     /// For a `static`.
     pub(super) const fn new() -> Self {
-        Self(Mutex::new(State {
+        Self::every(PAUSE)
+    }
+
+    /// The same, with another time than a minute between two lines.
+    pub(super) const fn every(pause: Duration) -> Self {
+        let state = State {
             last: None,
             count: 0,
-        }))
+        };
+        Self {
+            pause,
+            state: Mutex::new(state),
+        }
     }
 
     /// Counts an event. If a line may be logged now: how many events there were since the last line,
     /// with this one.
     pub(super) fn pass(&self) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;
-        if state.last.is_some_and(|last| last.elapsed() < PAUSE) {
+        if state.last.is_some_and(|last| last.elapsed() < self.pause) {
             return None;
         }
         state.last = Some(Instant::now());
@@ -38,6 +50,12 @@ impl LogLimit {
 }
 
 const PAUSE: Duration = Duration::from_mins(1);
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -50,7 +68,7 @@ mod tests {
         for _ in 0..9 {
             assert_eq!(limit.pass(), None);
         }
-        limit.0.lock().unwrap().last = Some(Instant::now() - PAUSE);
+        limit.state.lock().unwrap().last = Some(Instant::now() - PAUSE);
         assert_eq!(limit.pass(), Some(10));
         assert_eq!(limit.pass(), None);
     }

@@ -42,7 +42,7 @@ impl Kms {
                 && group.available().is_ok()
                 && let Err(fault) = group.describe(&record.key, Instant::now() + TIMEOUT).await
             {
-                debug!(arn = %record.arn, %fault, "a declared key was looked at");
+                debug!(arn = %record.arn, reason = %fault, "a declared key was looked at");
             }
             is_failing |= record.state() == KeyState::Unavailable;
         }
@@ -51,16 +51,18 @@ impl Kms {
 }
 
 async fn look_again(kms: Weak<Kms>, failing: watch::Sender<bool>) {
-    let Some(mut started) = kms.upgrade().map(|kms| kms.hosts_started()) else {
-        return;
-    };
+    let Some(service) = kms.upgrade() else { return };
+    let (mut started, declared_anew) =
+        (service.hosts_started(), Arc::clone(&service.declared_anew));
+    drop(service);
     loop {
         let Some(service) = kms.upgrade() else { return };
         let is_failing = service.look_at_declared_keys().await;
-        drop(service);
         failing.send_if_modified(|before| std::mem::replace(before, is_failing) != is_failing);
+        drop(service);
         tokio::select! {
             () = any_change(&mut started) => sleep(SETTLE).await,
+            () = declared_anew.notified() => {}
             () = sleep(INTERVAL) => {}
         }
     }

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tracing::info;
 
 use crate::{
     error::{Error, Kind, Violation},
@@ -12,13 +13,13 @@ use crate::{
         authorization::{
             Authorized, Enforce, RequestContext, Resource, Subject, could_put_policy, require,
         },
-        catalogue::{Catalogue, KeyRecord, Snapshot, stored},
+        catalogue::{Catalogue, Declared, KeyRecord, Snapshot, stored},
         errors::{internal, wrong_state},
         lifecycle::{Decided, Lifecycle, may_change, tracking_start},
         metrics::Metrics,
         principals::Principals,
         serving::Serving,
-        settings::{DeclaredRights, Settings},
+        settings::{DeclaredKey, DeclaredRights, Settings},
     },
     model::{AccountId, Caller, Date, Operation, is_reserved, policy::Policy},
     store::{self, Change, Changes, Store},
@@ -36,6 +37,8 @@ pub struct Kms {
     groups: Arc<[Arc<Group>]>,
     /// The group that makes keys and random bytes: its place in `groups`.
     new_keys_group: Option<usize>,
+    /// Told when declared keys are others than before.
+    pub(super) declared_anew: Arc<Notify>,
     pub(super) metrics: Metrics,
 }
 
@@ -80,22 +83,37 @@ impl Kms {
         kms.over_store(store).await
     }
 
-    /// Puts what the configuration says of rights now in the place of what it said before. The next
-    /// call meets the new rights; calls that were admitted by another policy of their key, or while it
-    /// was declared and enabled, and are not with a token yet, are refused when this returns.
-    pub async fn declare(&self, rights: DeclaredRights) {
+    /// Puts what the configuration says of keys and rights now in the place of what it said before. The next
+    /// call meets it; calls that were admitted by another policy of their key, or while it was declared and
+    /// enabled, or as another object, and are not with a token yet, are refused when this returns. Gives a
+    /// sentence on each key or alias that is not as declared: the store has it, or it needs a restart.
+    pub async fn declare(&self, keys: &[DeclaredKey], rights: DeclaredRights) -> Vec<String> {
         let DeclaredRights {
             of_files: _,
             principals,
-            keys,
-            enabled,
+            keys: policies,
         } = rights;
         self.principals.store(principals);
-        for (group, admission) in self.catalogue.declare_again(keys, &enabled) {
+        let Declared {
+            retired,
+            faults,
+            added,
+            changed,
+            removed,
+        } = self.catalogue.declare(keys, policies);
+        for (group, retirement) in retired {
             if let Some(group) = self.groups.get(group) {
-                admission.carry_out(group).await;
+                retirement.carry_out(group).await;
             }
         }
+        if added + changed + removed > 0 {
+            info!(
+                event = "keys_declared",
+                added, changed, removed, "declared keys are what the configuration says now"
+            );
+            self.declared_anew.notify_one();
+        }
+        faults
     }
 
     /// How often a client asked for the MAC of a message that hsmac keeps for itself.
@@ -149,6 +167,7 @@ impl Kms {
             principals: ArcSwap::new(principals),
             groups: groups.into(),
             new_keys_group,
+            declared_anew: Arc::default(),
             metrics: Metrics::default(),
         })
     }

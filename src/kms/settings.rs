@@ -1,7 +1,6 @@
 //! What the configuration says of keys, and of what each principal may do.
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -59,8 +58,7 @@ pub struct DeclaredKey {
     /// A file with the key's policy, an IAM JSON document of at most 32 KiB. Default: KMS's default
     /// policy, which leaves it to the account.
     pub policy_file: Option<PathBuf>,
-    /// False: the key answers Disabled, as one that is no longer declared does until hsmac starts again.
-    /// Default true.
+    /// False: the key answers Disabled. Default true.
     #[serde(default = "yes")]
     pub enabled: bool,
 }
@@ -100,7 +98,6 @@ pub struct DeclaredRights {
     pub(super) of_files: Vec<PrincipalPolicies>,
     pub(super) principals: Arc<Principals>,
     pub(super) keys: Vec<DeclaredPolicy>,
-    pub(super) enabled: BTreeSet<KeyId>,
 }
 
 /// The policy of a declared key, as it was read.
@@ -121,19 +118,17 @@ impl DeclaredPolicy {
 }
 
 impl DeclaredRights {
-    /// The policies of the principals and the organization of an account, the policies of the declared
-    /// keys, and which of these are declared and enabled.
+    /// The policies of the principals and the organization of an account, and the policies of the declared
+    /// keys.
     pub fn new(
         principals: Vec<PrincipalPolicies>,
         organization: Option<(AccountId, Organization)>,
         keys: Vec<DeclaredPolicy>,
-        enabled: BTreeSet<KeyId>,
     ) -> Self {
         Self {
             principals: Arc::new(Principals::new(&principals, organization)),
             of_files: principals,
             keys,
-            enabled,
         }
     }
 

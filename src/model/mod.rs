@@ -36,4 +36,4 @@ pub use random::new_uuid;
 pub use reserved::{RESERVED_PREFIX, is_reserved, key_check_message};
 pub use state::{KeyState, Refusal};
 pub use tag::{Tag, TagFault, Tags, TagsFault};
-pub use text::{Date, Description, echo};
+pub use text::{Date, Description, echo, seconds};

@@ -35,6 +35,11 @@ impl TryFrom<String> for Description {
     }
 }
 
+/// A time in seconds, to the millisecond: what logs and reports show.
+pub fn seconds(time: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
+}
+
 /// A point in time as KMS has it: milliseconds since the beginning of 1970, UTC.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,

@@ -28,6 +28,7 @@ mod sqlite;
 mod tests;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 pub use self::{
     change::{Change, Expect},
@@ -239,6 +240,17 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => true,
             #[cfg(test)]
             Self::Simulated(_) => true,
+        }
+    }
+
+    /// Why nothing can be written now, for operators; none while it can, as far as is known: it is learned
+    /// from what is tried.
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        match self {
+            Self::Memory(_) => watch::Sender::new(None).subscribe(),
+            Self::Sqlite(sqlite) => sqlite.trouble(),
+            #[cfg(test)]
+            Self::Simulated(_) => watch::Sender::new(None).subscribe(),
         }
     }
 

@@ -299,7 +299,7 @@ impl Group {
         let mut hosts = self.hosts.lock().await;
         let ended = async { while hosts.join_next().await.is_some() {} };
         if timeout_at(until.into(), ended).await.is_err() {
-            warn!(group = %self.name(), "calls of the module have not returned: their hosts are killed");
+            warn!(event = "hosts_killed", group = %self.name(), "calls of the module have not returned: their hosts are killed");
             // A host's process dies with the task that serves it.
             hosts.shutdown().await;
         }

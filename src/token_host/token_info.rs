@@ -181,7 +181,7 @@ pub(super) fn find_token(
         match TokenInfo::of(module, calls, slot) {
             Ok(info) => {
                 if info.has(CKF_TOKEN_INITIALIZED) {
-                    seen.push(format!("{:?}", info.label));
+                    seen.push(format!("{:?} with serial {}", info.label, info.serial));
                 }
                 if info.matches(settings) {
                     matching.push((slot, info));
@@ -206,7 +206,11 @@ pub(super) fn find_token(
             let left_out = warnings.join("; ");
             Err(HostError::new(
                 Class::Away,
-                format!("no token matches the uri; the module shows {seen}. {left_out}").trim(),
+                format!(
+                    "no token matches the uri, which wants {}; the module shows {seen}. {left_out}",
+                    wanted(settings)
+                )
+                .trim(),
             ))
         }
         _ => {
@@ -223,6 +227,25 @@ pub(super) fn find_token(
             ))
         }
     }
+}
+
+/// What the settings want a token to be.
+fn wanted(settings: &Settings) -> String {
+    let named = [
+        ("label", &settings.token_label),
+        ("serial", &settings.token_serial),
+        ("manufacturer", &settings.token_manufacturer),
+        ("model", &settings.token_model),
+    ];
+    let named = named.into_iter();
+    let mut wanted: Vec<String> = named
+        .filter_map(|(name, value)| Some(format!("{name} {:?}", value.as_ref()?)))
+        .collect();
+    wanted.extend(settings.slot_id.map(|id| format!("slot {id}")));
+    if wanted.is_empty() {
+        wanted.push("any".to_owned());
+    }
+    wanted.join(", ")
 }
 
 #[cfg(test)]

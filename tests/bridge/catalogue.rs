@@ -555,3 +555,40 @@ async fn no_call_that_begins_after_disable_key_returned_makes_a_mac() {
         "the other key was not touched"
     );
 }
+
+/// Somebody deletes the file, or moves it: keys serve, changes are refused and say why, operators are told,
+/// and what is put back is used again. Without it the next start does not begin with an empty catalogue.
+#[tokio::test]
+async fn a_catalogue_that_is_gone_is_noticed_and_never_begun_anew() {
+    let (token, config) = two_keys().await;
+    let mut server = token.serve(&config).await;
+    let (database, aside) = (token.path("catalogue.db"), token.path("aside.db"));
+    assert!(mac(&server, ONE).await.is_ok());
+    std::fs::rename(&database, &aside).unwrap();
+    let refused = disable(&server, ONE).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal, "{refused:?}");
+    server.until_log("event=store_unwritable").await;
+    let log = server.log();
+    assert!(
+        log.contains("catalogue.db was removed or replaced"),
+        "{log}"
+    );
+    assert!(mac(&server, ONE).await.is_ok(), "keys serve from memory");
+
+    std::fs::rename(&aside, &database).unwrap();
+    disable(&server, ONE).await.unwrap();
+    server.until_log("event=store_writable").await;
+    assert_eq!(server.log().matches("event=store_unwritable").count(), 1);
+
+    std::fs::rename(&database, &aside).unwrap();
+    assert!(server.terminate().await.success());
+    let mut server = token.spawn(&config);
+    assert_eq!(server.ended().await.code(), Some(78));
+    let log = server.log();
+    assert!(log.contains("bring the catalogue back"), "{log}");
+    std::fs::rename(&aside, &database).unwrap();
+    let server = token.serve(&config).await;
+    assert!(mac(&server, TWO).await.is_ok());
+    let told = describe(&server, ONE).await.unwrap();
+    assert_eq!(told.key_state(), KeyState::Disabled, "no change is lost");
+}

@@ -18,6 +18,7 @@ mod creation;
 mod deletion;
 mod drills;
 mod keys;
+mod logs;
 mod many;
 mod objects;
 mod operator;

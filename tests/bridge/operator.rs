@@ -83,7 +83,8 @@ impl Operator {
         let port = until("both listeners", || {
             let log = server.log();
             let (_, rest) = log.split_once(words)?;
-            rest.split_once('\n').map(|(port, _)| port.to_owned())
+            rest.split_once(char::is_whitespace)
+                .map(|(port, _)| port.to_owned())
         });
         Self {
             socket: token.path("admin.sock"),

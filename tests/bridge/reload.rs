@@ -3,7 +3,7 @@
 use std::{fs, time::Instant};
 
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -101,33 +101,63 @@ async fn a_pin_that_others_can_read_by_now_fails_the_reload() {
 const SECOND: &str = "2234abcd-12ab-34cd-56ef-1234567890ab";
 
 #[tokio::test]
-async fn a_key_that_is_declared_no_longer_is_disabled_without_a_restart() {
+async fn declared_keys_and_aliases_come_change_and_go_without_a_restart() {
     let token = Token::with_key();
     token.import("second", "02", b"another key, of 32 bytes as well");
     let first = declare(KEY_ID, "mac", "HMAC_256", "alias/test");
     let second = declare(SECOND, "second", "HMAC_256", "alias/second");
     let both = token.config_with("", &(first.clone() + &second));
-    let server = token.serve(&both).await;
-    let made = server.mac_with("alias/second", b"x").await.unwrap();
+    let one = token.config_with("", &first);
+    let server = token.serve(&one).await;
+    let missing = |refused: Status| assert_status(&refused, Code::NotFound, "NOT_FOUND", "");
+    missing(server.mac_with("alias/second", b"x").await.unwrap_err());
 
-    for less in [
-        token.config_with("", &first),
-        token.config_with("", &format!("{first}{second}enabled = false\n")),
-    ] {
-        reload(&token, &server, &less, RELOADED).await;
-        for name in [SECOND, "alias/second"] {
-            let refused = server.mac_with(name, b"x").await.unwrap_err();
-            assert_status(
-                &refused,
-                Code::FailedPrecondition,
-                "DISABLED",
-                "is disabled.",
-            );
-        }
-        assert_serves(&server).await;
-        reload(&token, &server, &both, RELOADED).await;
-        assert_eq!(server.mac_with("alias/second", b"x").await.unwrap(), made);
+    reload(&token, &server, &both, RELOADED).await;
+    let made = server.mac_with("alias/second", b"x").await.unwrap();
+    assert_eq!(made, hmac_sha256(b"another key, of 32 bytes as well", b"x"));
+    assert!(
+        server.log().contains("added=1 changed=0 removed=0"),
+        "{}",
+        server.log()
+    );
+
+    let disabled = token.config_with("", &format!("{first}{second}enabled = false\n"));
+    reload(&token, &server, &disabled, RELOADED).await;
+    for name in [SECOND, "alias/second"] {
+        let refused = server.mac_with(name, b"x").await.unwrap_err();
+        let words = "is disabled.";
+        assert_status(&refused, Code::FailedPrecondition, "DISABLED", words);
     }
+    assert_serves(&server).await;
+
+    // The alias of one is the other's, and another object is the key's.
+    let swapped = first.replace("alias/test", "alias/second")
+        + &second
+            .replace("alias/second", "alias/test")
+            .replace("object=second", "object=mac");
+    reload(&token, &server, &token.config_with("", &swapped), RELOADED).await;
+    for name in [SECOND, "alias/test", "alias/second"] {
+        let made = server.mac_with(name, b"x").await.unwrap();
+        assert_eq!(made, hmac_sha256(&KEY, b"x"), "{name}");
+    }
+
+    reload(&token, &server, &one, RELOADED).await;
+    for name in [SECOND, "alias/second"] {
+        missing(server.mac_with(name, b"x").await.unwrap_err());
+    }
+    assert_serves(&server).await;
+    // What needs a restart is told by its name.
+    let more = both.replace("[grpc]", "drain_timeout = \"7s\"\n[grpc]");
+    reload(&token, &server, &more, RELOADED).await;
+    server.mac_with("alias/second", b"x").await.unwrap();
+    let said = server.log();
+    let pending = said
+        .lines()
+        .find(|line| line.contains("event=restart_pending"));
+    assert!(
+        pending.is_some_and(|line| line.contains("settings=drain_timeout")),
+        "{said}"
+    );
     assert!(server.terminate().await.success());
 }
 

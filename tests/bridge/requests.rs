@@ -1138,7 +1138,8 @@ async fn a_full_queue_sheds_at_once_and_the_rest_get_their_own_macs() {
     assert_eq!(good.unwrap().into_inner().mac, hmac_sha256(&KEY, MESSAGE));
     let log = server.log();
     assert!(!log.contains("panicked"));
-    let told = format!("cause=token primary: the queue is full: 1 calls wait; asked by {CALLER}");
+    let told =
+        format!("reason=\"token primary: the queue is full: 1 calls wait; asked by {CALLER}\"");
     let lines = log.matches(&told).count();
     assert!(lines > 0, "{log}");
     // One a second at most, of hundreds.

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::Command,
 };
@@ -380,4 +383,85 @@ fn a_tool_that_only_looks_is_no_hindrance() {
         );
         assert_eq!(tool.say("close"), "ok");
     }
+}
+
+/// Root restores, the service serves: what root leaves is the service's.
+#[tokio::test]
+async fn what_root_restores_belongs_to_whom_the_catalogue_belonged() {
+    let place = Place::new();
+    let store = place.open();
+    let change = put("key/1/a", "enabled", Expect::Absent);
+    store.commit(change).await.unwrap();
+    let backup = place.path("backup.db");
+    let backup = backup.to_str().unwrap();
+    assert_eq!(place.store(&["backup", backup]).0, 0);
+    store.close().await;
+    let service = (Some(4711), Some(4712));
+    let owner = |name: &str| {
+        let found = fs::metadata(place.path(name)).unwrap();
+        (found.uid(), found.gid(), mode(&place.path(name)))
+    };
+    for name in ["catalogue.db", "catalogue.db.lock"] {
+        chown(place.path(name), service.0, service.1).unwrap();
+    }
+    assert_eq!(place.store(&["restore", backup]).0, 0);
+    assert_eq!(owner("catalogue.db"), (4711, 4712, 0o600));
+    assert_eq!(place.store(&["confirm"]).0, 0);
+    assert_eq!(owner("catalogue.db"), (4711, 4712, 0o600));
+
+    // On another machine there is a folder and nothing in it yet.
+    fs::create_dir(place.path("new")).unwrap();
+    chown(place.path("new"), service.0, service.1).unwrap();
+    let config = fs::read_to_string(place.path("hsmac.toml")).unwrap();
+    let config = config.replace("catalogue.db", "new/catalogue.db");
+    fs::write(place.path("hsmac.toml"), config).unwrap();
+    assert_eq!(place.store(&["restore", backup]).0, 0);
+    for name in ["new/catalogue.db", "new/catalogue.db.lock"] {
+        assert_eq!(owner(name), (4711, 4712, 0o600), "{name}");
+    }
+    for left in fs::read_dir(place.path("new")).unwrap() {
+        let left = left.unwrap();
+        assert_eq!(left.metadata().unwrap().uid(), 4711, "{left:?}");
+    }
+}
+
+/// Somebody else, who may write the folder, would leave a file that the service cannot open: refused before
+/// anything is replaced.
+#[tokio::test]
+async fn who_cannot_give_the_restored_file_to_its_owner_is_refused() {
+    let place = Place::new();
+    let store = place.open();
+    let change = put("key/1/a", "enabled", Expect::Absent);
+    store.commit(change).await.unwrap();
+    let backup = place.path("backup.db");
+    assert_eq!(place.store(&["backup", backup.to_str().unwrap()]).0, 0);
+    store.close().await;
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    open(place.dir.path(), 0o777).unwrap();
+    for name in ["backup.db", "catalogue.db", "catalogue.db.lock"] {
+        open(&place.path(name), 0o666).unwrap();
+    }
+    let before = fs::metadata(place.path("catalogue.db")).unwrap().ino();
+    let output = Command::new(env!("CARGO_BIN_EXE_hsmac"))
+        .args(["store", "restore"])
+        .arg(&backup)
+        .arg("--config")
+        .arg(place.path("hsmac.toml"))
+        .uid(4711)
+        .gid(4712)
+        .output();
+    // The binary may be where this user cannot go.
+    let output = match output {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return,
+        output => output.unwrap(),
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(
+        said.contains("it would not be its owner's, uid 0: run this as root"),
+        "{said}"
+    );
+    let after = fs::metadata(place.path("catalogue.db")).unwrap().ino();
+    assert_eq!(before, after);
+    assert_eq!(place.names("restore-new"), [] as [PathBuf; 0]);
 }

@@ -317,11 +317,14 @@ env = {{ SOFTHSM2_CONF = "{dir}/softhsm2.conf" }}
             .append(true)
             .open(self.path("log"))
             .unwrap();
+        // Neither of these variables may reach a host, whose library is somebody else's code.
+        let mut chosen = command.get_envs();
+        if !chosen.any(|(name, _)| name == "HSMAC__LOG__FORMAT") {
+            command.env("HSMAC__LOG__FORMAT", "text");
+        }
         let child = command
             .args(["serve", "--config"])
             .arg(&file)
-            // Neither may reach a host, whose library is somebody else's code.
-            .env("HSMAC__LOG__FORMAT", "text")
             .env("AWS_SECRET_ACCESS_KEY", "of no host's business")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

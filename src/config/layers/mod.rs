@@ -5,7 +5,10 @@ pub(super) mod lines;
 mod path;
 mod tree;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use config::{ConfigError, File, FileFormat, Map, Source as _, Value, ValueKind};
 use toml_edit::Document;
@@ -21,6 +24,7 @@ use super::{
         self, ConfigFault, ConfigFaults, InvalidSettings, SettingOrigin, SettingOrigins, nearest,
     },
 };
+use crate::telemetry;
 
 /// The merged layers as one tree, and where each leaf came from.
 pub(super) struct Layers {
@@ -35,6 +39,8 @@ pub(super) struct LayeredSettings {
     pub(super) invalid: InvalidSettings,
     pub(super) faults: Vec<ConfigFault>,
     pub(super) origins: SettingOrigins,
+    /// A hash of each value, by its path.
+    pub(super) written: BTreeMap<String, u64>,
 }
 
 impl Layers {
@@ -74,8 +80,35 @@ impl Layers {
         Ok(layers)
     }
 
+    /// `[log]` as far as it can be understood.
+    pub(super) fn log(&self) -> telemetry::Settings {
+        let Some(ValueKind::Table(log)) = self.under("log") else {
+            return telemetry::Settings::default();
+        };
+        let text = |name: &str| log.get(name)?.clone().into_string().ok();
+        telemetry::Settings {
+            format: text("format")
+                .and_then(|text| text.try_into().ok())
+                .unwrap_or_default(),
+            level: text("level")
+                .and_then(|text| text.try_into().ok())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// `admin.socket`, if it is set.
+    pub(super) fn admin_socket(&self) -> Option<PathBuf> {
+        let Some(ValueKind::Table(admin)) = self.under("admin") else {
+            return None;
+        };
+        let socket = admin.get("socket")?.clone().into_string().ok()?;
+        Some(socket.into())
+    }
+
     /// Reads the settings, and removes each fault on the way.
     pub(super) fn read(mut self) -> LayeredSettings {
+        let mut written = BTreeMap::new();
+        tree::hash_leaves(&self.tree, &mut Vec::new(), &mut written);
         let mut invalid = InvalidSettings::default();
         let mut settings = None;
         // Each round removes one wrong value, or adds one placeholder.
@@ -109,20 +142,13 @@ impl Layers {
             invalid,
             faults: self.faults,
             origins: self.origins,
+            written,
         }
     }
 
     fn apply_variable(&mut self, name: &str, value: &str) {
-        if !name.starts_with("HSMAC_") || name == "HSMAC_ENDPOINT" {
-            return;
-        }
         let origin = || SettingOrigin::Environment(name.to_owned());
         let Some(rest) = name.strip_prefix("HSMAC__") else {
-            let text = match nearest(name, VARIABLES.into_iter()) {
-                Some(right) => format!("no such setting; did you mean {right}?"),
-                None => "no such setting; they are named HSMAC__SECTION__KEY".into(),
-            };
-            self.faults.push(self.origins.fault_at(origin(), "", text));
             return;
         };
         let parts: Vec<&str> = rest.split("__").collect();
@@ -296,12 +322,67 @@ const PLACEHOLDERS: [(&str, &str); 11] = [
     ("uri", "pkcs11:token=none?module-path=/none"),
 ];
 
+/// Variables that are no settings, though they begin as settings do: warned of, since one may be meant as a
+/// setting. Kubernetes sets many for each Service, after its name.
+pub(super) fn stray_variables(
+    environment: &BTreeMap<String, String>,
+    origins: &SettingOrigins,
+) -> Vec<ConfigFault> {
+    let strays = environment.keys().filter(|name| {
+        name.starts_with("HSMAC_")
+            && !name.starts_with("HSMAC__")
+            && !CLIENT_VARIABLES.contains(&name.as_str())
+    });
+    let (injected, others): (Vec<&String>, Vec<&String>) =
+        strays.partition(|name| is_of_kubernetes(name));
+    let mut warnings = Vec::new();
+    if let Some(first) = injected.first() {
+        let text = format!(
+            "this and {} more are not used: Kubernetes sets such names for a Service called hsmac; \
+             enableServiceLinks: false leaves them out",
+            injected.len() - 1
+        );
+        let origin = SettingOrigin::Environment((*first).clone());
+        warnings.push(origins.fault_at(origin, "", text));
+    }
+    for name in others {
+        let text = match nearest(name, VARIABLES.into_iter()) {
+            Some(right) => format!("not used: no such setting; did you mean {right}?"),
+            None => "not used: no such setting; they are named HSMAC__SECTION__KEY".into(),
+        };
+        let origin = SettingOrigin::Environment(name.clone());
+        warnings.push(origins.fault_at(origin, "", text));
+    }
+    warnings
+}
+
+/// `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`, `NAME_SERVICE_PORT_GRPC`, `NAME_PORT`, `NAME_PORT_50051_TCP_ADDR`;
+/// the Service may be called hsmac-something.
+fn is_of_kubernetes(name: &str) -> bool {
+    let is_port = |rest: &str| {
+        let mut words = rest.split('_');
+        let number = words.next().unwrap_or_default();
+        !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && matches!(words.next(), Some("TCP" | "UDP" | "SCTP"))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_PORT")
+        || name.contains("_SERVICE_PORT")
+        || name
+            .split_once("_PORT_")
+            .is_some_and(|(_, rest)| is_port(rest))
+}
+
 fn innermost(mut error: ConfigError) -> ConfigError {
     while let ConfigError::At { error: within, .. } = error {
         error = *within;
     }
     error
 }
+
+/// What `hsmac kms` and other clients of this binary read.
+const CLIENT_VARIABLES: [&str; 1] = ["HSMAC_ENDPOINT"];
 
 /// Variables that "did you mean" suggests for a misspelt one.
 const VARIABLES: [&str; 19] = [

@@ -1,5 +1,10 @@
 //! The tree of settings: how layers are merged, and which values `config` converts too freely.
 
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
 use config::{Value, ValueKind};
 
 use super::path::{PathSegment, joined};
@@ -19,6 +24,42 @@ pub(super) fn merge(under: &mut Value, over: Value) {
             }
         }
         (kind, over) => *kind = over,
+    }
+}
+
+/// Hashes every value that is no table and no list, by its path.
+pub(super) fn hash_leaves(
+    tree: &Value,
+    path: &mut Vec<PathSegment>,
+    hashes: &mut BTreeMap<String, u64>,
+) {
+    match &tree.kind {
+        ValueKind::Table(table) => {
+            for (key, value) in table {
+                path.push(PathSegment::Key(key.clone()));
+                hash_leaves(value, path, hashes);
+                path.pop();
+            }
+        }
+        ValueKind::Array(list) => {
+            for (index, value) in list.iter().enumerate() {
+                path.push(PathSegment::Element(index));
+                hash_leaves(value, path, hashes);
+                path.pop();
+            }
+        }
+        ValueKind::Nil
+        | ValueKind::Boolean(_)
+        | ValueKind::I64(_)
+        | ValueKind::I128(_)
+        | ValueKind::U64(_)
+        | ValueKind::U128(_)
+        | ValueKind::Float(_)
+        | ValueKind::String(_) => {
+            let mut hasher = DefaultHasher::new();
+            tree.to_string().hash(&mut hasher);
+            hashes.insert(joined(path), hasher.finish());
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Risks that an operator should know of, though hsmac can start.
 
-use crate::config::{Settings, fault::ConfigWarning};
+use crate::config::{Settings, fault::ConfigWarning, layers::stray_variables};
 
 impl Settings {
     pub(in crate::config) fn rule_warnings(&self) -> Vec<ConfigWarning> {
-        let mut warnings = Vec::new();
+        let strays = stray_variables(&self.source.environment, &self.origins);
+        let mut warnings: Vec<ConfigWarning> = strays.into_iter().map(ConfigWarning).collect();
         if self
             .grpc
             .anonymous

@@ -300,13 +300,50 @@ fn reload_tells_which_settings_need_a_restart() {
     let reloaded = again(&serving);
     assert_eq!(reloaded.faults, []);
     let new = reloaded.settings;
-    assert_eq!(new.needing_restart(&serving), ["region", "key"]);
+    assert_eq!(new.needing_restart(&serving), ["region"]);
+    assert_eq!(new.key[0].aliases, ["alias/p"]);
 
     fs::write(&place.file, GOOD).unwrap();
     let faults = faults_again(&serving);
     assert!(
         faults.contains("grpc.tls: a running listener neither begins nor ends to speak TLS"),
         "{faults}"
+    );
+}
+
+#[test]
+fn what_needs_a_restart_is_named_setting_by_setting() {
+    let place = place(GOOD);
+    let (serving, _) = place.load(&[], &[]).unwrap();
+    let text = fs::read_to_string(&place.file).unwrap();
+    let pending = |edit: &dyn Fn(&str) -> String| {
+        fs::write(&place.file, edit(&text)).unwrap();
+        let reloaded = again(&serving);
+        assert_eq!(reloaded.faults, []);
+        reloaded.settings.needing_restart(&serving)
+    };
+    let inside = |table: &str, line: &str| {
+        let (table, line) = (table.to_owned(), line.to_owned());
+        move |text: &str| text.replace(&table, &format!("{table}\n{line}"))
+    };
+    let primary = inside("[token.primary]", "hosts = 3\nsessions = 7");
+    assert_eq!(
+        pending(&|text| primary(text) + "[store.sqlite]\npath = \"c.db\"\n"),
+        ["token.primary.hosts", "token.primary.sessions", "store"]
+    );
+    let grpc = inside("[grpc]", "max_connections = 77");
+    assert_eq!(pending(&grpc), ["grpc.max_connections"]);
+    // What is written out and is the default is no change; what a reload takes over neither.
+    let grpc = inside("[grpc]", "max_streams = 256");
+    let usual = serving.grpc.max_streams;
+    let written = move |text: &str| grpc(text).replace("256", &usual.to_string());
+    assert_eq!(
+        pending(&|text| written(text) + "[log]\nlevel = \"debug\"\n"),
+        [""; 0]
+    );
+    assert_eq!(
+        pending(&|text| text.replace("[token.primary]", "[token.second]")),
+        ["token.primary", "token.second"]
     );
 }
 

@@ -167,8 +167,8 @@ impl PreAuthConnections {
         entry.state.evicted.notify_waiters();
         if let Some(count) = self.evictions.pass() {
             tracing::warn!(
-                listener = self.listener,
-                source = %entry.state.source,
+                event = "strangers_closed", listener = self.listener,
+                peer = %entry.state.source,
                 count,
                 "connections without a proof of who they are were closed to let others in; this is the last of them"
             );

@@ -251,7 +251,7 @@ impl Api {
         if let Some(count) = self.refused_signatures.pass() {
             let (exception, peer) = (error.kind().exception(), &sender.connection.peer);
             let access_key = sigv4::access_key_id(head);
-            tracing::warn!(%peer, access_key, exception, count, "signatures were refused; this is the last of them");
+            tracing::warn!(event = "signatures_refused", %peer, access_key_id = access_key, exception, count, "signatures were refused; this is the last of them");
         }
     }
 

@@ -137,7 +137,7 @@ impl End<'_> {
             && let Some(count) = self.log.pass()
         {
             let peer = self.peer;
-            tracing::warn!(%peer, flood, count, "connections were closed for what peers sent; this is the last of them");
+            tracing::warn!(event = "floods_closed", %peer, reason = flood, count, "connections were closed for what peers sent; this is the last of them");
         }
         Err(error.into())
     }

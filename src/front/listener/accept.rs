@@ -16,16 +16,19 @@ use super::{
     handshake::{self, HandshakeFailures},
     socket::{AcceptBackoff, BindFault, Socket, Stream},
 };
-use crate::front::{
-    auth::{
-        access::AccessWatch,
-        connection::ClientConnection,
-        peer::Peer,
-        pre_auth::{PreAuthConnections, PreAuthSlot},
+use crate::{
+    front::{
+        auth::{
+            access::AccessWatch,
+            connection::ClientConnection,
+            peer::Peer,
+            pre_auth::{PreAuthConnections, PreAuthSlot},
+        },
+        log_limit::LogLimit,
+        settings::{Listen, SocketMode},
+        tls::Tls,
     },
-    log_limit::LogLimit,
-    settings::{Listen, SocketMode},
-    tls::Tls,
+    model::seconds,
 };
 
 /// What is spoken on the connections of a listener.
@@ -176,6 +179,8 @@ struct Room {
     full_since: Option<Instant>,
     full: watch::Sender<bool>,
     log: LogLimit,
+    /// Whether the log says that it is full.
+    is_told: bool,
 }
 
 impl Room {
@@ -187,6 +192,7 @@ impl Room {
             full_since: None,
             full: listener.full.clone(),
             log: LogLimit::new(),
+            is_told: false,
         }
     }
 
@@ -196,10 +202,12 @@ impl Room {
             self.full_since.get_or_insert_with(Instant::now);
             self.full.send_replace(true);
             if let Some(times) = self.log.pass() {
+                self.is_told = true;
                 tracing::warn!(
+                    event = "listener_full",
                     listener = self.section,
                     max_connections = limit,
-                    times,
+                    count = times,
                     "the listener has as many connections as it may have: more wait until one ends"
                 );
             }
@@ -208,11 +216,19 @@ impl Room {
         }
         if let Some(since) = self.full_since.take() {
             self.full.send_replace(false);
-            tracing::debug!(
-                listener = self.section,
-                seconds = since.elapsed().as_secs(),
-                "the listener has room again"
-            );
+            let full_s = seconds(since.elapsed());
+            let listener = self.section;
+            // Where each call has a connection of its own, a listener may be full many times a second.
+            if std::mem::take(&mut self.is_told) {
+                tracing::info!(
+                    event = "listener_has_room",
+                    listener,
+                    full_s,
+                    "the listener has room again"
+                );
+            } else {
+                tracing::debug!(listener, full_s, "the listener has room again");
+            }
         }
     }
 }
@@ -266,6 +282,6 @@ async fn serve_stream<P, S>(
     let serving = api.serve_connection(stream, connection, draining);
     match look.of(serving).await {
         Ok(()) => tracing::debug!(peer, "disconnected"),
-        Err(error) => tracing::debug!(peer, %error, "the connection broke"),
+        Err(error) => tracing::debug!(peer, reason = %error, "the connection broke"),
     }
 }

@@ -135,7 +135,7 @@ impl HandshakeFailures {
     pub(in crate::front) fn note(&self, peer: &Peer, fault: &HandshakeFault) {
         let HandshakeFault { error, certificate } = fault;
         let certificate = certificate.as_deref();
-        tracing::debug!(%peer, fault = %error, certificate, "the TLS handshake failed");
+        tracing::debug!(%peer, reason = %error, certificate, "the TLS handshake failed");
         // A port scan or a TCP health check: connected, and closed without a byte.
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return;
@@ -153,7 +153,7 @@ impl HandshakeFailures {
                 })
                 .collect();
             let (listener, causes) = (self.listener, causes.join(", "));
-            tracing::warn!(%peer, fault = %error, certificate, count, causes, listener, "TLS handshakes failed; this is the last of them");
+            tracing::warn!(event = "handshakes_failed", %peer, reason = %error, certificate, count, causes, listener, "TLS handshakes failed; this is the last of them");
         }
     }
 }

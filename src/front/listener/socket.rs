@@ -109,6 +109,13 @@ pub struct BindFault {
     cause: io::Error,
 }
 
+impl BindFault {
+    /// Whether somebody else has it: hsmac itself, perhaps.
+    pub fn is_in_use(&self) -> bool {
+        self.cause.kind() == ErrorKind::AddrInUse
+    }
+}
+
 impl fmt::Display for BindFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, cause } = self;
@@ -144,7 +151,7 @@ impl AcceptBackoff {
             return;
         }
         if self.pause.is_zero() {
-            tracing::warn!(%error, "connections cannot be accepted; trying again with pauses");
+            tracing::warn!(event = "accept_failed", reason = %error, "connections cannot be accepted; trying again with pauses");
         }
         self.pause = (self.pause * 2).clamp(Duration::from_millis(10), Duration::from_secs(1));
         sleep(self.pause).await;

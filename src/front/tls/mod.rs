@@ -174,7 +174,7 @@ impl Tls {
     }
 
     /// Each certificate and revocation list: its setting, and when it ends, in seconds since 1970.
-    pub(in crate::front) fn all_ends(&self) -> impl Iterator<Item = (&'static str, i64)> {
+    pub fn all_ends(&self) -> impl Iterator<Item = (&'static str, i64)> {
         self.validity_periods()
             .map(|period| (period.setting, period.ends))
     }

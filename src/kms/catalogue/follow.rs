@@ -84,7 +84,7 @@ impl Catalogue {
     fn put(&self, keys: &mut Accounts, record: &store::Record, retired: &mut Retired) {
         let named = RecordName::of(&record.name);
         if let Some(fault) = contradiction(keys, record) {
-            error!(record = %record.name, "{fault}; the declaration counts");
+            error!(event = "record_overridden", record = %record.name, reason = %fault, "a record contradicts the configuration, whose declaration counts");
             return;
         }
         let held = keys.held;
@@ -106,7 +106,7 @@ impl Catalogue {
                     }
                     Err(fault) => {
                         error!(
-                            record = %record.name, %fault,
+                            event = "record_unreadable", record = %record.name, reason = %fault,
                             "a key's record cannot be read: the key is unavailable"
                         );
                         let entry = Entry::Unreadable(record.revision);
@@ -129,14 +129,14 @@ impl Catalogue {
                     (Some(known), Ok(usage)) => known.last_use.restore(usage),
                     (None, _) => {}
                     (Some(_), Err(fault)) => {
-                        warn!(record = %record.name, %fault, "a key's last use cannot be read");
+                        warn!(event = "record_unreadable", record = %record.name, reason = %fault, "a key's last use cannot be read");
                     }
                 }
             }
             RecordName::Restored => {}
             RecordName::Other => {
                 if RecordName::is_lost(&record.name) {
-                    error!(record = %record.name, "a record whose name says nothing is passed over");
+                    error!(event = "record_unreadable", record = %record.name, reason = "its name says nothing", "a record is passed over");
                 }
             }
         }
@@ -173,10 +173,14 @@ impl Catalogue {
         keys.held = held;
         if held {
             warn!(
+                event = "restore_unconfirmed",
                 "the store was restored from a backup: every stored key counts as disabled and no key is deleted until `hsmac store confirm`"
             );
         } else {
-            info!("the restored store is confirmed: keys are what their records say");
+            info!(
+                event = "restore_confirmed",
+                "the restored store is confirmed: keys are what their records say"
+            );
         }
         for own in keys.accounts.values_mut() {
             let stored: Vec<Arc<KeyRecord>> = own
@@ -227,7 +231,7 @@ impl Catalogue {
         let group = self.groups.iter().position(|known| known == name);
         if group.is_none() {
             error!(
-                key_id = %body.key_id, token = name,
+                event = "key_without_token", key_id = %body.key_id, token = name,
                 "the configuration has no such token or group: the key is unavailable"
             );
         }
@@ -284,7 +288,7 @@ fn compiled(key: &StoredKey) -> (Arc<Policy>, Option<Arc<str>>) {
         }
         Err(fault) => {
             error!(
-                key_id = %key.key_id, fault,
+                event = "policy_unreadable", key_id = %key.key_id, reason = fault,
                 "a key's policy cannot be read: the key is unavailable until its account's root has put another one"
             );
             let policy = policy_documents::for_repair(&key.account);
@@ -303,7 +307,7 @@ fn read_alias(record: &store::Record) -> Alias {
             updated: Some(alias.updated),
         },
         Err(fault) => {
-            error!(record = %record.name, %fault, "an alias's record cannot be read: it finds no key");
+            error!(event = "record_unreadable", record = %record.name, reason = %fault, "an alias's record cannot be read: it finds no key");
             Alias {
                 target: None,
                 source,

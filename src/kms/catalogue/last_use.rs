@@ -66,7 +66,7 @@ impl Catalogue {
                     }
                 }
                 Err(fault) => {
-                    tracing::warn!(%fault, "the keys' last uses cannot be written; tried again in a minute");
+                    tracing::warn!(event = "last_uses_unwritten", reason = %fault, "the keys' last uses cannot be written; tried again in a minute");
                     return;
                 }
             }

@@ -1,7 +1,7 @@
 //! The keys in memory: found by every name that a client may use, listed in the order of their IDs.
 //!
-//! Declared keys come from the configuration and never change; stored ones follow the store
-//! (`follow.rs` feeds what it tells). Readers take a read lock for one look-up, and leave with an
+//! Declared keys come from the configuration and its reloads; stored ones follow the store (`follow.rs`
+//! feeds what it tells). Readers take a read lock for one look-up, and leave with an
 //! `Arc`: no lock is held while anything is waited for. A lock and not a map that is swapped as a
 //! whole (arc-swap): a change touches a few names, and must not cost a copy of 100,000.
 
@@ -16,6 +16,7 @@ pub(super) mod stored;
 pub(super) mod tests;
 
 pub(super) use self::{
+    declared::Declared,
     follow::{Retired, Retirement},
     snapshot::Snapshot,
 };
@@ -126,6 +127,8 @@ pub(super) struct Alias {
 
 /// All keys and aliases.
 pub(super) struct Catalogue {
+    /// The account of declared keys.
+    account: AccountId,
     region: String,
     /// The groups' names; records name theirs by its place here.
     groups: Vec<String>,

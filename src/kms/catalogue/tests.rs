@@ -37,12 +37,10 @@ pub(in crate::kms) fn settings_with(principals: Vec<PrincipalPolicies>) -> Setti
         ),
     ];
     let policies = keys.iter().map(|key| key.read_policy(&account).unwrap());
-    let enabled = keys.iter().filter(|key| key.enabled);
-    let enabled = enabled.map(|key| key.key_id.clone());
     Settings {
         region: "us-west-2".into(),
         new_keys: None,
-        rights: DeclaredRights::new(principals, None, policies.collect(), enabled.collect()),
+        rights: DeclaredRights::new(principals, None, policies.collect()),
         account,
         keys,
     }
@@ -207,35 +205,112 @@ fn contradictions_between_declarations_are_named() {
     assert!(fault.contains("names no token"), "{fault}");
 }
 
-/// A declaration that is taken away counts as disabled, and one that comes back serves again, by another
-/// key: what was closed stays closed.
+/// A declaration that is taken away takes the key and its aliases away; one that comes back serves again, by
+/// another key: what was closed stays closed.
 #[test]
-fn a_key_that_is_declared_no_longer_is_disabled_until_it_is_again() {
+fn declared_keys_and_aliases_come_change_and_go() {
     let groups = ["a".to_owned(), "b".to_owned()];
     let catalogue = Catalogue::new(settings(), &groups).unwrap();
     let first: KeyId = FIRST.parse().unwrap();
-    let record = || {
-        let declared = catalogue.declared();
-        let mut records = declared.into_iter();
-        records.find(|record| record.body.key_id == first).unwrap()
+    let again = |edit: &dyn Fn(&mut Vec<DeclaredKey>)| {
+        let mut keys = settings().keys;
+        edit(&mut keys);
+        let account = settings().account;
+        let policies = keys.iter().map(|key| key.read_policy(&account).unwrap());
+        let policies = policies.collect();
+        let outcome = catalogue.declare(&keys, policies);
+        assert_eq!(outcome.faults, [""; 0]);
+        let counts = (outcome.added, outcome.changed, outcome.removed);
+        (counts, outcome.retired)
     };
-    let before = record();
-    let again = |enabled: &[&KeyId]| {
-        let enabled = enabled.iter().map(|&id| id.clone()).collect();
-        catalogue.declare_again(settings().rights.keys, &enabled)
+    let found = |name: &str| {
+        let found = catalogue.resolve(&caller(ACCOUNT), Operation::GenerateMac, name);
+        found.ok()
     };
-    assert_eq!(again(&[&first]).len(), 0, "nothing has changed");
-
-    let retired = again(&[]);
-    assert_eq!(retired.len(), 1);
-    assert!(
-        matches!(&retired[0].1, Retirement::Key(key) if Arc::ptr_eq(key, &before.key)),
-        "hosts forget it"
+    let mine = |keys: &mut Vec<DeclaredKey>| {
+        let mut keys = std::mem::take(keys).into_iter();
+        keys.find(|key| key.key_id == first).unwrap()
+    };
+    let before = found("alias/pay").unwrap();
+    let (counts, retired) = again(&|_| {});
+    assert_eq!(
+        (counts, retired.len()),
+        ((0, 0, 0), 0),
+        "nothing has changed"
     );
-    assert_eq!(record().configured_state(), KeyState::Disabled);
-    assert_eq!(again(&[]).len(), 0);
+    assert!(Arc::ptr_eq(&found("alias/pay").unwrap(), &before));
 
-    again(&[&first]);
-    assert_eq!(record().configured_state(), KeyState::Enabled);
-    assert!(!Arc::ptr_eq(&record().key, &before.key));
+    // Words and names cost nobody anything.
+    let (counts, retired) = again(&|keys| {
+        for key in keys.iter_mut().filter(|key| key.key_id == first) {
+            key.description = "others".into();
+            key.aliases = vec!["alias/new".into(), "alias/pay".into()];
+        }
+    });
+    assert_eq!((counts, retired.len()), ((0, 1, 0), 0));
+    let renamed = found("alias/new").unwrap();
+    assert!(Arc::ptr_eq(&renamed.key, &before.key));
+    assert!(found("alias/pay").is_some() && found("alias/x/y").is_none());
+
+    // Another object: what calls held of the old one is closed.
+    let (counts, retired) = again(&|keys| {
+        for key in keys.iter_mut().filter(|key| key.key_id == first) {
+            key.object = "pkcs11:object=another".to_owned().try_into().unwrap();
+            key.token = Some("b".into());
+        }
+    });
+    assert_eq!(counts, (0, 1, 0));
+    assert!(matches!(&retired[..], [(0, Retirement::Key(key))] if Arc::ptr_eq(key, &before.key)));
+    let moved = found("alias/pay").unwrap();
+    assert_eq!(
+        (moved.group, moved.body.locator.token.as_str()),
+        (Some(1), "b")
+    );
+
+    let (counts, retired) = again(&|keys| {
+        for key in keys.iter_mut().filter(|key| key.key_id == first) {
+            key.enabled = false;
+        }
+    });
+    assert_eq!((counts, retired.len()), ((0, 1, 0), 1));
+    assert_eq!(found(FIRST).unwrap().configured_state(), KeyState::Disabled);
+
+    let others = settings().keys.len() - 1;
+    let (counts, _) = again(&|keys| *keys = vec![mine(keys)]);
+    assert_eq!(counts, (0, 1, others));
+    let (counts, retired) = again(&|keys| keys.clear());
+    assert_eq!((counts, retired.len()), ((0, 0, 1), 1));
+    assert!(found(FIRST).is_none() && found("alias/pay").is_none());
+    let (counts, retired) = again(&|_| {});
+    assert_eq!((counts, retired.len()), ((others + 1, 0, 0), 0));
+    let back = found("alias/x/y").unwrap();
+    assert_eq!(back.configured_state(), KeyState::Enabled);
+    assert!(!Arc::ptr_eq(&back.key, &before.key));
+}
+
+/// What cannot be in force is told, and leaves the rest in force.
+#[test]
+fn a_declaration_that_names_no_token_leaves_its_key_where_it_is() {
+    let groups = ["a".to_owned(), "b".to_owned()];
+    let catalogue = Catalogue::new(settings(), &groups).unwrap();
+    let mut keys = settings().keys;
+    for key in &mut keys {
+        key.token = Some("c".into());
+        key.enabled = false;
+    }
+    let count = keys.len();
+    let outcome = catalogue.declare(&keys, settings().rights.keys);
+    assert_eq!(outcome.faults.len(), count, "{:?}", outcome.faults);
+    assert!(
+        outcome.faults[0].contains("there is no token or group"),
+        "{:?}",
+        outcome.faults
+    );
+    // Security: who may not use it any more may not, wherever it is.
+    let declared = catalogue.declared();
+    assert_eq!(declared.len(), count);
+    for record in declared {
+        assert_eq!(record.configured_state(), KeyState::Disabled);
+        assert!(record.body.locator.token != "c");
+    }
 }

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{model::Date, store::Name};
+use crate::{
+    model::{Date, seconds},
+    store::Name,
+};
 
 /// How far the time of day may be ahead of what it should be.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -40,6 +43,16 @@ pub(super) fn clock_name() -> Name {
 pub(super) enum Jump {
     Forward(Duration),
     Back(Duration),
+}
+
+impl Jump {
+    /// Its length in seconds; less than 0: back.
+    pub(super) fn seconds(self) -> f64 {
+        match self {
+            Self::Forward(by) => seconds(by),
+            Self::Back(by) => -seconds(by),
+        }
+    }
 }
 
 /// The time of day, watched.

@@ -145,7 +145,7 @@ impl Creation {
         // Security: a key that its caller will not be told of is destroyed, not kept: nobody holds
         // its ID. From here on the caller waits for the commit.
         if !waits.take() {
-            info!(key_id = %self.intent.key_id, "the caller did not wait for the key: it is destroyed");
+            info!(event = "creation_abandoned", key_id = %self.intent.key_id, "the caller did not wait for the key: it is destroyed");
             return Err(timed_out());
         }
         fault_point("create:before-commit");
@@ -189,12 +189,12 @@ impl Creation {
         match made {
             Ok(facts) => Ok((intended, facts)),
             Err(fault) => {
-                warn!(key_id = %self.intent.key_id, token = %self.intent.locator.token, %fault, "no key was made");
+                warn!(event = "creation_failed", key_id = %self.intent.key_id, token = %self.intent.locator.token, reason = %fault, "no key was made");
                 if fault.is_settled() {
                     // The token has said that nothing was made.
                     let over = Change::new().delete(name, Expect::At(intended));
                     if let Err(error) = self.store.commit(over).await {
-                        warn!(%error, "an intent that came to nothing stays for the reaper");
+                        warn!(event = "creation_unsettled", key_id = %self.intent.key_id, reason = %error, "what was written down of a creation that came to nothing could not be removed; it is tried again");
                     }
                 }
                 Err(from_token(fault))

@@ -19,9 +19,9 @@ use crate::{
         KeyRecord,
         stored::{self, StoredKey, StoredState},
     },
-    model::{AccountId, Date, KeyId, Origin},
+    model::{AccountId, Date, KeyId, Origin, seconds},
     store::{self, Change, Expect, Name},
-    token::{Fault, Group},
+    token::{Destroyed, Fault, Group},
 };
 
 /// `alarm/ACCOUNT/KEYID`: why the object of a key that is deleting is not destroyed.
@@ -63,7 +63,7 @@ impl Reaper {
             lifecycle.catalogue.reached(committed).await;
             lifecycle.fence(record).await;
             revision = committed;
-            info!(%key_id, "the key's deletion date has come: it is being deleted");
+            info!(event = "deletion_begun", %key_id, "the key's deletion date has come: it is being deleted");
             fault_point("delete:marked");
         }
         match record.body.origin {
@@ -104,7 +104,7 @@ impl Reaper {
         };
         match outcome {
             Ok(destroyed) => {
-                info!(%key_id, ?destroyed, "the key's object is gone from the token");
+                info!(event = "object_destroyed", %key_id, was_there = destroyed == Destroyed::Now, "the key's object is gone from the token");
                 Ok(true)
             }
             Err(Fault::Key(reason) | Fault::Unsupported(reason)) => {
@@ -118,7 +118,7 @@ impl Reaper {
             }
             Err(fault) => {
                 let pause = self.put_off(key_id, generations);
-                debug!(%key_id, %fault, ?pause, "the key's object cannot be destroyed now");
+                debug!(%key_id, reason = %fault, pause_s = seconds(pause), "the key's object cannot be destroyed now");
                 Ok(false)
             }
         }
@@ -148,7 +148,7 @@ impl Reaper {
         self.put_off.remove(key_id);
         if self.commit(change).await?.is_some() {
             self.alarmed.remove(key_id);
-            info!(%key_id, "the key is deleted");
+            info!(event = "key_deleted", %key_id, "the key is deleted");
         }
         Ok(())
     }

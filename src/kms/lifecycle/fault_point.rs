@@ -1,9 +1,12 @@
 //! Places at which a test has the process die.
 
+/// Is shown the name of each place.
+#[cfg(test)]
+type Witness = Box<dyn Fn(&str)>;
+
 #[cfg(test)]
 thread_local! {
-    static WITNESS: std::cell::RefCell<Option<Box<dyn Fn(&str)>>> =
-        const { std::cell::RefCell::new(None) };
+    static WITNESS: std::cell::RefCell<Option<Witness>> = const { std::cell::RefCell::new(None) };
 }
 
 /// Shows somebody on this thread each such place as it is come to.

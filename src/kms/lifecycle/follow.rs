@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::Lifecycle;
@@ -28,7 +29,7 @@ pub(super) async fn follow(lifecycle: Weak<Lifecycle>, mut changes: Changes) {
             Ok(committed) => lifecycle.retire(lifecycle.catalogue.apply(&committed)),
             Err(WatchFault::Store(store::Fault::Closed)) => return,
             Err(fault) => {
-                info!(%fault, "the store is listed again");
+                info!(event = "store_listed_again", reason = %fault, "the store is listed again");
                 match relist(&lifecycle).await {
                     Some(again) => changes = again,
                     None => return,
@@ -40,6 +41,7 @@ pub(super) async fn follow(lifecycle: Weak<Lifecycle>, mut changes: Changes) {
 
 /// Until the store can be listed the keys are what they were.
 async fn relist(lifecycle: &Arc<Lifecycle>) -> Option<Changes> {
+    let mut told: Option<Instant> = None;
     loop {
         match Snapshot::of(&lifecycle.store).await {
             Ok(snapshot) => {
@@ -49,7 +51,13 @@ async fn relist(lifecycle: &Arc<Lifecycle>) -> Option<Changes> {
             }
             Err(store::Fault::Closed) => return None,
             Err(fault) => {
-                error!(%fault, "the store cannot be followed: changes may be missed; tried again");
+                if told.is_none_or(|at| at.elapsed() >= SAID_AGAIN) {
+                    error!(
+                        event = "store_unreadable", reason = %fault,
+                        "the store cannot be followed: changes may be missed; tried again"
+                    );
+                    told = Some(Instant::now());
+                }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
@@ -64,7 +72,7 @@ pub(in crate::kms) async fn tracking_start(store: &Store) -> Result<Date, store:
             return Ok(match stored::read::<UsageTracking>(&record) {
                 Ok(tracking) => tracking.since,
                 Err(fault) => {
-                    error!(record = %name, %fault, "since when uses are recorded cannot be read");
+                    error!(event = "record_unreadable", record = %name, reason = %fault, "since when uses are recorded cannot be read");
                     Date::now()
                 }
             });
@@ -79,4 +87,6 @@ pub(in crate::kms) async fn tracking_start(store: &Store) -> Result<Date, store:
     }
 }
 
+/// How often the log says that it cannot.
+const SAID_AGAIN: Duration = Duration::from_mins(1);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);

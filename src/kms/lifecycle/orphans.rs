@@ -38,7 +38,7 @@ impl Reaper {
                     Ok(intent) => self.settle(lifecycle, wall, intent, &record).await?,
                     Err(fault) => {
                         if !self.unreadable.contains(&record.name) {
-                            error!(record = %record.name, %fault, "an intent cannot be read: what it may have left in a token is not searched");
+                            error!(event = "record_unreadable", record = %record.name, reason = %fault, "what was written down of a creation cannot be read: what it may have left in a token is not searched");
                             self.unreadable.push(record.name);
                         }
                     }
@@ -71,7 +71,7 @@ impl Reaper {
                 // Security: the backup saw the creation begin; that it ended well, and was told of,
                 // may be younger than the backup. Such an object is left to a person.
                 warn!(
-                    key_id = %intent.key_id, token = %intent.locator.token,
+                    event = "creation_left_alone", key_id = %intent.key_id, token = %intent.locator.token,
                     label = intent.locator.label.as_deref().unwrap_or_default(),
                     "a creation that the restored backup had only begun: whether its object is an orphan nobody knows; it is left alone"
                 );
@@ -97,7 +97,7 @@ impl Reaper {
         };
         match found {
             Destroyed::Now => warn!(
-                key_id = %intent.key_id, token = %intent.locator.token,
+                event = "orphan_destroyed", key_id = %intent.key_id, token = %intent.locator.token,
                 "a creation that nobody was told of had left an object in the token: it is destroyed"
             ),
             Destroyed::WasGone => debug!(key_id = %intent.key_id, "a creation left nothing"),
@@ -175,7 +175,7 @@ impl Reaper {
                 None
             }
             Err(fault) => {
-                debug!(%key_id, %fault, "an intent's object cannot be searched now");
+                debug!(%key_id, reason = %fault, "what a creation may have left cannot be searched now");
                 None
             }
         }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     kms::catalogue::stored::{self, StoredLocator},
-    model::{Date, KeyId},
+    model::{Date, KeyId, seconds},
     store::{self, Change, CommitFault, Expect, Name, Store},
 };
 
@@ -40,6 +40,7 @@ pub(super) fn wake_with_hosts(lifecycle: &Lifecycle) {
 /// Looks until the operations are gone or the store is closed.
 pub(super) async fn reap(lifecycle: Weak<Lifecycle>) {
     let mut reaper: Option<Reaper> = None;
+    let mut told: Option<Instant> = None;
     loop {
         let Some(lifecycle) = lifecycle.upgrade() else {
             return;
@@ -53,9 +54,17 @@ pub(super) async fn reap(lifecycle: Weak<Lifecycle>) {
             reaper.round(&lifecycle).await
         };
         match round.await {
-            Ok(()) => {}
+            Ok(()) => told = None,
             Err(store::Fault::Closed) => return,
-            Err(fault) => warn!(%fault, "the reaper cannot read the store; it looks again"),
+            Err(fault) => {
+                if told.is_none_or(|at| at.elapsed() >= SAID_AGAIN) {
+                    warn!(
+                        event = "store_unreadable", reason = %fault,
+                        "deletions wait: the store cannot be read; tried again"
+                    );
+                    told = Some(Instant::now());
+                }
+            }
         }
         drop(lifecycle);
         tokio::select! {
@@ -106,7 +115,7 @@ impl Reaper {
         let written = written.and_then(|record| match stored::read::<Written>(&record) {
             Ok(written) => Some(written),
             Err(fault) => {
-                error!(record = %record.name, %fault, "the time that was written down cannot be read");
+                error!(event = "record_unreadable", record = %record.name, reason = %fault, "the time that was written down cannot be read");
                 None
             }
         });
@@ -147,7 +156,10 @@ impl Reaper {
         } else if !due.is_empty() && !self.told_held {
             self.told_held = true;
             warn!(
-                keys = due.len(), restored, clock_held_for = ?self.clock.held(),
+                event = "deletions_held",
+                keys = due.len(),
+                restored,
+                clock_held_s = seconds(self.clock.held()),
                 "keys are due to be deleted and are held"
             );
         }
@@ -162,7 +174,7 @@ impl Reaper {
             .is_some_and(|(known, _)| known == reason);
         if !known {
             error!(
-                %key_id, token = %locator.token,
+                event = "deletion_alarm", %key_id, token = %locator.token,
                 label = locator.label.as_deref().unwrap_or_default(), reason,
                 "ALARM: an object that was to be destroyed is not the one that it should be, or cannot go; it is left alone"
             );
@@ -223,11 +235,16 @@ impl Reaper {
 fn say_jump(jump: Option<Jump>, held: Duration) {
     if let Some(jump) = jump {
         warn!(
-            ?jump, held_for = ?held,
+            event = "clock_jumped",
+            jump_s = jump.seconds(),
+            held_s = seconds(held),
             "the time of day has jumped, or hsmac was off: no key is deleted until it has been steady for as long"
         );
     }
 }
+
+/// How often the log says that it cannot.
+const SAID_AGAIN: Duration = Duration::from_mins(1);
 
 /// How often it looks, if nothing wakes it before.
 const INTERVAL: Duration = Duration::from_secs(10);

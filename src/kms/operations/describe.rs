@@ -207,7 +207,7 @@ impl Kms {
             Ok(facts) => facts,
             Err(fault) => {
                 let (arn, token) = (&*record.arn, group.name());
-                tracing::debug!(arn, token, %fault, "the token cannot describe a key");
+                tracing::debug!(arn, token, reason = %fault, "the token cannot describe a key");
                 return None;
             }
         };

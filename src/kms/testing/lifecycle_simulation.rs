@@ -539,7 +539,7 @@ fn settings_without_keys() -> Settings {
         region: "us-west-2".into(),
         new_keys: None,
         keys: Vec::new(),
-        rights: DeclaredRights::new(principals, None, Vec::new(), Default::default()),
+        rights: DeclaredRights::new(principals, None, Vec::new()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -73,6 +73,58 @@ pub(super) fn real(path: &Path) -> Result<PathBuf, OpenFault> {
             }
         }
         Err(error) => Err(faults::disk(path, &error)),
+    }
+}
+
+/// Which file it is, whatever it is called; none: there is none.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// Whose the files of a catalogue are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    /// The owner of the catalogue. If there is none yet, for root the owner of the folder that it is to be
+    /// in; others make files of their own.
+    pub(super) fn of(database: &Path) -> io::Result<Option<Self>> {
+        let found = match fs::metadata(database) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if !rustix::process::geteuid().is_root() {
+                    return Ok(None);
+                }
+                fs::metadata(folder(database))?
+            }
+            found => found?,
+        };
+        Ok(Some(Self {
+            user: found.uid(),
+            group: found.gid(),
+        }))
+    }
+
+    /// Gives a file to this owner, so that root leaves nothing which the service cannot open.
+    pub(super) fn take(self, path: &Path) -> io::Result<()> {
+        let found = fs::metadata(path)?;
+        let is_same = (found.uid(), found.gid()) == (self.user, self.group);
+        // Who is not root may be in another group than the catalogue's: their own will do.
+        if is_same || (found.uid() == self.user && !rustix::process::geteuid().is_root()) {
+            return Ok(());
+        }
+        chown(path, Some(self.user), Some(self.group)).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "it would not be its owner's, uid {}: run this as root or as that user ({error})",
+                    self.user
+                ),
+            )
+        })
     }
 }
 

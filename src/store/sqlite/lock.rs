@@ -55,7 +55,7 @@ impl LockedDatabase {
         let connection = connection::connect(&new)?;
         schema::create(&connection).map_err(|error| faults::sqlite(&new, &error))?;
         connection::put_in_place(connection, &new, database)?;
-        info!(path = %database.display(), "a new catalogue was made");
+        info!(event = "catalogue_made", path = %database.display(), "a new catalogue was made");
         Ok(())
     }
 
@@ -81,7 +81,7 @@ impl LockedDatabase {
                 Ok(()) => "it has 0600 now".to_owned(),
                 Err(error) => error.to_string(),
             };
-            warn!(file = %file.display(), mode = format!("{mode:04o}"), outcome,
+            warn!(event = "catalogue_exposed", path = %file.display(), mode = format!("{mode:04o}"), outcome,
                 "others than its owner could read the catalogue");
         }
     }
@@ -92,6 +92,7 @@ impl LockedDatabase {
 /// each lock a file of that name.
 fn lock(database: &Path) -> Result<File, OpenFault> {
     let path = files::beside(database, ".lock");
+    let is_new = !path.exists();
     let mut file = File::options()
         .read(true)
         .write(true)
@@ -100,6 +101,12 @@ fn lock(database: &Path) -> Result<File, OpenFault> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| faults::disk(&path, &error))?;
+    if is_new && rustix::process::geteuid().is_root() {
+        let owner = files::Owner::of(database);
+        owner
+            .and_then(|owner| owner.map_or(Ok(()), |owner| owner.take(&path)))
+            .map_err(|error| faults::disk(&path, &error))?;
+    }
     for attempt in 1.. {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,

@@ -8,6 +8,7 @@ mod connection;
 mod faults;
 mod files;
 mod lock;
+mod outage;
 mod rows;
 mod schema;
 mod upkeep;
@@ -15,7 +16,7 @@ mod writer;
 
 use std::thread;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use self::upkeep::snapshot;
 pub use self::upkeep::{CatalogueReport, backup, check, confirm, restore};
@@ -36,6 +37,7 @@ const QUEUE: usize = 1024;
 pub struct SqliteEngine {
     requests: mpsc::Sender<Request>,
     history: History,
+    trouble: watch::Receiver<Option<String>>,
 }
 
 impl SqliteEngine {
@@ -43,13 +45,21 @@ impl SqliteEngine {
         let locked = LockedDatabase::take(&settings.path)?;
         locked.create_if_missing()?;
         let writer = Writer::open(locked)?;
-        let history = writer.history();
+        let (history, trouble) = (writer.history(), writer.trouble());
         let (requests, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.serve(queue))
             .map_err(|error| OpenFault::Away(format!("no thread for the store: {error}")))?;
-        Ok(Self { requests, history })
+        Ok(Self {
+            requests,
+            history,
+            trouble,
+        })
+    }
+
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
     }
 
     pub(super) async fn read(&self, name: &Name) -> Result<Option<Record>, Fault> {

@@ -114,8 +114,16 @@ pub fn restore(
     let database = &locked.database;
     let old = (database.exists()).then(|| last_revision(database));
 
+    let owner = files::Owner::of(database).map_err(|error| faults::disk(database, &error))?;
     let new = beside(database, ".restore-new");
     copy_in(from, &new)?;
+    // Before anything is replaced: what the service could not open is refused now.
+    let given = owner.map_or(Ok(()), |owner| owner.take(&new));
+    given.map_err(|error| {
+        // What is left of it is removed by the next restore in any case.
+        let _ = files::clear(&new);
+        faults::disk(database, &error)
+    })?;
     let connection = connection::open(&new)?;
     let restored = Restored::now();
     // Revisions never go back, so that no revision of the old catalogue is one of this one.

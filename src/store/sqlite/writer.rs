@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{
     mpsc::{Receiver, error::TryRecvError},
-    oneshot,
+    oneshot, watch,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::store::{
     Change, CommitFault, Committed, Fault, Name, OpenFault, Prefix, Record, Revision,
     history::History,
-    sqlite::{faults, lock::LockedDatabase, rows},
+    sqlite::{faults, files, lock::LockedDatabase, outage::Outage, rows},
 };
 
 /// Changes that share a transaction, at most.
@@ -48,6 +48,9 @@ type PendingCommit = (Change, oneshot::Sender<Result<Revision, CommitFault>>);
 pub(super) struct Writer {
     /// None after a fault that left the connection in doubt: the next request opens it anew.
     connection: Option<Connection>,
+    /// Which file was opened. One that was removed can still be written, to nobody's use.
+    identity: Option<(u64, u64)>,
+    outage: Outage,
     /// The revision of the last change that was published.
     revision: Revision,
     history: History,
@@ -62,6 +65,8 @@ impl Writer {
             .map_err(|error| faults::sqlite(&locked.database, &error))?;
         Ok(Self {
             connection: Some(connection),
+            identity: files::identity(&locked.database),
+            outage: Outage::none(),
             revision,
             history: History::after(revision),
             locked,
@@ -70,6 +75,10 @@ impl Writer {
 
     pub(super) fn history(&self) -> History {
         self.history.clone()
+    }
+
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.outage.watch()
     }
 
     /// Serves requests until one of them is to close, or all senders are gone.
@@ -124,27 +133,43 @@ impl Writer {
         let Some(connection) = self.connection else {
             return;
         };
+        if !is_in_place(&self.locked, self.identity) {
+            // Closing it would remove its log, and the next start would take a catalogue that is gone for one
+            // that never was.
+            std::mem::forget(connection);
+            return;
+        }
         // The last connection that closes moves the log into the database and removes it.
         if let Err((_, error)) = connection.close() {
-            warn!(%error, "the catalogue could not be closed in order; its log is read at the next start");
+            warn!(event = "catalogue_not_closed", reason = %error, "the catalogue could not be closed in order; its log is read at the next start");
         }
     }
 
     /// The connection; opened anew if the last fault took it.
     fn ready(&mut self) -> Result<&Connection, Fault> {
+        if !is_in_place(&self.locked, self.identity) {
+            let reason = format!(
+                "{} was removed or replaced while hsmac has it open; put that very file back, or stop hsmac \
+                 and run hsmac store restore",
+                self.locked.database.display()
+            );
+            self.outage.goes_on(&self.locked.database, &reason);
+            return Err(Fault::Away(reason));
+        }
         if self.connection.is_none() {
             let away = |fault: OpenFault| Fault::Away(fault.to_string());
             let connection = self.locked.open().map_err(away)?;
             let revision = settled(&connection).map_err(|error| rows::fault(&error))?;
             if revision != self.revision {
                 warn!(
+                    event = "change_made_after_all",
                     revision = revision.0,
                     "a change in doubt was made after all"
                 );
                 self.revision = revision;
                 self.history.reset(revision);
             }
-            info!("the catalogue is open again");
+            info!(event = "catalogue_reopened", "the catalogue is open again");
             self.connection = Some(connection);
         }
         Ok(self
@@ -175,23 +200,45 @@ impl Writer {
         let before = self.revision;
         let connection = self.ready().map_err(GroupError::Disk)?;
         match together(connection, group, before) {
-            Ok(outcomes) => Ok(outcomes),
+            Ok(outcomes) => {
+                self.outage.over(&self.locked.database);
+                Ok(outcomes)
+            }
             Err(TransactionError::NotMade(error)) => {
                 // A transaction that cannot even be rolled back ends with its connection.
                 if !connection.is_autocommit() {
                     self.connection = None;
                 }
-                warn!(%error, changes = group.len(), "the catalogue could not be written");
-                Err(GroupError::NotMade(rows::fault(&error)))
+                debug!(reason = %error, changes = group.len(), "changes could not be written");
+                self.outage
+                    .goes_on(&self.locked.database, &error.to_string());
+                Err(GroupError::NotMade(self.at_path(rows::fault(&error))))
             }
             Err(TransactionError::InDoubt(error, outcomes)) => {
-                error!(%error, changes = group.len(), "the catalogue's disk failed while a change was made");
+                debug!(reason = %error, changes = group.len(), "the disk failed while changes were made");
+                self.outage
+                    .goes_on(&self.locked.database, &error.to_string());
                 match self.made(&outcomes) {
                     Some(true) => Ok(outcomes),
-                    Some(false) => Err(GroupError::Disk(Fault::Away(error.to_string()))),
-                    None => Err(GroupError::Disk(Fault::Unknown(error.to_string()))),
+                    Some(false) => Err(GroupError::Disk(
+                        self.at_path(Fault::Away(error.to_string())),
+                    )),
+                    None => Err(GroupError::Disk(
+                        self.at_path(Fault::Unknown(error.to_string())),
+                    )),
                 }
             }
+        }
+    }
+
+    /// The fault, with the file that it is about.
+    fn at_path(&self, fault: Fault) -> Fault {
+        let named = |text: String| format!("{}: {text}", self.locked.database.display());
+        match fault {
+            Fault::Away(text) => Fault::Away(named(text)),
+            Fault::Unknown(text) => Fault::Unknown(named(text)),
+            Fault::Damaged(text) => Fault::Damaged(named(text)),
+            Fault::Closed => Fault::Closed,
         }
     }
 
@@ -226,6 +273,11 @@ impl Writer {
             let _ = reply.send(answer);
         }
     }
+}
+
+/// Whether the file that was opened is the one of that name.
+fn is_in_place(locked: &LockedDatabase, identity: Option<(u64, u64)>) -> bool {
+    files::identity(&locked.database) == identity
 }
 
 /// The outcome of a change within a transaction.

@@ -14,7 +14,10 @@ use std::{
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::token::{key::TokenKey, locks::UNPOISONED, status::Fault};
+use crate::{
+    model::seconds,
+    token::{key::TokenKey, locks::UNPOISONED, status::Fault},
+};
 
 /// The first time for which a message is refused; it doubles up to the longest.
 const FIRST: Duration = Duration::from_secs(10);
@@ -66,7 +69,7 @@ impl PoisonList {
         let name = self.name(key, message);
         let length = known.get(&name).map_or(FIRST, |poison| poison.next);
         warn!(
-            key_id = %key.key_id(), bytes = message.len(), refused_for = ?length, %fault,
+            event = "message_refused", key_id = %key.key_id(), bytes = message.len(), refused_for_s = seconds(length), reason = %fault,
             "the token fails with a message; it is refused for a while"
         );
         known.insert(

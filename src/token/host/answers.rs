@@ -298,7 +298,7 @@ impl HostSession {
             return Ok(());
         }
         error!(
-            key_id = %key.key_id(), locator = %key.locator(), host = self.process.generation,
+            event = "key_swapped", key_id = %key.key_id(), locator = %key.locator(), host = self.process.generation,
             "the object is another key than before: its check value differs"
         );
         let key = Arc::clone(key);

@@ -201,9 +201,16 @@ async fn relay(mut pipe: impl AsyncRead + Unpin, token: String, generation: u32)
             seen += 1;
             if seen <= LINES {
                 let line = String::from_utf8_lossy(line);
-                info!(token, host = generation, "module: {}", line.trim_end());
+                info!(
+                    event = "module_output",
+                    token,
+                    host = generation,
+                    "module: {}",
+                    line.trim_end()
+                );
             } else if seen == LINES + 1 {
                 info!(
+                    event = "module_output",
                     token,
                     host = generation,
                     "the module prints more than {LINES} lines a second"

@@ -70,7 +70,7 @@ impl HostSession {
     fn back_off(&mut self, job: Job, context: &HostContext<'_>, reason: &str) {
         let at_work = self.pending() + 1;
         if self.load.is_busy(at_work) {
-            warn!(token = %context.settings.name, host = self.process.generation, at_work, reason, "the token is busy: it gets less at once");
+            warn!(event = "token_busy", token = %context.settings.name, host = self.process.generation, at_work, reason, "the token is busy: it gets less at once");
         }
         context.queue.metrics.moved(Move::Busy);
         context.queue.give_back(job);
@@ -88,7 +88,7 @@ impl HostSession {
         context: &HostContext<'_>,
         reason: &str,
     ) {
-        info!(token = %context.settings.name, host = self.process.generation, reason, "looking again with a fresh host");
+        info!(event = "key_sought_again", token = %context.settings.name, host = self.process.generation, reason, "looking again with a fresh host");
         key.set_gone_from(context.member);
         self.ending = true;
         context.queue.set_member_status(context.member, true, true);

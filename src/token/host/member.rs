@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::sync::{Mutex, Semaphore, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     model::MacAlgorithm,
@@ -159,7 +159,7 @@ impl Member {
         self.queue
             .set_member_status(self.index, serving > 0, coming);
         if let Some(state) = state {
-            self.change(state);
+            self.change(state, serving);
         }
         drop(host_states);
         if serving == 0 && !coming {
@@ -167,29 +167,6 @@ impl Member {
             let queue = &self.queue;
             queue.refuse(|job| !queue.has_candidate(job), &Fault::Unavailable(state));
         }
-    }
-
-    /// Said once for each change, not once for each call.
-    fn change(&self, state: State) {
-        let token = &self.settings.name;
-        self.state.send_if_modified(|before| {
-            if *before == state {
-                return false;
-            }
-            match &state {
-                State::Up => info!(token, "the token is up"),
-                State::Starting => {}
-                State::Degraded(reason) => warn!(token, %reason, "the token is degraded"),
-                State::Away(_) | State::PinRefused(_) | State::Misconfigured(_) => {
-                    error!(token, reason = %state, "the token is unavailable");
-                }
-            }
-            if before.name() != state.name() {
-                *self.since.lock().expect(UNPOISONED) = SystemTime::now();
-            }
-            *before = state;
-            true
-        });
     }
 
     pub(super) fn learn(&self, mut warnings: Vec<String>, info: &TokenInfo, ready: &Ready) {
@@ -209,10 +186,10 @@ impl Member {
         let before = self.facts.lock().expect(UNPOISONED).replace(facts.clone());
         if before.as_ref() != Some(&facts) {
             for warning in &facts.warnings {
-                warn!(token = %self.settings.name, "{warning}");
+                warn!(event = "token_warning", token = %self.settings.name, "{warning}");
             }
             info!(
-                token = %self.settings.name, module = %facts.module, label = %facts.info.label,
+                event = "logged_in", token = %self.settings.name, module = %facts.module, label = %facts.info.label,
                 serial = %facts.info.serial, sessions = facts.sessions, two_calls = facts.two_calls,
                 "logged in"
             );

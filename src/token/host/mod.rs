@@ -14,6 +14,7 @@ mod host_state;
 mod load;
 mod login;
 pub(super) mod member;
+mod outage;
 pub(super) mod pin;
 mod process;
 mod session;

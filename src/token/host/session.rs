@@ -230,7 +230,7 @@ impl HostSession {
     fn keep_to_share(&mut self, context: &HostContext<'_>) {
         let (has, each) = (self.ready.sessions, context.share.each());
         if has > each && !self.ending {
-            info!(token = %context.settings.name, host = self.process.generation, has, each, "a host has more than its share of the token's sessions: it ends, and its successor has fewer");
+            info!(event = "host_over_share", token = %context.settings.name, host = self.process.generation, has, each, "a host has more than its share of the token's sessions: it ends, and its successor has fewer");
             self.ending = true;
         }
     }

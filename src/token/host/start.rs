@@ -95,7 +95,7 @@ impl Member {
         while let Admission::Later(wait, first) = self.starts.take(Instant::now()) {
             if first {
                 error!(
-                    token = %self.settings.name,
+                    event = "hosts_loop", token = %self.settings.name,
                     "hosts of the token end one after the other: max_starts_per_minute is used up, and it goes on with the hosts that it has; the lines before say why each ended"
                 );
             }
@@ -196,7 +196,7 @@ impl Member {
     fn tell_share(&self, lowered: Option<Lowered>) {
         if let Some(Lowered { sessions, each }) = lowered {
             warn!(
-                token = %self.settings.name, sessions, hosts = self.settings.hosts, each,
+                event = "sessions_shared", token = %self.settings.name, sessions, hosts = self.settings.hosts, each,
                 "the token has fewer sessions than its hosts would take: they share them"
             );
             self.queue.call_hosts(self.index);
@@ -213,7 +213,7 @@ impl Member {
         let not_made = |no_login| {
             let failure = StartFailure::from(no_login);
             let reason = failure.reason();
-            warn!(token = %settings.name, host = generation, reason, "no login is made");
+            warn!(event = "login_not_made", token = %settings.name, host = generation, reason, "no login is made");
             failure
         };
         let turn = self.pin.turn(&host.found, settings.start_timeout).await;

@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use crate::{
     host_ipc::{InFlightCall, monotonic},
+    model::seconds,
     proto::host,
     token::{
         dispatch::job::{Job, Work},
@@ -128,8 +129,8 @@ impl HostSession {
             Some(late) if !self.told_late => {
                 self.told_late = true;
                 warn!(
-                    token = %context.settings.name, host = self.process.generation,
-                    waited = ?late.sent.elapsed(), call_timeout = ?context.settings.call_timeout,
+                    event = "calls_late", token = %context.settings.name, host = self.process.generation,
+                    waited_s = seconds(late.sent.elapsed()), call_timeout_s = seconds(context.settings.call_timeout),
                     "calls miss their deadlines: the module has not answered"
                 );
             }

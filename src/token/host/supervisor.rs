@@ -61,7 +61,10 @@ impl Member {
         for place in 0..self.settings.hosts as usize {
             hosts.spawn(Arc::clone(&self).keep_host(place, Arc::clone(&end)));
         }
-        while hosts.join_next().await.is_some() {}
+        tokio::select! {
+            () = async { while hosts.join_next().await.is_some() {} } => {}
+            () = self.remind() => {}
+        }
         self.queue.set_member_status(self.index, false, false);
     }
 
@@ -168,7 +171,7 @@ impl Member {
             let left = until.saturating_duration_since(Instant::now());
             sleep(left.min(CALL_LOOK)).await;
             if self.pin.is_called() {
-                info!(token = %self.settings.name, "the token is asked now");
+                info!(event = "token_asked", token = %self.settings.name, "the token is asked now");
                 return true;
             }
             if Instant::now() >= until {
@@ -185,7 +188,12 @@ impl Member {
         end: &Level,
     ) -> HostExit {
         let (token, generation) = (&self.settings.name, host.generation());
-        info!(token, host = generation, "a host serves");
+        info!(
+            event = "host_serves",
+            token,
+            host = generation,
+            "a host serves"
+        );
         let sessions = host.ready().sessions;
         let handle = self.queue.register(generation, self.index, sessions);
         self.set(place, HostState::Serving);
@@ -194,9 +202,14 @@ impl Member {
         self.share.closed(generation);
         self.metrics.ended(exit.counted_as());
         if exit.class == FaultClass::Unspecified {
-            info!(token, host = generation, "a host has ended");
+            info!(
+                event = "host_ended",
+                token,
+                host = generation,
+                "a host has ended"
+            );
         } else {
-            warn!(token, host = generation, reason = %exit.reason, "a host is replaced");
+            warn!(event = "host_replaced", token, host = generation, reason = %exit.reason, "a host is replaced");
         }
         // In this order, so that at no moment jobs seem to have no host to wait for.
         self.set(place, HostState::Coming);

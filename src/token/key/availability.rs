@@ -142,7 +142,7 @@ impl TokenKey {
             .as_ref()
             .is_none_or(|before| before.reason != reason)
         {
-            error!(key_id = %self.object.key_id, %reason, "the key is unavailable");
+            error!(event = "key_unavailable", key_id = %self.object.key_id, %reason, "the key is unavailable");
         }
         // Several answers of one moment are one failure.
         let pause = match failure.as_ref() {
@@ -185,7 +185,7 @@ impl TokenKey {
         let mut failure = known.failure.write().expect(UNPOISONED);
         if failure.take_if(|failure| !failure.for_good).is_some() {
             known.has_failure.store(false, Ordering::Release);
-            info!(key_id = %self.object.key_id, "the key serves again");
+            info!(event = "key_available", key_id = %self.object.key_id, "the key serves again");
         }
     }
 }

@@ -135,7 +135,7 @@ impl TokenKey {
         // Security: the first check value stands, whoever reports another one later.
         let trusted = self.object.trusted.value.get_or_init(|| {
             warn!(
-                key_id = %self.object.key_id, check_value = %reported,
+                event = "key_unpinned", key_id = %self.object.key_id, check_value = %reported,
                 "no check_value is set for this key: the first one is trusted until hsmac ends"
             );
             Trusted {

@@ -218,7 +218,8 @@ impl LoginGovernor {
         match self.write(marker).await {
             Ok(()) => self.memory.lock().expect(UNPOISONED).unwritten = false,
             Err(error) => error!(
-                token = %self.token, %error,
+                event = "pin_note_unwritable", token = %self.token,
+                path = %self.marker_file().display(), reason = %error,
                 "the refusal of the PIN cannot be kept on disk yet; it is kept in memory and tried again"
             ),
         }

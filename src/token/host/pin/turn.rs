@@ -137,7 +137,7 @@ impl LoginTurn<'_> {
         match self.governor.write(marker).await {
             Ok(()) => {
                 info!(
-                    token = %self.governor.token, attempt, serial = %self.serial,
+                    event = "login_tried", token = %self.governor.token, attempt, serial = %self.serial,
                     "C_Login is tried"
                 );
                 Ok(())
@@ -203,7 +203,7 @@ impl LoginTurn<'_> {
         match &reason {
             Some(reason) => self.governor.note_refusal(reason.clone()).await,
             None => warn!(
-                token = %self.governor.token, %answer,
+                event = "login_unclear", token = %self.governor.token, reason = %answer,
                 "C_Login did not say whether the PIN is right: it is tried once more at most"
             ),
         }
@@ -228,7 +228,8 @@ impl LoginTurn<'_> {
     async fn settle(&self, marker: Marker) {
         if let Err(error) = self.governor.write(marker).await {
             warn!(
-                token = %self.governor.token, %error,
+                event = "pin_note_unwritable", token = %self.governor.token,
+                path = %self.governor.marker_file().display(), reason = %error,
                 "the note of a login cannot be cleared: it counts as a try without a clear answer"
             );
         }
