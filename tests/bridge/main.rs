@@ -34,5 +34,6 @@ mod smoke;
 mod start;
 mod status;
 mod tls;
+mod token_faults;
 mod vectors;
 mod wire;
