@@ -8,6 +8,7 @@
 use std::{
     cell::Cell,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread::LocalKey,
     time::Duration,
 };
 
@@ -153,12 +154,10 @@ impl std::ops::AddAssign<&Self> for Distribution {
 }
 
 /// True once in so many times on this thread, the first time among them: for what is timed by samples,
-/// since two looks at the clock cost as much as some of what they would measure.
-pub fn one_in(times: u32) -> bool {
-    thread_local! {
-        static COUNT: Cell<u32> = const { Cell::new(0) };
-    }
-    let before = COUNT.replace(COUNT.get().wrapping_add(1));
+/// since two looks at the clock cost as much as some of what they would measure. Each thing that is timed has
+/// a `count` of its own: of two that took turns with one, the second might never be looked at.
+pub fn one_in(times: u32, count: &'static LocalKey<Cell<u32>>) -> bool {
+    let before = count.replace(count.get().wrapping_add(1));
     before.is_multiple_of(times)
 }
 
@@ -216,9 +215,17 @@ mod tests {
 
     #[test]
     fn one_in_four_is_the_first_and_every_fourth_after_it() {
-        let taken = thread::spawn(|| (0..9).filter(|_| one_in(4)).count());
+        thread_local! {
+            static ONE: Cell<u32> = const { Cell::new(0) };
+            static OTHER: Cell<u32> = const { Cell::new(0) };
+        }
+        let taken = thread::spawn(|| (0..9).filter(|_| one_in(4, &ONE)).count());
         assert_eq!(taken.join().unwrap(), 3);
-        assert!(thread::spawn(|| one_in(1000)).join().unwrap());
+        assert!(thread::spawn(|| one_in(1000, &ONE)).join().unwrap());
+        // Two that take turns are both looked at.
+        let turns = || (0..16).map(|_| [one_in(4, &ONE), one_in(4, &OTHER)]);
+        let both = thread::spawn(move || turns().filter(|both| *both == [true; 2]).count());
+        assert_eq!(both.join().unwrap(), 4);
     }
 
     #[test]

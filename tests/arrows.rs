@@ -60,7 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("front", &["error", "kms", "metrics", "model", "proto"]),
     ("kms", &["error", "metrics", "model", "store", "token"]),
-    ("store", &["error", "model"]),
+    ("store", &["error", "metrics", "model"]),
     ("token", &["metrics", "model", "proto", "host_ipc"]),
     ("token_host", &["model", "proto", "host_ipc"]),
     ("telemetry", &[]),

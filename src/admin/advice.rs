@@ -25,6 +25,7 @@ impl Headline {
             .or_else(|| ill_token(now))
             .or_else(|| keys(now))
             .or_else(|| held(now))
+            .or_else(|| alarms(now))
             .or_else(|| certificates(now))
             .or_else(|| conditions(now));
         if let Some((summary, advice, about)) = trouble {
@@ -106,6 +107,20 @@ fn held(now: &Observation) -> Trouble {
             "coming",
         )
     })
+}
+
+fn alarms(now: &Observation) -> Trouble {
+    let summary = match now.overview.deletion_alarms {
+        0 => return None,
+        1 => "The object of a deleted key is left alone: it is not what it should be.".to_owned(),
+        count => {
+            format!(
+                "The objects of {count} deleted keys are left alone: they are not what they should be."
+            )
+        }
+    };
+    let advice = "Find out who replaced it: the log says ALARM, which key, and why.";
+    Some((summary, Some(advice.to_owned()), "coming"))
 }
 
 fn certificates(now: &Observation) -> Trouble {
@@ -211,6 +226,9 @@ mod tests {
         now.overview.troubled.clear();
         said.push(headline(&now));
         now.overview.held = false;
+        now.overview.deletion_alarms = 2;
+        said.push(headline(&now));
+        now.overview.deletion_alarms = 0;
         said.push(headline(&now));
         now.certificates.clear();
         said.push(headline(&now));
@@ -240,6 +258,11 @@ mod tests {
                 ),
                 (
                     "The store was restored: no stored key serves until somebody confirms it.",
+                    Some("coming"),
+                    false
+                ),
+                (
+                    "The objects of 2 deleted keys are left alone: they are not what they should be.",
                     Some("coming"),
                     false
                 ),

@@ -96,6 +96,7 @@ impl Collector for Exposition {
         families.tokens(&self.0)?;
         families.queues(&self.0)?;
         families.keys(&self.0)?;
+        families.store(&self.0)?;
         families.process(&self.0)
     }
 }
@@ -191,10 +192,17 @@ impl Families<'_> {
             "From a request's arrival to its answer; management is every operation but the two of MACs.",
             took,
         )?;
+        let mut authentication = Distribution::default();
+        for calls in &now.calls {
+            authentication += &calls.authentication;
+        }
         self.histogram(
             "stage_duration_seconds",
-            "authorize: finding the key of a MAC and judging rights, of one call in sixteen.",
-            [(vec![("stage", "authorize")], &now.overview.authorization)],
+            "authenticate: finding out who calls; authorize: finding the key of a MAC and judging rights. Of one call in sixteen.",
+            [
+                (vec![("stage", "authenticate")], &authentication),
+                (vec![("stage", "authorize")], &now.overview.authorization),
+            ],
         )?;
         let denied = counts().filter(|(_, one)| one.exception == Some(Kind::AccessDenied));
         self.counter(
@@ -380,7 +388,7 @@ impl Families<'_> {
         )?;
         self.counter(
             "jobs_moved",
-            "Jobs that went to another host: the token was busy, the host failed, or the job was late.",
+            "Jobs that went to another host: the token was busy, the host failed, or the job was late (hedge), and that one answered first (hedge_won).",
             groups.iter().flat_map(|group| with_reasons(group, &group.moved)),
         )
     }
@@ -399,6 +407,11 @@ impl Families<'_> {
             "deletions_held",
             "Whether deletions wait for a person: the store was restored from a backup.",
             [(vec![], flag(overview.held))],
+        )?;
+        self.gauge(
+            "deletion_alarms",
+            "Objects that were to be destroyed and are left alone: the log says ALARM, and why.",
+            [(vec![], number(overview.deletion_alarms as u64))],
         )?;
         if let Some(next) = overview.deletions.first() {
             self.gauge(
@@ -428,6 +441,23 @@ impl Families<'_> {
             self.counter(name, help, [(vec![], count)])?;
         }
         Ok(())
+    }
+
+    fn store(&mut self, now: &Observation) -> fmt::Result {
+        let Some(store) = &now.overview.store else {
+            return Ok(());
+        };
+        self.histogram(
+            "store_commit_seconds",
+            "What changes of the catalogue take until they are synced to the disk; those that wait together are one.",
+            [(vec![], &store.commits)],
+        )?;
+        let faults = store.faults.iter();
+        self.counter(
+            "store_faults",
+            "Calls of the catalogue that its disk refused (away), left in doubt (unknown), or that found damage.",
+            faults.map(|(fault, count)| (vec![("fault", *fault)], *count)),
+        )
     }
 
     fn process(&mut self, now: &Observation) -> fmt::Result {

@@ -189,7 +189,9 @@ function coming(state) {
   ].sort((one, other) => one.at - other.at);
   const held = state.deletions_held
     ? make("p", { class: "warn" }, "▲ Deletions, and keys that were enabled, wait for a person: the store was restored. Look at the keys, stop hsmac, and run hsmac store confirm.") : null;
-  if (!events.length) { show("coming", ...[held, none("No deletion and no certificate's end is known.")].filter(Boolean)); return; }
+  const alarms = state.deletion_alarms
+    ? make("p", { class: "bad" }, `✖ ${plural(state.deletion_alarms, "object")} of deleted keys left alone, not being what they should be: the log says ALARM, and why.`) : null;
+  if (!events.length) { show("coming", ...[held, alarms, none("No deletion and no certificate's end is known.")].filter(Boolean)); return; }
   const axis = make("div", { class: "days", "aria-hidden": "true" });
   const put = (element, days) => { element.style.left = `${(100 * Math.sqrt(days / DAYS)).toFixed(2)}%`; axis.append(element); };
   for (const days of [0, 3, 14, 30, 60, 90]) put(make("span", {}, days ? `${days} d` : "today"), days);
@@ -201,7 +203,7 @@ function coming(state) {
     if (event.more) what.append(` ${event.more}`);
     return [make("span", { class: kind }, `${event.sign} ${left < 0 ? `${span(-left)} ago` : `in ${span(left)}`}`), date(event.at), what];
   });
-  show("coming", ...[held, axis, table([["When", "short"], ["At", "short"], ["What"]], rows)].filter(Boolean));
+  show("coming", ...[held, alarms, axis, table([["When", "short"], ["At", "short"], ["What"]], rows)].filter(Boolean));
 }
 
 function refused(state) {

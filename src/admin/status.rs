@@ -60,6 +60,8 @@ pub struct StatusReport {
     pub deletions: Vec<DeletionReport>,
     /// Whether they wait for a person, since the store was restored.
     pub deletions_held: bool,
+    /// How many objects that were to be destroyed are left alone, since they are not what they should be.
+    pub deletion_alarms: usize,
     /// What was called since the start.
     pub calls: Vec<CallsReport>,
     /// The last calls that failed for a reason of ours, the newest first, 100 at most.
@@ -334,6 +336,7 @@ impl StatusReport {
                 })
                 .collect(),
             deletions_held: overview.held,
+            deletion_alarms: overview.deletion_alarms,
             calls: now.calls.iter().flat_map(CallsReport::of).collect(),
             faults,
             refusals,

@@ -12,6 +12,7 @@ use crate::{
     kms::{Overview, ScheduledDeletion, TroubledKey},
     metrics::{Distribution, Histogram},
     model::{Date, KeyState},
+    store::StoreSnapshot,
     token::{FaultCount, GroupSnapshot, HostSnapshot, LastFault, State, TokenSnapshot},
 };
 
@@ -34,7 +35,7 @@ pub(super) fn observation() -> Observation {
                 queue_capacity: 1024,
                 queue_wait: took(2),
                 refused: [("full", 4), ("expired", 5)],
-                moved: vec![("busy", 1), ("host", 2), ("hedge", 3)],
+                moved: vec![("busy", 1), ("host", 2), ("hedge", 3), ("hedge_won", 1)],
                 tokens: vec![token("a", State::Up), away],
             }],
             keys: KeyState::ALL.map(|state| (state, 1)),
@@ -52,6 +53,11 @@ pub(super) fn observation() -> Observation {
             mac_mismatches: 6,
             reserved_messages: 7,
             pending_deletion_calls: 8,
+            deletion_alarms: 0,
+            store: Some(StoreSnapshot {
+                commits: took(4),
+                faults: [("away", 2), ("unknown", 1), ("damaged", 0)],
+            }),
             authorization: took(9),
         },
         calls: vec![
@@ -149,6 +155,7 @@ fn calls(wire: &'static str, failed: Kind) -> CallsSnapshot {
             ("VerifyMac", took(0)),
             ("management", took(0)),
         ],
+        authentication: took(5),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is counted of calls and connections, and how it is shown.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
@@ -12,9 +13,14 @@ use crate::{
         call::RequestId,
         recent::{Recent, RecentFault, Refusal},
     },
-    metrics::{Distribution, Histogram, SHARDS, own_shard},
+    metrics::{Distribution, Histogram, SHARDS, one_in, own_shard},
     model::Operation,
 };
+
+thread_local! {
+    /// Callers that were looked for, to time one in sixteen.
+    static CALLERS: Cell<u32> = const { Cell::new(0) };
+}
 
 /// Calls of one API, by operation and outcome.
 pub(super) struct CallMetrics {
@@ -23,6 +29,8 @@ pub(super) struct CallMetrics {
     /// have their own.
     counts: [Vec<[AtomicU64; Kind::ALL.len() + 1]>; SHARDS],
     took: [Histogram; Timed::ALL.len()],
+    /// Finding out who the caller is; one time in sixteen is timed.
+    authentication: Histogram,
     pub(super) recent: Recent,
 }
 
@@ -111,8 +119,19 @@ impl CallMetrics {
                 CalledOperation::all().map(none).collect()
             }),
             took: Default::default(),
+            authentication: Histogram::default(),
             recent: Recent::default(),
         }
+    }
+
+    /// Finds out who the caller is, and notes now and then how long that takes.
+    pub(super) fn authenticating<T>(&self, authenticate: impl FnOnce() -> T) -> T {
+        let timed = one_in(16, &CALLERS).then(Instant::now);
+        let caller = authenticate();
+        if let Some(began) = timed {
+            self.authentication.observe(began.elapsed());
+        }
+        caller
     }
 
     /// A call that began then is answered: what failed, if something did. One line of log at `debug`.
@@ -165,6 +184,7 @@ impl CallMetrics {
             took: took
                 .map(|(timed, histogram)| (timed.name(), histogram.snapshot()))
                 .collect(),
+            authentication: self.authentication.snapshot(),
             faults: self.recent.faults(),
             refusals: self.recent.refusals(),
         }
@@ -180,6 +200,8 @@ pub struct CallsSnapshot {
     pub counts: Vec<CallCount>,
     /// How long calls took: `GenerateMac`, `VerifyMac`, and `management` for the rest.
     pub took: Vec<(&'static str, Distribution)>,
+    /// How long it took to find out who the caller is, one time in sixteen.
+    pub authentication: Distribution,
     /// The last that failed for a reason of ours, the newest first.
     pub faults: Vec<RecentFault>,
     /// Who was refused.

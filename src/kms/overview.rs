@@ -9,6 +9,7 @@ use crate::{
     },
     metrics::Distribution,
     model::{Date, KeyState},
+    store::StoreSnapshot,
     token::GroupSnapshot,
 };
 
@@ -34,6 +35,10 @@ pub struct Overview {
     pub reserved_messages: u64,
     /// Requests for MACs with a key that is pending deletion: somebody still wants it.
     pub pending_deletion_calls: u64,
+    /// Objects that were to be destroyed and are left alone, since they are not what they should be.
+    pub deletion_alarms: usize,
+    /// What the store did; none: there is no file.
+    pub store: Option<StoreSnapshot>,
     /// How long it took to find a key and judge the rights of a request for a MAC; one in sixteen.
     pub authorization: Distribution,
 }
@@ -87,7 +92,7 @@ impl Kms {
         }
         deletions.sort_by_key(|deletion| deletion.date);
         deletions.truncate(NAMED);
-        let metrics = &self.metrics;
+        let (metrics, lifecycle) = (&self.metrics, self.lifecycle().ok());
         Overview {
             groups: self.group_snapshots(),
             keys,
@@ -97,6 +102,8 @@ impl Kms {
             mac_mismatches: metrics.mac_mismatches.get(),
             reserved_messages: metrics.reserved_messages.get(),
             pending_deletion_calls: metrics.pending_deletion_calls.get(),
+            deletion_alarms: lifecycle.map_or(0, |one| one.deletion_alarms()),
+            store: lifecycle.and_then(|one| one.store.snapshot()),
             authorization: metrics.authorization.snapshot(),
         }
     }

@@ -18,6 +18,7 @@
 mod change;
 mod history;
 mod memory;
+mod metrics;
 mod name;
 mod restored;
 mod settings;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 pub use self::{
     change::{Change, Expect},
     history::{Changes, Committed},
+    metrics::StoreSnapshot,
     name::{Name, Prefix},
     restored::Restored,
     settings::{Settings, SqliteSettings},
@@ -231,6 +233,16 @@ impl Store {
             Self::Sqlite(sqlite) => sqlite.revision().await,
             #[cfg(test)]
             Self::Simulated(simulated) => simulated.revision(),
+        }
+    }
+
+    /// What was counted of the store; none: it is in memory.
+    pub fn snapshot(&self) -> Option<StoreSnapshot> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Sqlite(sqlite) => Some(sqlite.snapshot()),
+            #[cfg(test)]
+            Self::Simulated(_) => None,
         }
     }
 

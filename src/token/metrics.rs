@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -112,6 +112,8 @@ pub(in crate::token) struct QueueMetrics {
     pub(in crate::token) full: Counter,
     /// Jobs for which nobody waited any more when their turn came.
     pub(in crate::token) expired: Counter,
+    /// Hedges whose answer the caller got: the first host was slower, or failed.
+    pub(in crate::token) hedges_won: Arc<Counter>,
     moved: [Counter; Move::ALL.len()],
 }
 
@@ -204,7 +206,8 @@ pub struct GroupSnapshot {
     pub queue_wait: Distribution,
     /// Jobs that were not done, by the reason: `full`, `expired`.
     pub refused: [(&'static str, u64); 2],
-    /// Jobs that went to another host, by the reason: `busy`, `host`, `hedge`.
+    /// Jobs that went to another host, by the reason: `busy`, `host`, `hedge`; and `hedge_won`, the hedges that
+    /// answered first.
     pub moved: Vec<(&'static str, u64)>,
     /// Its tokens.
     pub tokens: Vec<TokenSnapshot>,
@@ -228,6 +231,7 @@ impl GroupSnapshot {
             ],
             moved: moved
                 .map(|(why, count)| (why.name(), count.get()))
+                .chain([("hedge_won", metrics.hedges_won.get())])
                 .collect(),
             tokens: Vec::new(),
         }

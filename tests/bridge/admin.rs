@@ -467,6 +467,8 @@ async fn counters_count_what_has_happened() {
             "6",
         ),
         ("hsmac_mac_mismatches_total", "1"),
+        ("hsmac_deletion_alarms", "0.0"),
+        ("hsmac_store_faults_total{fault=\"away\"}", "0"),
         ("hsmac_pending_deletion_calls_total", "1"),
         ("hsmac_keys{state=\"Enabled\"}", "1.0"),
         ("hsmac_keys{state=\"PendingDeletion\"}", "1.0"),
@@ -478,6 +480,17 @@ async fn counters_count_what_has_happened() {
         ),
     ] {
         assert_eq!(operator.metric(series).as_deref(), Some(value), "{series}");
+    }
+    // CreateKey's intent and record, DisableKey, ScheduleKeyDeletion.
+    operator
+        .until_counted("hsmac_store_commit_seconds_count", 4)
+        .await;
+    for _ in 0..16 {
+        server.mac_with(KEY_ID, b"x").await.unwrap();
+    }
+    for stage in ["authenticate", "authorize"] {
+        let timed = format!("hsmac_stage_duration_seconds_count{{stage=\"{stage}\"}}");
+        operator.until_counted(&timed, 1).await;
     }
     let status = operator.status();
     assert_eq!(status["deletions"].as_array().unwrap().len(), 1, "{status}");

@@ -11,6 +11,7 @@ use tonic::Code;
 
 use crate::{
     creation::{killed, made, serve_until},
+    operator::{Operator, watched},
     support::{KEY, Server, Token, assert_status, hex, until},
 };
 
@@ -130,9 +131,11 @@ async fn a_swapped_object_is_never_destroyed_and_an_operator_is_told() {
         hex(&KEY)
     ));
     for _ in 0..2 {
-        let mut server = token.serve(&config).await;
+        let mut server = token.serve(&watched(&token, &config)).await;
         server.until_log("ALARM").await;
         assert_eq!(server.log().matches("ALARM").count(), 1);
+        let operator = Operator::new(&token, &server).await;
+        operator.until_metric("hsmac_deletion_alarms", "1.0").await;
         assert!(
             server.log().contains("its check value differs"),
             "{}",

@@ -119,7 +119,7 @@ def everything_at_once(checks, browser, tunnel, pictures):
     for what, words in {
         "tokens": ["✖ away", "✖ pin refused", "▲ degraded", "Do: Look at the HSM", "C_Sign CKR_DEVICE_ERROR", "crash 4", "✖ host"],
         "keys": ["the token has no such object", "2 Unavailable"],
-        "coming": ["the store was restored", "in 7 days", "in 2 days"],
+        "coming": ["the store was restored", "1 object of deleted keys", "in 7 days", "in 2 days"],
         "refused": ["user/reports", "ThrottlingException", "unknown"],
         "faults": ["KeyUnavailableException", "Do"],
         "server": ["grpc.listen", "hsmac.reload"],

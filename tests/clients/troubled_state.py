@@ -165,6 +165,7 @@ TROUBLED = {
         {"arn": ACCOUNT + "c0ffee00-5b1a-4d2e-8c3f-aa55aa55aa55", "description": "", "at": NOW + 26 * DAY},
     ],
     "deletions_held": True,
+    "deletion_alarms": 1,
     "calls": [
         {"wire": "grpc", "operation": "GenerateMac", "exception": None, "count": 1_204_332_001},
         {"wire": "grpc", "operation": "GenerateMac", "exception": "KeyUnavailableException", "count": 81_313},

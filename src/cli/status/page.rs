@@ -216,6 +216,13 @@ impl Page<'_> {
                 "Deletions, and stored keys that were enabled, wait for hsmac store confirm: the store was restored.",
             );
         }
+        if report.deletion_alarms > 0 {
+            let count = words::plural(report.deletion_alarms as u64, "object");
+            self.item(
+                Tone::Bad,
+                &format!("{count} of deleted keys left alone, not being what they should be: the log says ALARM"),
+            );
+        }
         if events.is_empty() {
             self.soft("  no deletion, and no end of a certificate");
         }

@@ -196,19 +196,19 @@ impl Api {
         json::require_json(&body)?;
         let operation = operation(&head)?;
         called.operation = operation.into();
-        let caller = match certificate_caller {
+        let caller = self.calls.authenticating(|| match certificate_caller {
             // A signature is of one request, a certificate of a connection: the signature counts.
             Some(certificate_caller) if !sigv4::is_signed(&head) => {
-                certificate_caller.map_err(Error::from)?
+                certificate_caller.map_err(Error::from)
             }
             Some(_) | None => {
                 let known = self.verifier();
                 known
                     .verifier
                     .caller(&head, &body, SystemTime::now())
-                    .inspect_err(|error| self.log_refused(error, &head, sender))?
+                    .inspect_err(|error| self.log_refused(error, &head, sender))
             }
-        };
+        })?;
         let caller = sender.locate(&caller, head.headers.get(header::USER_AGENT));
         sender.mark_authenticated(&caller);
         called.caller = Some(caller.clone());

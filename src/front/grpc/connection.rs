@@ -70,7 +70,8 @@ impl Protocol for Api {
         let calls = Arc::new(OpenCalls::default());
         let service = service_fn(|request: http::Request<Incoming>| {
             let user_agent = request.headers().get(header::USER_AGENT);
-            let (api, caller) = (self.clone(), connection.caller_by(user_agent));
+            let api = self.clone();
+            let caller = (self.calls).authenticating(|| connection.caller_by(user_agent));
             let call = calls.begin();
             async move {
                 let is_stream = is_stream(request.uri().path());

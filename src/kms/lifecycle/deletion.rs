@@ -104,6 +104,7 @@ impl Reaper {
         };
         match outcome {
             Ok(destroyed) => {
+                self.alarmed.remove(key_id);
                 info!(event = "object_destroyed", %key_id, was_there = destroyed == Destroyed::Now, "the key's object is gone from the token");
                 Ok(true)
             }

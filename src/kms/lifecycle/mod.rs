@@ -21,7 +21,10 @@ pub(super) use fault_point::show_fault_points;
 pub(super) use follow::tracking_start;
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ pub(super) struct Lifecycle {
     /// The group that makes keys: its place in `groups`.
     new_keys_group: Option<usize>,
     journal: Arc<Journal>,
+    /// Keys whose object the reaper leaves alone, since it is not what it should be.
+    alarms: AtomicUsize,
 }
 
 impl Lifecycle {
@@ -63,6 +68,7 @@ impl Lifecycle {
             groups,
             new_keys_group,
             journal: Journal::new(),
+            alarms: AtomicUsize::new(0),
         });
         tokio::spawn(follow::follow(Arc::downgrade(&lifecycle), changes));
         reaper::wake_with_hosts(&lifecycle);
@@ -74,6 +80,11 @@ impl Lifecycle {
     /// Writes what is only in memory yet: the keys' last uses. For the end, before the store closes.
     pub(super) async fn stop(&self) {
         self.catalogue.write_last_uses(&self.store).await;
+    }
+
+    /// How many objects that were to be destroyed wait for a person: the log says ALARM of each.
+    pub(super) fn deletion_alarms(&self) -> usize {
+        self.alarms.load(Ordering::Relaxed)
     }
 
     /// Returns when no call with the key that this record held is under way, and no host has its

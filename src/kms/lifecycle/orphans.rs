@@ -159,6 +159,7 @@ impl Reaper {
             .await
         {
             Ok(found) => {
+                self.alarmed.remove(key_id);
                 let at = Instant::now();
                 self.searched.insert(
                     intent.name(),

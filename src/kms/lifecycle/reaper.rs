@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -51,7 +51,10 @@ pub(super) async fn reap(lifecycle: Weak<Lifecycle>) {
                 Some(reaper) => reaper,
                 none => none.insert(Reaper::start(lifecycle.store.clone()).await?),
             };
-            reaper.round(&lifecycle).await
+            let done = reaper.round(&lifecycle).await;
+            let alarms = reaper.alarmed.len();
+            lifecycle.alarms.store(alarms, Ordering::Relaxed);
+            done
         };
         match round.await {
             Ok(()) => told = None,

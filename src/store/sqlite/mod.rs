@@ -14,7 +14,7 @@ mod schema;
 mod upkeep;
 mod writer;
 
-use std::thread;
+use std::{sync::Arc, thread};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,7 +26,9 @@ use self::{
 };
 use super::{
     Change, Changes, CommitFault, Fault, Name, OpenFault, Prefix, Record, Revision, WatchFault,
-    history::History, settings,
+    history::History,
+    metrics::{Metrics, StoreSnapshot},
+    settings,
 };
 
 /// Calls that may wait for the writer; one more waits for room.
@@ -38,6 +40,7 @@ pub struct SqliteEngine {
     requests: mpsc::Sender<Request>,
     history: History,
     trouble: watch::Receiver<Option<String>>,
+    metrics: Arc<Metrics>,
 }
 
 impl SqliteEngine {
@@ -46,6 +49,7 @@ impl SqliteEngine {
         locked.create_if_missing()?;
         let writer = Writer::open(locked)?;
         let (history, trouble) = (writer.history(), writer.trouble());
+        let metrics = writer.metrics();
         let (requests, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("store".into())
@@ -55,11 +59,16 @@ impl SqliteEngine {
             requests,
             history,
             trouble,
+            metrics,
         })
     }
 
     pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.trouble.clone()
+    }
+
+    pub(super) fn snapshot(&self) -> StoreSnapshot {
+        self.metrics.snapshot()
     }
 
     pub(super) async fn read(&self, name: &Name) -> Result<Option<Record>, Fault> {

@@ -1,6 +1,6 @@
 //! The thread that owns the connection: it serves requests in the order in which they come.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{
@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 use crate::store::{
     Change, CommitFault, Committed, Fault, Name, OpenFault, Prefix, Record, Revision,
     history::History,
+    metrics::Metrics,
     sqlite::{faults, files, lock::LockedDatabase, outage::Outage, rows},
 };
 
@@ -54,6 +55,7 @@ pub(super) struct Writer {
     /// The revision of the last change that was published.
     revision: Revision,
     history: History,
+    metrics: Arc<Metrics>,
     /// Dropped last: until then no other process may open the file.
     locked: LockedDatabase,
 }
@@ -69,6 +71,7 @@ impl Writer {
             outage: Outage::none(),
             revision,
             history: History::after(revision),
+            metrics: Arc::default(),
             locked,
         })
     }
@@ -79,6 +82,10 @@ impl Writer {
 
     pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.outage.watch()
+    }
+
+    pub(super) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Serves requests until one of them is to close, or all senders are gone.
@@ -109,15 +116,17 @@ impl Writer {
                     reply,
                 } => {
                     let list = |file: &_| rows::list(file, &under, after.as_ref(), limit);
-                    drop(reply.send(self.ready().and_then(list)));
+                    let listed = self.ready().and_then(list);
+                    drop(reply.send(self.counted(listed)));
                 }
                 Request::Read { name, reply } => {
                     let read = |file: &_| rows::read(file, &name);
-                    drop(reply.send(self.ready().and_then(read)));
+                    let found = self.ready().and_then(read);
+                    drop(reply.send(self.counted(found)));
                 }
                 Request::Revision { reply } => {
                     let revision = self.ready().map(|_| ());
-                    drop(reply.send(revision.map(|()| self.revision)));
+                    drop(reply.send(self.counted(revision).map(|()| self.revision)));
                 }
             }
         };
@@ -126,6 +135,11 @@ impl Writer {
             // The receiver may be gone; the store is closed all the same.
             let _ = reply.send(());
         }
+    }
+
+    /// An answer; if it is a fault, that is counted.
+    fn counted<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        answer.inspect_err(|fault| self.metrics.failed(fault))
     }
 
     fn close(self) {
@@ -190,6 +204,7 @@ impl Writer {
             }
             Err(GroupError::NotMade(fault) | GroupError::Disk(fault)) => {
                 for (_, reply) in group {
+                    self.metrics.failed(&fault);
                     let _ = reply.send(Err(fault.clone().into()));
                 }
             }
@@ -199,9 +214,11 @@ impl Writer {
     fn attempt(&mut self, group: &[PendingCommit]) -> Result<Vec<Outcome>, GroupError> {
         let before = self.revision;
         let connection = self.ready().map_err(GroupError::Disk)?;
+        let began = Instant::now();
         match together(connection, group, before) {
             Ok(outcomes) => {
                 self.outage.over(&self.locked.database);
+                self.metrics.commits.observe(began.elapsed());
                 Ok(outcomes)
             }
             Err(TransactionError::NotMade(error)) => {

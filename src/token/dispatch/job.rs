@@ -1,21 +1,29 @@
 //! A unit of work for one session, and the caller who waits for it.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
 use zeroize::Zeroizing;
 
-use crate::metrics::one_in;
+use crate::metrics::{Counter, one_in};
 use crate::token::{
     key::TokenKey,
     locks::UNPOISONED,
     metrics::Function,
     status::{Destroyed, Fault, KeyFacts},
 };
+
+thread_local! {
+    /// Jobs that were made, to time the wait of one in four.
+    static JOBS: Cell<u32> = const { Cell::new(0) };
+}
 
 /// So many hosts may come to an end with a job in the library's hands.
 const MOST_CRASHES: u8 = 2;
@@ -90,7 +98,11 @@ enum Reply {
         caller: oneshot::Sender<Outcome>,
         crashes: u8,
     },
-    Hedged(Arc<Hedged>),
+    Hedged {
+        both: Arc<Hedged>,
+        /// Of the second job alone: counts that its answer was the first.
+        won: Option<Arc<Counter>>,
+    },
 }
 
 /// One caller behind two jobs: the first good answer goes to them.
@@ -107,7 +119,7 @@ impl Job {
             Self {
                 work,
                 until,
-                queued: one_in(4).then(Instant::now),
+                queued: one_in(4, &JOBS).then(Instant::now),
                 missed: Vec::new(),
                 member: None,
                 sent: None,
@@ -173,8 +185,8 @@ impl Job {
     pub(in crate::token) fn is_abandoned_at(&self, now: Instant) -> bool {
         let gone = match &self.reply {
             Reply::Sole { caller, .. } => caller.is_closed(),
-            Reply::Hedged(hedged) => {
-                let caller = hedged.caller.lock().expect(UNPOISONED);
+            Reply::Hedged { both, .. } => {
+                let caller = both.caller.lock().expect(UNPOISONED);
                 caller.as_ref().is_none_or(oneshot::Sender::is_closed)
             }
         };
@@ -184,7 +196,7 @@ impl Job {
     fn crashes(&self) -> u8 {
         match &self.reply {
             Reply::Sole { crashes, .. } => *crashes,
-            Reply::Hedged(hedged) => hedged.crashes.load(Ordering::Relaxed),
+            Reply::Hedged { both, .. } => both.crashes.load(Ordering::Relaxed),
         }
     }
 
@@ -195,7 +207,7 @@ impl Job {
                 *crashes += 1;
                 *crashes
             }
-            Reply::Hedged(hedged) => hedged.crashes.fetch_add(1, Ordering::Relaxed) + 1,
+            Reply::Hedged { both, .. } => both.crashes.fetch_add(1, Ordering::Relaxed) + 1,
         };
         crashes < MOST_CRASHES
     }
@@ -204,41 +216,55 @@ impl Job {
     pub(in crate::token) fn has_hedge(&self) -> bool {
         match &self.reply {
             Reply::Sole { .. } => false,
-            Reply::Hedged(hedged) => hedged.unanswered.load(Ordering::Relaxed) > 1,
+            Reply::Hedged { both, .. } => both.unanswered.load(Ordering::Relaxed) > 1,
         }
     }
 
     /// A second job for another host than `host`, which has the first. Both share their count of crashes,
-    /// so that a poison message does not kill twice as many hosts.
+    /// so that a poison message does not kill twice as many hosts. `won` counts the second jobs whose answer
+    /// the caller gets.
     ///
     /// `None` for what changes the token: nobody knows what came of a first time, so there is no
     /// second. `None` too for a job that has a hedge, or that a host has failed with: a message is
     /// with two hosts at once at most, and costs two at most.
-    pub(in crate::token) fn hedge(&mut self, host: u32) -> Option<Self> {
+    pub(in crate::token) fn hedge(&mut self, host: u32, won: &Arc<Counter>) -> Option<Self> {
         if self.has_hedge() || self.crashes() > 0 {
             return None;
         }
         let work = self.work.again()?;
-        let hedged = match std::mem::replace(&mut self.reply, Reply::Hedged(Arc::default())) {
-            Reply::Sole { caller, crashes } => Arc::new(Hedged {
-                caller: Mutex::new(Some(caller)),
-                crashes: AtomicU8::new(crashes),
-                unanswered: AtomicU8::new(1),
-            }),
-            Reply::Hedged(hedged) => hedged,
+        let placeholder = Reply::Hedged {
+            both: Arc::default(),
+            won: None,
         };
-        hedged.unanswered.fetch_add(1, Ordering::Relaxed);
-        self.reply = Reply::Hedged(Arc::clone(&hedged));
+        let (both, own) = match std::mem::replace(&mut self.reply, placeholder) {
+            Reply::Sole { caller, crashes } => {
+                let both = Arc::new(Hedged {
+                    caller: Mutex::new(Some(caller)),
+                    crashes: AtomicU8::new(crashes),
+                    unanswered: AtomicU8::new(1),
+                });
+                (both, None)
+            }
+            Reply::Hedged { both, won } => (both, won),
+        };
+        both.unanswered.fetch_add(1, Ordering::Relaxed);
+        self.reply = Reply::Hedged {
+            both: Arc::clone(&both),
+            won: own,
+        };
         let mut missed = self.missed.clone();
         missed.push(host);
         Some(Self {
             work,
             until: self.until,
-            queued: one_in(4).then(Instant::now),
+            queued: one_in(4, &JOBS).then(Instant::now),
             missed,
             member: self.member,
             sent: self.sent.clone(),
-            reply: Reply::Hedged(hedged),
+            reply: Reply::Hedged {
+                both,
+                won: Some(Arc::clone(won)),
+            },
         })
     }
 
@@ -249,14 +275,20 @@ impl Job {
             Reply::Sole { caller, .. } => {
                 let _ = caller.send(outcome);
             }
-            Reply::Hedged(hedged) => {
-                let last = hedged.unanswered.fetch_sub(1, Ordering::AcqRel) == 1;
-                let crashed_twice = hedged.crashes.load(Ordering::Relaxed) >= MOST_CRASHES;
+            Reply::Hedged { both, won } => {
+                let last = both.unanswered.fetch_sub(1, Ordering::AcqRel) == 1;
+                let crashed_twice = both.crashes.load(Ordering::Relaxed) >= MOST_CRASHES;
                 let settled = matches!(outcome, Ok(_) | Err(Fault::Message(_) | Fault::Closed));
                 if (last || crashed_twice || settled)
-                    && let Some(caller) = hedged.caller.lock().expect(UNPOISONED).take()
+                    && let Some(caller) = both.caller.lock().expect(UNPOISONED).take()
                 {
-                    let _ = caller.send(outcome);
+                    let is_good = outcome.is_ok();
+                    if caller.send(outcome).is_ok()
+                        && is_good
+                        && let Some(won) = won
+                    {
+                        won.increment();
+                    }
                 }
             }
         }
@@ -375,6 +407,10 @@ mod tests {
         Job::new(Work::Random { number_of_bytes: 1 }, until)
     }
 
+    fn won() -> Arc<Counter> {
+        Arc::default()
+    }
+
     fn bytes(byte: u8) -> Outcome {
         Ok(JobOutput::Random(vec![byte].into()))
     }
@@ -382,7 +418,7 @@ mod tests {
     #[test]
     fn the_first_good_answer_of_a_hedged_job_is_the_caller_s() {
         let (mut job, mut answer) = random();
-        let hedge = job.hedge(1).unwrap();
+        let hedge = job.hedge(1, &won()).unwrap();
         assert!(
             !hedge.suits(1, 0) && hedge.suits(2, 0),
             "another host gets the hedge"
@@ -397,12 +433,27 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_hedge_leaves_the_other_job_abandoned() {
+    fn an_answered_hedge_leaves_the_other_job_abandoned_and_has_won() {
         let (mut job, mut answer) = random();
-        let hedge = job.hedge(1).unwrap();
+        let won = won();
+        let hedge = job.hedge(1, &won).unwrap();
         hedge.reply(bytes(1));
         assert!(job.is_abandoned());
         job.reply(bytes(2));
+        assert_eq!(won.get(), 1);
+        // Where the first job answers first, or nobody waits any more, the hedge was for nothing.
+        for outcome in [bytes(3), Err(Fault::Closed)] {
+            let (mut job, answered) = random();
+            let hedge = job.hedge(1, &won).unwrap();
+            job.reply(outcome);
+            drop(answered);
+            hedge.reply(bytes(4));
+        }
+        let (mut job, gone) = random();
+        let hedge = job.hedge(1, &won).unwrap();
+        drop(gone);
+        hedge.reply(bytes(5));
+        assert_eq!(won.get(), 1);
         assert!(
             matches!(answer.try_recv().unwrap(), Ok(JobOutput::Random(bytes)) if *bytes == [1])
         );
@@ -411,7 +462,7 @@ mod tests {
     #[test]
     fn a_hedged_job_fails_when_both_fail() {
         let (mut job, mut answer) = random();
-        let hedge = job.hedge(1).unwrap();
+        let hedge = job.hedge(1, &won()).unwrap();
         job.reply(Err(Fault::Internal("one".into())));
         hedge.reply(Err(Fault::Internal("two".into())));
         let fault = answer.try_recv().unwrap().err().unwrap();
@@ -421,7 +472,7 @@ mod tests {
     #[test]
     fn hedged_jobs_share_their_count_of_crashes() {
         let (mut job, _answer) = random();
-        let mut hedge = job.hedge(1).unwrap();
+        let mut hedge = job.hedge(1, &won()).unwrap();
         assert!(job.record_crash());
         assert!(
             !hedge.record_crash(),
@@ -432,13 +483,16 @@ mod tests {
     #[test]
     fn a_job_has_one_hedge_at_once_and_none_after_a_crash() {
         let (mut job, _answer) = random();
-        let mut hedge = job.hedge(1).unwrap();
-        assert!(job.hedge(2).is_none() && hedge.hedge(2).is_none());
+        let mut hedge = job.hedge(1, &won()).unwrap();
+        assert!(job.hedge(2, &won()).is_none() && hedge.hedge(2, &won()).is_none());
         job.reply(Err(Fault::Internal("a fault of one".into())));
-        let mut again = hedge.hedge(2).unwrap();
+        let mut again = hedge.hedge(2, &won()).unwrap();
         assert!(again.record_crash());
         again.reply(Err(Fault::Internal("a host died".into())));
-        assert!(hedge.hedge(3).is_none(), "the message may be poison");
+        assert!(
+            hedge.hedge(3, &won()).is_none(),
+            "the message may be poison"
+        );
     }
 
     #[test]
@@ -463,7 +517,7 @@ mod tests {
         ] {
             assert!(work.changes());
             let (mut job, mut answer) = Job::new(work, until);
-            assert!(job.hedge(1).is_none());
+            assert!(job.hedge(1, &won()).is_none());
             assert!(job.suits(1, 0), "it may still go to any host");
             job.reply(Err(Fault::Unknown("the host died".into())));
             assert!(answer.try_recv().unwrap().is_err());

@@ -501,7 +501,7 @@ mod tests {
         let (mut one, _a) = random();
         let (two, _b) = random();
         queue.push(two).unwrap();
-        queue.give_back(one.hedge(9).unwrap());
+        queue.give_back(one.hedge(9, &Arc::default()).unwrap());
         let mut taken = Vec::new();
         assert!(
             queue.take(&queue.register(1, 0, 1), fast(1), |_| false, &mut taken),
@@ -514,7 +514,7 @@ mod tests {
     fn a_job_that_a_host_died_with_is_left_to_its_hedge() {
         let queue = Queue::new(2, 1);
         let (mut job, mut answer) = random();
-        let hedge = job.hedge(1).unwrap();
+        let hedge = job.hedge(1, &Arc::default()).unwrap();
         queue.record_crash(job, "a crash");
         assert_eq!(queue.len(), 0, "two hosts would have it again");
         assert!(answer.try_recv().is_err(), "the hedge may still answer");
@@ -542,7 +542,7 @@ mod tests {
     fn a_job_passes_over_the_hosts_that_it_does_not_suit() {
         let queue = Queue::new(9, 1);
         let (mut late, _a) = random();
-        let pinned = late.hedge(1).unwrap();
+        let pinned = late.hedge(1, &Arc::default()).unwrap();
         let (plain, _b) = random();
         queue.push(pinned).unwrap();
         queue.push(plain).unwrap();

@@ -41,7 +41,7 @@ impl HostSession {
                 && !matches!(pending.job.work, Work::Probe { .. } | Work::Seek { .. })
                 && !pending.job.is_abandoned()
                 && context.queue.has_other_candidate(&pending.job, host)
-                && let Some(hedge) = pending.job.hedge(host)
+                && let Some(hedge) = pending.job.hedge(host, &context.queue.metrics.hedges_won)
             {
                 pending.hedged = true;
                 hedged += 1;
