@@ -75,6 +75,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if config.exists() {
         // A folder that was moved still works: SoftHSM wants absolute paths.
         write_softhsm_conf(&dir).map_err(|error| unwritable(&dir, &error))?;
+        if let Some(module) = &arguments.module {
+            eprintln!(
+                "hsmac: --module {} is not used: {} is there already, and its hsmac.toml names the module; edit it, or name another --dir",
+                module.display(),
+                dir.display()
+            );
+        }
     } else {
         provision(&dir, arguments.module.as_deref())?;
     }
@@ -297,7 +304,7 @@ async fn print_examples(app: &App, endpoint: &str, dir: &Path) -> Result<(), Cli
         .aws_address()
         .unwrap_or_else(|| "nowhere: there is no [aws] in hsmac.toml".into());
     let address = endpoint.trim_start_matches("http://");
-    let folder = dir.display();
+    let (folder, hsmac) = (dir.display(), own_command());
     print(
         format!(
             r#"
@@ -306,35 +313,71 @@ hsmac dev serves gRPC on {address} and AWS's clients on {aws}; token, PIN and hs
 The MAC of "Hello World" with alias/demo: {mac}
 
 Make it yourself, in another terminal:
-  hsmac kms generate-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
+  {hsmac} kms generate-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
 
 Check it:
-  hsmac kms verify-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256 --mac {mac}
+  {hsmac} kms verify-mac --endpoint {endpoint} --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256 --mac {mac}
 
 See how hsmac is:
-  hsmac status --config {folder}/hsmac.toml
+  {hsmac} status --config {folder}/hsmac.toml
 
-boto3 (pip install boto3), and so for each AWS SDK: one line more, the endpoint:
-  import boto3
-  kms = boto3.client("kms", endpoint_url="http://{aws}", region_name="us-east-1",
-      aws_access_key_id="{ACCESS_KEY_ID}", aws_secret_access_key="{SECRET_ACCESS_KEY}")
-  kms.generate_mac(KeyId="alias/demo", Message=b"Hello World", MacAlgorithm="HMAC_SHA_256")["Mac"]
+boto3, and so for each AWS SDK: one line more, the endpoint. Debian lets pip install into a venv alone:
+  python3 -m venv venv && venv/bin/pip install boto3
+  venv/bin/python <<'END'
+import boto3
+kms = boto3.client("kms", endpoint_url="http://{aws}", region_name="us-east-1",
+    aws_access_key_id="{ACCESS_KEY_ID}", aws_secret_access_key="{SECRET_ACCESS_KEY}")
+print(kms.generate_mac(KeyId="alias/demo", Message=b"Hello World", MacAlgorithm="HMAC_SHA_256")["Mac"])
+END
 
-AWS CLI (pip install awscli), with the same access key in its environment:
-  aws kms generate-mac --endpoint-url http://{aws} --region us-east-1 --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
+AWS CLI, with the same access key in its environment:
+  python3 -m venv venv && venv/bin/pip install awscli
+  AWS_ACCESS_KEY_ID={ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY={SECRET_ACCESS_KEY} venv/bin/aws kms generate-mac --endpoint-url http://{aws} --region us-east-1 --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
 
 grpcurl:
   grpcurl -plaintext -d '{{"key_id":"alias/demo","message":"SGVsbG8gV29ybGQ=","mac_algorithm":"HMAC_SHA_256"}}' {address} hsmac.v1.MacService/GenerateMac
 
-Python (pip install grpcio grpcio-tools; python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/hsmac/v1/*.proto):
-  import grpc
-  from hsmac.v1 import mac_pb2, mac_pb2_grpc
-  hsmac = mac_pb2_grpc.MacServiceStub(grpc.insecure_channel("{address}"))
-  hsmac.GenerateMac(mac_pb2.GenerateMacRequest(key_id="alias/demo", message=b"Hello World", mac_algorithm="HMAC_SHA_256")).mac
+Python over gRPC, in a clone of hsmac's repository:
+  python3 -m venv venv && venv/bin/pip install grpcio grpcio-tools
+  venv/bin/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/hsmac/v1/*.proto
+  venv/bin/python <<'END'
+import grpc
+from hsmac.v1 import mac_pb2, mac_pb2_grpc
+hsmac = mac_pb2_grpc.MacServiceStub(grpc.insecure_channel("{address}"))
+request = mac_pb2.GenerateMacRequest(key_id="alias/demo", message=b"Hello World", mac_algorithm="HMAC_SHA_256")
+print(hsmac.GenerateMac(request).mac)
+END
 
 Ctrl-C ends it.
 "#
         )
         .as_bytes(),
     )
+}
+
+/// How this program is called in a shell: by its name if the PATH finds it, else by where it is.
+fn own_command() -> String {
+    let Ok(own) = std::env::current_exe() else {
+        return "hsmac".to_owned();
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join("hsmac"))
+        .find(|file| file.is_file());
+    let found = found.and_then(|file| file.canonicalize().ok());
+    if found.is_some() && found == own.canonicalize().ok() {
+        "hsmac".to_owned()
+    } else {
+        shell_quoted(&own.display().to_string())
+    }
+}
+
+/// As one word of a shell.
+fn shell_quoted(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
+    if text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }

@@ -53,6 +53,21 @@ impl CliError {
         }
     }
 
+    /// The same, with what to type next in a line of its own.
+    pub(super) fn then(self, next: &str) -> Self {
+        match self {
+            Self::Config(text) => Self::Config(format!("{text}\nnext: {next}")),
+            Self::Away(text) => Self::Away(format!("{text}\nnext: {next}")),
+            other @ (Self::Arguments(..)
+            | Self::Bug(_)
+            | Self::Client(..)
+            | Self::Denied
+            | Self::Logged(_)
+            | Self::NotReady
+            | Self::Usage(_)) => other,
+        }
+    }
+
     /// Prints the error, and gives the exit code. The last thing that `main` does.
     pub fn report(&self) -> ExitCode {
         match self {

@@ -16,6 +16,7 @@ mod paint;
 mod policy;
 mod seeds;
 mod serve;
+mod settings_manual;
 mod status;
 mod store;
 #[cfg(test)]
@@ -27,8 +28,9 @@ mod top;
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -73,7 +75,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), CliError> {
         Command::Store(StoreCommand::Confirm(arguments)) => store::confirm(&arguments),
         Command::LogLevel(arguments) => log_level::run(&arguments),
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man { dir: None } => man(),
+        Command::Man { dir: Some(dir) } => man_pages(&dir),
         Command::TokenHost(arguments) => token_host::run(&arguments),
         Command::TokenProvision(arguments) => token_host::provision(&arguments),
     }
@@ -92,13 +95,17 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  hsmac dev                              try it: a SoftHSM token, a key, a server
-  hsmac kms generate-mac --key-id alias/demo --message 'Hello World' --mac-algorithm HMAC_SHA_256
-  hsmac check --config /etc/hsmac/hsmac.toml && hsmac serve --config /etc/hsmac/hsmac.toml
+  hsmac dev                    try it: a SoftHSM token, a key, a server
+  hsmac kms generate-mac --key-id alias/demo --message 'Hello World' \\
+      --mac-algorithm HMAC_SHA_256
+  hsmac check && hsmac serve   with /etc/hsmac/hsmac.toml
 
-Exit codes: 0 done; 64 usage; 69 token or store away; 70 a bug of hsmac; 78 configuration.
-`hsmac policy simulate` ends with 1 if the answer is no, `hsmac status` if hsmac is not ready.
-`hsmac kms` ends as `aws` does: 252 usage, 254 service error, 255 not reachable.";
+Exit codes: 0 done; 64 usage; 69 token or store away; 70 a bug of hsmac;
+78 configuration.
+`hsmac policy simulate` ends with 1 if the answer is no, `hsmac status` if
+hsmac is not ready.
+`hsmac kms` ends as `aws` does: 252 usage, 254 service error,
+255 not reachable.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -110,7 +117,8 @@ enum Command {
     #[command(after_help = "\
 Examples:
   hsmac serve --config /etc/hsmac/hsmac.toml
-  hsmac serve --config hsmac.toml --set grpc.listen=127.0.0.1:50052 --set log.level=debug
+  hsmac serve --config hsmac.toml --set grpc.listen=127.0.0.1:50052 \\
+      --set log.level=debug
   HSMAC__LOG__FORMAT=json hsmac serve --config hsmac.toml")]
     Serve(serve::Arguments),
 
@@ -172,10 +180,10 @@ Examples:
     /// a reload change it for good.
     #[command(after_help = "\
 Examples:
-  hsmac log-level --config /etc/hsmac/hsmac.toml
-  hsmac log-level debug --for 10m --config /etc/hsmac/hsmac.toml
-  hsmac log-level info,hsmac::token=debug --socket /run/hsmac/admin.sock --config /etc/hsmac/hsmac.toml
-  hsmac log-level --end --config /etc/hsmac/hsmac.toml")]
+  hsmac log-level
+  hsmac log-level debug --for 10m
+  hsmac log-level info,hsmac::token=debug --socket /run/hsmac/admin.sock
+  hsmac log-level --end")]
     LogLevel(log_level::Arguments),
 
     /// Print the completions of a shell.
@@ -187,11 +195,16 @@ Example:
         shell: Shell,
     },
 
-    /// Print the man page.
+    /// Print the man page, or write one for each command into a folder.
     #[command(after_help = "\
-Example:
-  hsmac man | man -l -")]
-    Man,
+Examples:
+  hsmac man | man -l -
+  hsmac man --dir /usr/local/share/man/man1")]
+    Man {
+        /// The folder for hsmac.1, hsmac-serve.1 and so on, and hsmac.toml.5. It must be there.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 
     /// A token's host process; `serve` starts it, its socket is its stdin.
     #[command(hide = true)]
@@ -265,7 +278,7 @@ Example:
     /// token's own backup must be of the same time or later.
     #[command(after_help = "\
 Example:
-  hsmac store backup /backup/catalogue-$(date +%F).db --config /etc/hsmac/hsmac.toml")]
+  hsmac store backup /backup/catalogue-$(date +%F).db")]
     Backup(store::BackupArguments),
 
     /// Put a backup in the catalogue's place. hsmac must not be running.
@@ -277,7 +290,7 @@ Example:
     #[command(after_help = "\
 Example:
   systemctl stop hsmac
-  hsmac store restore /backup/catalogue-2026-01-31.db --config /etc/hsmac/hsmac.toml
+  hsmac store restore /backup/catalogue-2026-01-31.db
   systemctl start hsmac       # look at the keys: none of them serves yet
   systemctl stop hsmac
   hsmac store confirm --config /etc/hsmac/hsmac.toml
@@ -297,8 +310,8 @@ Example:
 /// Which configuration.
 #[derive(Args, Debug)]
 struct Configuration {
-    /// The configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file (TOML). Default: $HSMAC_CONFIG, else /etc/hsmac/hsmac.toml.
+    #[arg(long, value_name = "FILE", default_value_os_t = usual_configuration(), hide_default_value = true)]
     config: PathBuf,
     /// Override a setting, over file and environment (HSMAC__SECTION__KEY); may be given again.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
@@ -309,7 +322,17 @@ impl Configuration {
     /// # Errors
     /// [`CliError::Config`], with every fault there is.
     fn load(&self) -> Result<Loaded, CliError> {
-        Ok(Settings::load(&self.config, &self.set, environment())?)
+        let loaded = Settings::load(&self.config, &self.set, environment());
+        loaded.map_err(|faults| {
+            let fault = CliError::from(faults);
+            if self.config.exists() {
+                fault
+            } else {
+                fault.then(
+                    "name another file with --config FILE, or try hsmac without one: hsmac dev",
+                )
+            }
+        })
     }
 
     /// How to log, whatever is wrong with the rest.
@@ -328,6 +351,11 @@ impl Configuration {
             environment(),
         )?)
     }
+}
+
+fn usual_configuration() -> PathBuf {
+    let named = env::var_os("HSMAC_CONFIG").filter(|path| !path.is_empty());
+    named.map_or_else(|| "/etc/hsmac/hsmac.toml".into(), PathBuf::from)
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
@@ -353,6 +381,14 @@ fn man() -> Result<(), CliError> {
     let mut page = Vec::new();
     render(&root, &mut page)?;
     print(&page)
+}
+
+/// hsmac.1, a page for each command such as hsmac-store-restore.1, and hsmac.toml.5.
+fn man_pages(dir: &Path) -> Result<(), CliError> {
+    let root = Cli::command().disable_help_subcommand(true);
+    clap_mangen::generate_to(root, dir)
+        .and_then(|()| fs::write(dir.join("hsmac.toml.5"), settings_manual::page()))
+        .map_err(|error| CliError::Usage(format!("{}: {error}", dir.display())))
 }
 
 fn render(command: &clap::Command, page: &mut Vec<u8>) -> Result<(), CliError> {

@@ -24,7 +24,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     begin_log(&log, &configuration.config);
     let loaded = configuration.load();
     let served = loaded.and_then(|loaded| serve(loaded, async |_| Ok(())));
+    let config = configuration.config.display();
     match log.format {
+        telemetry::Format::Text if configuration.config.exists() => {
+            served.map_err(|fault| fault.then(&format!("hsmac check --config {config}")))
+        }
         telemetry::Format::Text => served,
         telemetry::Format::Json => served.map_err(log_end),
     }
@@ -33,7 +37,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
 /// The first line of the log, before anything can go wrong.
 pub(super) fn begin_log(log: &telemetry::Settings, configuration: &Path) {
     telemetry::start(log);
-    telemetry::log_panics();
+    // A test that fails is printed as tests are.
+    if cfg!(not(test)) {
+        telemetry::log_panics();
+    }
     info!(
         event = "starting",
         version = env!("CARGO_PKG_VERSION"),

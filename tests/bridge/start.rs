@@ -169,8 +169,15 @@ async fn a_value_of_the_wrong_type_is_named_with_its_line() {
         assert_eq!(status, 78, "{said}");
         let wanted = format!("{}: {text}", at(&config, line));
         assert!(said.contains(&wanted), "{said}");
-        // After the first line, which names version and file.
-        assert_eq!(said.lines().count(), 2, "{said}");
+        // After the first line, which names version and file, and before what to type next.
+        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(
+            said.ends_with(&format!(
+                "next: hsmac check --config {}\n",
+                token.path("hsmac.toml").display()
+            )),
+            "{said}"
+        );
     }
 }
 
@@ -221,8 +228,8 @@ async fn all_faults_are_told_in_one_run() {
     ] {
         assert!(said.contains(&text), "no {text:?} in:\n{said}");
     }
-    // And the first line, which names version and file.
-    assert_eq!(said.lines().count(), 5, "{said}");
+    // And the first line, which names version and file, and the last, which says what to type.
+    assert_eq!(said.lines().count(), 6, "{said}");
 }
 
 #[tokio::test]
@@ -235,7 +242,19 @@ async fn a_configuration_that_is_none_is_refused() {
     let output = token.hsmac(&["serve", "--config", "hsmac.toml"]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert!(output.stderr.contains("hsmac.toml: "), "{output:?}");
-    assert_eq!(token.hsmac(&["serve"]).status.code(), Some(64));
+    // Without a name it is the usual one, which no machine that tests has.
+    let usual = token.hsmac(&["serve"]);
+    assert_eq!(usual.status.code(), Some(78), "{usual:?}");
+    assert!(
+        usual.stderr.contains("/etc/hsmac/hsmac.toml: "),
+        "{usual:?}"
+    );
+    assert!(
+        usual
+            .stderr
+            .contains("next: name another file with --config FILE"),
+        "{usual:?}"
+    );
 }
 
 #[tokio::test]

@@ -27,7 +27,8 @@ pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
   hsmac bench aws --key-id alias/demo
   hsmac bench aws --key-id alias/demo --connections 64 --duration 30s
-  hsmac bench aws --key-id alias/demo --access-key-id AKIDEXAMPLE --secret-access-key-file billing.secret
+  hsmac bench aws --key-id alias/demo --access-key-id AKIDEXAMPLE \\
+      --secret-access-key-file billing.secret
 
 Signs with the access key that is given, else with $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, else
 with the one of `hsmac dev`. Each request is signed anew; that is about 2 of the 15 µs that a call costs

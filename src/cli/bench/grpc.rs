@@ -6,7 +6,7 @@ use tonic::{Status, transport::Channel};
 use super::{
     super::{
         CliError,
-        client::{Alpn, CallFailure, Endpoint, Server, TlsFlags},
+        client::{self, Alpn, CallFailure, Endpoint, Server, TlsFlags},
     },
     BenchConnection, CONNECT, FailedCall, LoadArguments,
 };
@@ -15,10 +15,11 @@ use crate::proto::v1::{GenerateMacRequest, MacAlgorithm, mac_service_client::Mac
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
   hsmac bench grpc --key-id alias/demo
-  hsmac bench grpc --key-id alias/demo --connections 16 --streams 8 --duration 30s
+  hsmac bench grpc --key-id alias/demo --connections 16 --duration 30s
   hsmac bench grpc --key-id alias/demo --rate 5000 --json
-  hsmac bench grpc --key-id alias/payments --endpoint https://127.0.0.1:50051 --ca-bundle servers.pem \
-        --certificate billing.pem --key billing.key
+  hsmac bench grpc --key-id alias/payments \\
+      --endpoint https://127.0.0.1:50051 --ca-bundle servers.pem \\
+      --certificate billing.pem --key billing.key
 
 Without --rate each of connections × streams lanes waits for its answer before it sends again: what
 the server can do. With --rate calls are sent by the clock, and latency counts from the moment at
@@ -44,9 +45,9 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(in crate::cli) fn run(arguments: &Arguments) -> Result<(), CliError> {
-    let server = Endpoint::chosen(arguments.endpoint.as_ref())
-        .and_then(|endpoint| Server::new(endpoint, &arguments.tls, Alpn::Http2))
-        .map_err(CliError::Usage)?;
+    let endpoint = arguments.endpoint.as_ref();
+    let server =
+        client::server(endpoint, &arguments.tls, None, Alpn::Http2).map_err(CliError::Usage)?;
     let load = &arguments.load;
     let request = GenerateMacRequest {
         key_id: load.key_id.clone(),

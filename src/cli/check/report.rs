@@ -330,11 +330,23 @@ impl Report {
     pub(super) fn into_result(self) -> Result<(), CliError> {
         if !self.wrong.is_empty() {
             let wrong = self.wrong.join(", ");
-            return Err(CliError::Config(format!("hsmac: mend {wrong}")));
+            let fault = CliError::Config(format!("hsmac: mend {wrong}"));
+            return Err(fault.then(&format!("hsmac check --config {}", self.configuration)));
         }
         if !self.away.is_empty() {
             let away = self.away.join(", ");
-            return Err(CliError::Away(format!("not available: {away}")));
+            let fault = CliError::Away(format!("not available: {away}"));
+            let refused = self
+                .tokens
+                .iter()
+                .find(|token| token.state == "pin_refused");
+            return Err(match refused {
+                Some(token) => fault.then(&format!(
+                    "correct the PIN file; if it is right: hsmac token unlock {} --config {}",
+                    token.name, self.configuration
+                )),
+                None => fault.then(&format!("hsmac check --config {}", self.configuration)),
+            });
         }
         Ok(())
     }

@@ -1,13 +1,12 @@
 //! How the client connects to a server: over TCP, TLS or a Unix socket. Shared by `kms` and `bench`.
 
+mod profile;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod watched;
 
-use std::{
-    env, error::Error as StdError, fmt, io, iter, path::PathBuf, str::FromStr, time::Duration,
-};
+use std::{error::Error as StdError, fmt, io, iter, path::PathBuf, str::FromStr, time::Duration};
 
 use http::uri::{Authority, Uri};
 use hyper_util::rt::TokioIo;
@@ -22,7 +21,10 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-pub(super) use self::tls::{Alpn, TlsFlags};
+pub(super) use self::{
+    profile::server,
+    tls::{Alpn, TlsFlags},
+};
 use self::{
     tls::ClientTls,
     watched::{LastError, WatchedStream},
@@ -44,18 +46,14 @@ enum Address {
 }
 
 impl Endpoint {
-    /// The endpoint that was typed, else `HSMAC_ENDPOINT`, else the port of `hsmac dev`.
-    ///
-    /// # Errors
-    /// A sentence: `HSMAC_ENDPOINT` is no endpoint.
-    pub(super) fn chosen(typed: Option<&Self>) -> Result<Self, String> {
-        match (typed, env::var("HSMAC_ENDPOINT")) {
-            (Some(typed), _) => Ok(typed.clone()),
-            (None, Ok(text)) => text
-                .parse()
-                .map_err(|fault| format!("HSMAC_ENDPOINT: {fault}")),
-            (None, Err(_)) => "http://127.0.0.1:50051".parse(),
-        }
+    /// The port of `hsmac dev`.
+    fn usual() -> Self {
+        let usual = "http://127.0.0.1:50051".parse();
+        usual.expect("it is an endpoint")
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self.address, Address::Tls(_))
     }
 
     /// The server's name in HTTP.

@@ -27,13 +27,15 @@ use zeroize::Zeroizing;
 /// The flags of an `https://` endpoint.
 #[derive(Args, Clone, Debug, Default)]
 pub(in crate::cli) struct TlsFlags {
-    /// The authorities that the server's certificate may come from (PEM). Default: the system's.
+    /// The authorities that the server's certificate may come from (PEM). Default: $HSMAC_CA_BUNDLE, the
+    /// profile's, else the system's.
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) ca_bundle: Option<PathBuf>,
-    /// The certificate that says who calls, then those that lead to its authority (PEM).
+    /// The certificate that says who calls, then those that lead to its authority (PEM). Default:
+    /// $HSMAC_CERTIFICATE, else the profile's.
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) certificate: Option<PathBuf>,
-    /// The certificate's private key (PEM, not encrypted).
+    /// The certificate's private key (PEM, not encrypted). Default: $HSMAC_KEY, else the profile's.
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) key: Option<PathBuf>,
 }

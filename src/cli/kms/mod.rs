@@ -20,28 +20,34 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
     CliError,
-    client::{Alpn, CallFailure, Endpoint, Server, TlsFlags},
+    client::{self, Alpn, CallFailure, Endpoint, Server, TlsFlags},
 };
 use crate::proto::v1::key_service_client::KeyServiceClient;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  hsmac kms generate-mac --key-id alias/demo --message fileb://msg.bin --mac-algorithm HMAC_SHA_256
-  mac=$(hsmac kms generate-mac --key-id alias/demo --message hello --mac-algorithm HMAC_SHA_256 \\
-        --output json | jq -r .Mac)
-  hsmac kms verify-mac --key-id alias/demo --message hello --mac-algorithm HMAC_SHA_256 --mac $mac
-  echo -n hello | hsmac kms generate-mac --key-id alias/demo --message fileb:///dev/stdin \\
-        --mac-algorithm HMAC_SHA_256 --endpoint unix:/run/hsmac/grpc.sock
-  hsmac kms list-keys --endpoint https://hsmac.dc1.example:50051 --ca-bundle servers.pem \\
-        --certificate billing.pem --key billing.key
+  hsmac kms generate-mac --key-id alias/demo --message fileb://msg.bin \\
+      --mac-algorithm HMAC_SHA_256
+  mac=$(hsmac kms generate-mac --key-id alias/demo --message hello \\
+      --mac-algorithm HMAC_SHA_256 --query Mac --output text)
+  hsmac kms verify-mac --key-id alias/demo --message hello \\
+      --mac-algorithm HMAC_SHA_256 --mac $mac
+  echo -n hello | hsmac kms generate-mac --key-id alias/demo \\
+      --message fileb:///dev/stdin --mac-algorithm HMAC_SHA_256 \\
+      --endpoint unix:/run/hsmac/grpc.sock
+  hsmac kms list-keys --endpoint https://hsmac.dc1.example:50051 \\
+      --ca-bundle servers.pem --certificate billing.pem --key billing.key
+  hsmac kms list-keys --query 'Keys[].KeyId' --output table
 
-  key=$(hsmac kms create-key --key-spec HMAC_256 --key-usage GENERATE_VERIFY_MAC \\
-        --description 'webhooks of the shop' --tags TagKey=team,TagValue=shop | jq -r .KeyMetadata.KeyId)
+  key=$(hsmac kms create-key --key-spec HMAC_256 \\
+      --key-usage GENERATE_VERIFY_MAC --description 'webhooks of the shop' \\
+      --tags TagKey=team,TagValue=shop --query KeyMetadata.KeyId --output text)
   hsmac kms create-alias --alias-name alias/webhooks --target-key-id $key
   hsmac kms disable-key --key-id $key
   hsmac kms schedule-key-deletion --key-id $key --pending-window-in-days 7
-  hsmac kms cancel-key-deletion --key-id $key && hsmac kms enable-key --key-id $key
+  hsmac kms cancel-key-deletion --key-id $key
+  hsmac kms enable-key --key-id $key
 
 What changes a key wants its key ID or key ARN, not an alias. What changes something and succeeds
 prints nothing, as `aws` does, unless KMS has an answer for it.
@@ -61,6 +67,19 @@ pub(super) struct Arguments {
     endpoint: Option<Endpoint>,
     #[command(flatten)]
     tls: TlsFlags,
+    /// The profile of ~/.config/hsmac/profiles.toml (or $HSMAC_PROFILES) that names endpoint,
+    /// ca_bundle, certificate and key. Default: $HSMAC_PROFILE, else default.
+    #[arg(long, global = true, value_name = "NAME")]
+    profile: Option<String>,
+    /// Taken, as `aws` takes it, and not used: the endpoint says where the server is.
+    #[arg(long, global = true, value_name = "REGION")]
+    region: Option<String>,
+    /// What of the answer is printed: a JMESPath expression, as of `aws`.
+    #[arg(long, global = true, value_name = "EXPRESSION")]
+    query: Option<String>,
+    /// Taken, as `aws` takes it: there is no pager.
+    #[arg(long, global = true)]
+    no_cli_pager: bool,
     /// Seconds until the call is given up; the server is told.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout: u32,
@@ -75,6 +94,10 @@ enum OutputFormat {
     Json,
     /// Values with tabs between them, in the order of their names.
     Text,
+    /// Boxes, for people.
+    Table,
+    /// YAML with the member names of AWS; blobs in base64.
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,9 +119,12 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::Client(255, format!("cannot start: {error}")))?;
+    let query = arguments.query.as_deref();
+    let query = query.map(output::Query::compile).transpose();
+    let query = query.map_err(|fault| CliError::Client(252, fault))?;
     runtime.block_on(async {
-        let server = Endpoint::chosen(arguments.endpoint.as_ref())
-            .and_then(|endpoint| Server::new(endpoint, &arguments.tls, Alpn::Http2))
+        let (endpoint, profile) = (arguments.endpoint.as_ref(), arguments.profile.as_deref());
+        let server = client::server(endpoint, &arguments.tls, profile, Alpn::Http2)
             .map_err(|fault| CliError::Client(252, fault))?;
         let timeout = Duration::from_secs(arguments.timeout.into());
         let channel = server
@@ -117,13 +143,13 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
             Verb::Tag(verb) => call.tag_verb(verb).await,
             Verb::Policy(verb) => call.policy_verb(verb).await,
         }?;
-        super::print(
-            match arguments.output {
-                OutputFormat::Json => answer.json,
-                OutputFormat::Text => answer.text,
-            }
-            .as_bytes(),
-        )
+        let answer = match &query {
+            Some(query) => answer
+                .queried(query)
+                .map_err(|fault| CliError::Client(255, fault))?,
+            None => answer,
+        };
+        super::print(answer.printed(arguments.output).as_bytes())
     })
 }
 

@@ -1,6 +1,8 @@
 //! Lists: all pages, unless one is asked for.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::CliError;
 
@@ -12,6 +14,36 @@ pub(super) struct Pages {
     /// One page, from the NextMarker of the page before.
     #[arg(long)]
     marker: Option<String>,
+    /// At most so many entries of all pages; if there are more, the answer has a NextToken.
+    #[arg(long, value_name = "N", conflicts_with_all = ["limit", "marker"], value_parser = clap::value_parser!(u32).range(1..))]
+    max_items: Option<u32>,
+    /// Go on where the answer with this NextToken ended.
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["limit", "marker"], value_parser = StartingToken::parse)]
+    starting_token: Option<StartingToken>,
+    /// How many entries each call asks for, 1 to 1,000.
+    #[arg(long, value_name = "N", conflicts_with_all = ["limit", "marker"])]
+    page_size: Option<i32>,
+}
+
+/// Where a list goes on: at which page, and how many entries of it were printed already.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartingToken {
+    marker: Option<String>,
+    printed: usize,
+}
+
+impl StartingToken {
+    fn parse(text: &str) -> Result<Self, String> {
+        let json = STANDARD.decode(text).ok();
+        let token = json.and_then(|json| serde_json::from_slice(&json).ok());
+        token.ok_or_else(|| "it is no NextToken of an answer".to_owned())
+    }
+
+    fn text(&self) -> String {
+        let json = serde_json::to_vec(self);
+        STANDARD.encode(json.expect("a text and a number have a JSON form"))
+    }
 }
 
 /// One answer of the service.
@@ -28,6 +60,8 @@ pub(super) struct Listed<T> {
     pub(super) entries: Vec<T>,
     pub(super) next_marker: Option<String>,
     pub(super) truncated: Option<bool>,
+    /// There are more than --max-items; where they begin.
+    pub(super) next_token: Option<String>,
 }
 
 impl Pages {
@@ -42,22 +76,50 @@ impl Pages {
                 entries: page.entries,
                 next_marker: page.next_marker,
                 truncated: Some(page.truncated),
+                next_token: None,
             });
         }
-        let mut entries = Vec::new();
-        let mut marker = None;
+        let most = self.max_items.map_or(usize::MAX, |most| most as usize);
+        let StartingToken {
+            mut marker,
+            mut printed,
+        } = self.starting_token.unwrap_or_default();
+        let mut listed = Listed {
+            entries: Vec::new(),
+            next_marker: None,
+            truncated: None,
+            next_token: None,
+        };
         loop {
-            let page = page(None, marker.clone()).await?;
-            entries.extend(page.entries);
+            let page = page(self.page_size, marker.clone()).await?;
+            let there = page.entries.len();
+            let room = most - listed.entries.len();
+            let new = page.entries.into_iter().skip(printed).take(room);
+            listed.entries.extend(new);
+            let taken = printed + room.min(there.saturating_sub(printed));
             // A server that repeats its marker would keep us here for ever.
-            if !page.truncated || page.next_marker.is_none() || page.next_marker == marker {
-                return Ok(Listed {
-                    entries,
-                    next_marker: None,
-                    truncated: None,
-                });
+            let next = page
+                .next_marker
+                .filter(|next| page.truncated && marker.as_ref() != Some(next));
+            if listed.entries.len() >= most && (taken < there || next.is_some()) {
+                let token = if taken < there {
+                    StartingToken {
+                        marker,
+                        printed: taken,
+                    }
+                } else {
+                    StartingToken {
+                        marker: next,
+                        printed: 0,
+                    }
+                };
+                listed.next_token = Some(token.text());
+                return Ok(listed);
             }
-            marker = page.next_marker;
+            match next {
+                Some(next) => (marker, printed) = (Some(next), 0),
+                None => return Ok(listed),
+            }
         }
     }
 }

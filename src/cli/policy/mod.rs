@@ -26,13 +26,14 @@ use crate::{
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  hsmac policy simulate --config /etc/hsmac/hsmac.toml \\
-        --principal arn:aws:iam::111122223333:user/billing \\
-        --operation GenerateMac --key-id alias/payments
-  hsmac policy simulate --config hsmac.toml --principal arn:aws:iam::111122223333:role/deploy \\
-        --operation create-key --tags TagKey=team,TagValue=shop --policy-file new-policy.json
-  hsmac policy simulate --config hsmac.toml --principal arn:aws:iam::111122223333:user/billing \\
-        --operation VerifyMac --key-id alias/payments --output json | jq .rights[0].because
+  hsmac policy simulate --principal arn:aws:iam::111122223333:user/billing \\
+      --operation GenerateMac --key-id alias/payments
+  hsmac policy simulate --principal arn:aws:iam::111122223333:role/deploy \\
+      --operation create-key --tags TagKey=team,TagValue=shop \\
+      --policy-file new-policy.json
+  hsmac policy simulate --principal arn:aws:iam::111122223333:user/billing \\
+      --operation VerifyMac --key-id alias/payments --output json |
+      jq .rights[0].because
 
 Exit codes: 0 allowed; 1 denied; 64 usage, or no such key; 69 store away; 78 configuration.";
 

@@ -99,7 +99,11 @@ fn every_subcommand_has_help_with_an_example() {
 
 #[test]
 fn exit_codes_are_sysexits_and_under_kms_those_of_aws() {
-    assert_eq!(stop(&["serve"]).exit_code(), 64);
+    assert_eq!(stop(&["serve", "--config"]).exit_code(), 64);
+    assert_eq!(
+        stop(&["serve", "--config", "/nowhere/h.toml"]).exit_code(),
+        78
+    );
     assert_eq!(stop(&["srve"]).exit_code(), 64);
     assert_eq!(stop(&[]).exit_code(), 64);
     assert_eq!(stop(&["kms", "generate-mac"]).exit_code(), 252);
@@ -186,6 +190,8 @@ fn command_lines_of_aws_kms_are_accepted() {
         "delete-alias --alias-name alias/a",
         "list-aliases",
         "list-aliases --key-id k --limit 5",
+        "list-keys --max-items 3 --page-size 2 --region us-east-1 --no-cli-pager --query Keys[].KeyId --output table",
+        "list-keys --starting-token eyJtYXJrZXIiOm51bGwsInByaW50ZWQiOjN9 --output yaml --profile dc1",
         "tag-resource --key-id k --tags TagKey=a,TagValue=b",
         "tag-resource --key-id k --tags [{\"TagKey\":\"a\",\"TagValue\":\"b\"}]",
         "untag-resource --key-id k --tag-keys a b",
@@ -198,11 +204,63 @@ fn command_lines_of_aws_kms_are_accepted() {
         "create-key --key-spec RSA_2048",
         "tag-resource --key-id k",
         "tag-resource --key-id k --tags a=b",
+        "list-keys --max-items 3 --limit 5",
+        "list-keys --max-items 0",
+        "list-keys --starting-token nonsense",
         "enable-key",
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         assert!(parse(&words).is_err(), "{line}");
     }
+}
+
+/// Whoever pastes an example pastes it as it stands: on 80 columns clap breaks no line of it.
+#[test]
+fn no_example_is_wider_than_a_terminal() {
+    fn look(command: &clap::Command, seen: &mut usize) {
+        let help = command.get_after_help().map(ToString::to_string);
+        for line in help.unwrap_or_default().lines() {
+            let is_example = line.starts_with("  ");
+            assert!(!is_example || line.chars().count() <= 79, "{line}");
+            *seen += usize::from(is_example);
+        }
+        for verb in command.get_subcommands() {
+            look(verb, seen);
+        }
+    }
+    let mut seen = 0;
+    look(&Cli::command(), &mut seen);
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn there_is_a_man_page_for_each_command_and_one_for_the_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    run(["hsmac", "man", "--dir", dir].map(Into::into).into_iter()).unwrap();
+    let page = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    for name in [
+        "hsmac.1",
+        "hsmac-serve.1",
+        "hsmac-store-restore.1",
+        "hsmac-kms-list-keys.1",
+    ] {
+        assert!(page(name).contains(".TH"), "{name}");
+    }
+    let settings = page("hsmac.toml.5");
+    assert!(settings.starts_with(".TH hsmac.toml 5"), "{settings}");
+    for words in [
+        "[token.NAME]",
+        "hedge_after",
+        "[[principal]]",
+        "certificate_uri",
+        "[log]",
+    ] {
+        let words = words.replace('-', "\\-");
+        assert!(settings.contains(&words), "{words}");
+    }
+    let names = fs::read_dir(folder.path()).unwrap();
+    assert!(names.count() < 70, "help has no pages of its own");
 }
 
 #[test]

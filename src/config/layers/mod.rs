@@ -382,7 +382,15 @@ fn innermost(mut error: ConfigError) -> ConfigError {
 }
 
 /// What `hsmac kms` and other clients of this binary read.
-const CLIENT_VARIABLES: [&str; 1] = ["HSMAC_ENDPOINT"];
+const CLIENT_VARIABLES: [&str; 7] = [
+    "HSMAC_CA_BUNDLE",
+    "HSMAC_CERTIFICATE",
+    "HSMAC_CONFIG",
+    "HSMAC_ENDPOINT",
+    "HSMAC_KEY",
+    "HSMAC_PROFILE",
+    "HSMAC_PROFILES",
+];
 
 /// Variables that "did you mean" suggests for a misspelt one.
 const VARIABLES: [&str; 19] = [

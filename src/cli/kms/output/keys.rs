@@ -270,6 +270,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::cli::kms::OutputFormat;
     use crate::proto::v1::{KeyManager, KeySpec, KeyState, KeyUsage, Origin, TokenInfo};
 
     #[test]
@@ -281,17 +282,21 @@ mod tests {
             }],
             next_marker: next_marker.map(str::to_owned),
             truncated,
+            next_token: None,
         };
         assert_eq!(
             list_keys(listed(None, None)).json,
             "{\n    \"Keys\": [\n        {\n            \"KeyId\": \"a\",\n            \"KeyArn\": \"arn:a\"\n        }\n    ]\n}\n"
         );
-        assert_eq!(list_keys(listed(None, None)).text, "KEYS\tarn:a\ta\n");
         assert_eq!(
-            list_keys(listed(Some("m"), Some(true))).text,
+            list_keys(listed(None, None)).printed(OutputFormat::Text),
+            "KEYS\tarn:a\ta\n"
+        );
+        assert_eq!(
+            list_keys(listed(Some("m"), Some(true))).printed(OutputFormat::Text),
             "m\tTrue\nKEYS\tarn:a\ta\n"
         );
-        assert_eq!(list_keys(Listed::default()).text, "");
+        assert_eq!(list_keys(Listed::default()).printed(OutputFormat::Text), "");
     }
 
     #[test]
@@ -318,7 +323,7 @@ mod tests {
             aliases.json
         );
         assert_eq!(
-            aliases.text,
+            aliases.printed(OutputFormat::Text),
             "ALIASES\tarn:a\talias/a\t1669973196.214\t1669973197.214\tk\n"
         );
         let tags = list_resource_tags(Listed {
@@ -329,7 +334,10 @@ mod tests {
             truncated: Some(false),
             ..Listed::default()
         });
-        assert_eq!(tags.text, "False\nTAGS\tteam\tshop\n");
+        assert_eq!(
+            tags.printed(OutputFormat::Text),
+            "False\nTAGS\tteam\tshop\n"
+        );
         assert_eq!(CommandOutput::nothing().json, "");
     }
 
@@ -384,7 +392,7 @@ mod tests {
         assert_eq!(metadata["MacAlgorithms"][0], "HMAC_SHA_256");
         assert_eq!(metadata["Token"]["Sensitive"], true);
         assert!(metadata.get("CreationDate").is_none());
-        let text = answer.text;
+        let text = answer.printed(OutputFormat::Text);
         let lines: Vec<&str> = text.lines().collect();
         assert!(
             lines[0]

@@ -2,6 +2,9 @@
 
 pub(super) mod keys;
 pub(super) mod policies;
+mod query;
+mod table;
+mod yaml;
 
 use std::collections::BTreeSet;
 
@@ -9,16 +12,17 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::pages::Listed;
+pub(super) use self::query::Query;
+use super::{OutputFormat, pages::Listed};
 use crate::proto::v1::{GenerateMacResponse, GenerateRandomResponse, VerifyMacResponse};
 
-/// An answer in both of its forms.
+/// An answer, in the forms that it can be printed in.
 #[derive(Debug)]
 pub(super) struct CommandOutput {
-    /// Indented by four, as `aws` does.
-    pub(super) json: String,
-    /// One line an object, values in the order of their names, nested ones after it.
-    pub(super) text: String,
+    /// Indented by four, as `aws` does, members in the order of KMS.
+    json: String,
+    /// None: the operation has no answer.
+    value: Option<Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +55,8 @@ struct PageMembers {
     next_marker: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     truncated: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
 }
 
 impl PageMembers {
@@ -58,6 +64,7 @@ impl PageMembers {
         Self {
             next_marker: listed.next_marker.clone(),
             truncated: listed.truncated,
+            next_token: listed.next_token.clone(),
         }
     }
 }
@@ -89,7 +96,35 @@ impl CommandOutput {
     pub(super) fn nothing() -> Self {
         Self {
             json: String::new(),
-            text: String::new(),
+            value: None,
+        }
+    }
+
+    /// What the expression finds in the answer; of no answer nothing.
+    ///
+    /// # Errors
+    /// A sentence: the expression asks something of a value that has no answer to it.
+    pub(super) fn queried(self, query: &Query) -> Result<Self, String> {
+        match &self.value {
+            None => Ok(self),
+            Some(value) => query.search(value).map(|found| Self::of(&found)),
+        }
+    }
+
+    /// The answer in this form.
+    pub(super) fn printed(self, format: OutputFormat) -> String {
+        let Some(value) = &self.value else {
+            return String::new();
+        };
+        match format {
+            OutputFormat::Json => self.json,
+            OutputFormat::Table => table::render(value),
+            OutputFormat::Text => {
+                let mut text = String::new();
+                lines(value, None, None, &mut text);
+                text
+            }
+            OutputFormat::Yaml => yaml::render(value),
         }
     }
 
@@ -104,11 +139,9 @@ impl CommandOutput {
         json.push(b'\n');
         let value =
             serde_json::to_value(members).expect("what has a text in JSON has a value in JSON");
-        let mut text = String::new();
-        lines(&value, None, None, &mut text);
         Self {
             json: String::from_utf8(json).expect("serde_json writes UTF-8"),
-            text,
+            value: Some(value),
         }
     }
 }
@@ -135,6 +168,14 @@ fn lines(value: &Value, name: Option<&str>, columns: Option<&BTreeSet<&str>>, te
             for (name, value) in members.iter().filter(|(_, value)| !is_scalar(value)) {
                 lines(value, Some(name), None, text);
             }
+        }
+        // Without a name of their own they stand in one line.
+        Value::Array(items)
+            if name.is_none() && !items.is_empty() && items.iter().all(is_scalar) =>
+        {
+            let row: Vec<String> = items.iter().map(scalar).collect();
+            text.push_str(&row.join("\t"));
+            text.push('\n');
         }
         Value::Array(items) => {
             let columns: BTreeSet<&str> = items
@@ -188,6 +229,35 @@ mod tests {
             answer.json,
             "{\n    \"Mac\": \"aGk=\",\n    \"MacAlgorithm\": \"HMAC_SHA_256\",\n    \"KeyId\": \"arn:x\"\n}\n"
         );
-        assert_eq!(answer.text, "arn:x\taGk=\tHMAC_SHA_256\n");
+        assert_eq!(
+            answer.printed(OutputFormat::Text),
+            "arn:x\taGk=\tHMAC_SHA_256\n"
+        );
+    }
+
+    #[test]
+    fn a_query_chooses_of_the_answer_in_every_form() {
+        let keys = serde_json::json!({"Keys": [{"KeyId": "a", "KeyArn": "x:a"}, {"KeyId": "b", "KeyArn": "x:b"}]});
+        let found = |query: &str, format| {
+            let query = Query::compile(query).unwrap();
+            let answer = CommandOutput::of(&keys).queried(&query).unwrap();
+            answer.printed(format)
+        };
+        let ids = "Keys[].KeyId";
+        assert_eq!(found(ids, OutputFormat::Text), "a\tb\n");
+        assert_eq!(
+            found(ids, OutputFormat::Json),
+            "[\n    \"a\",\n    \"b\"\n]\n"
+        );
+        assert_eq!(found(ids, OutputFormat::Yaml), "- a\n- b\n");
+        assert_eq!(found("length(Keys)", OutputFormat::Text), "2\n");
+        assert_eq!(found("Nothing", OutputFormat::Text), "None\n");
+        let rows = found("Keys[?KeyId=='b'].[KeyArn,KeyId]", OutputFormat::Text);
+        assert_eq!(rows, "x:b\tb\n");
+        let fault = Query::compile("Keys[").err().unwrap();
+        assert!(
+            fault.starts_with("Bad value for --query Keys[: "),
+            "{fault}"
+        );
     }
 }
