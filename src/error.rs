@@ -33,6 +33,8 @@ pub enum Kind {
     InvalidArn,
     /// The ciphertext was made by no key of this service.
     InvalidCiphertext,
+    /// The grant ID has not the form of one.
+    InvalidGrantId,
     /// The grant token was not made by this service.
     InvalidGrantToken,
     /// The key cannot do this operation or algorithm.
@@ -75,7 +77,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind; the tests of both fronts go through all of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::AccessDenied,
         Self::AlreadyExists,
         Self::CustomKeyStoreNotFound,
@@ -88,6 +90,7 @@ impl Kind {
         Self::InvalidAliasName,
         Self::InvalidArn,
         Self::InvalidCiphertext,
+        Self::InvalidGrantId,
         Self::InvalidGrantToken,
         Self::InvalidKeyUsage,
         Self::InvalidMac,
@@ -148,6 +151,7 @@ impl Kind {
             Self::InvalidAliasName => "InvalidAliasNameException",
             Self::InvalidArn => "InvalidArnException",
             Self::InvalidCiphertext => "InvalidCiphertextException",
+            Self::InvalidGrantId => "InvalidGrantIdException",
             Self::InvalidGrantToken => "InvalidGrantTokenException",
             Self::InvalidKeyUsage => "InvalidKeyUsageException",
             Self::InvalidMac => "KMSInvalidMacException",

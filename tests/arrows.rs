@@ -110,6 +110,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "settings",
             "principals",
             "policy_documents",
+            "grant_token",
             "errors",
         ],
     ),

@@ -112,6 +112,11 @@ pub(super) fn declared(arn: &str) -> Error {
     )
 }
 
+/// There is no such grant on the key.
+pub(super) fn no_grant(grant_id: &str) -> Error {
+    Error::new(Kind::NotFound, format!("Grant ID {grant_id} not found"))
+}
+
 /// The key's material does not come from where the operation needs it to.
 pub(super) fn wrong_origin(origin: Origin, arn: &str) -> Error {
     Error::new(

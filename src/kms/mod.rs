@@ -19,11 +19,12 @@
 //! | `lifecycle` | changes, creations, deletions: what takes time |
 //! | `authorization` | who may do what; what each operation needs |
 //! | `catalogue` | the keys in memory, and the form of their records in the store |
-//! | `metrics`, `settings`, `principals`, `policy_documents`, `serving`, `errors` | what is counted; what the configuration says; identity policies; policy texts; health; KMS's texts of errors |
+//! | `metrics`, `settings`, `principals`, `policy_documents`, `serving`, `grant_token`, `errors` | what is counted; what the configuration says; identity policies; policy texts; health; tokens of grants; KMS's texts of errors |
 
 mod authorization;
 mod catalogue;
 mod errors;
+mod grant_token;
 mod key_watch;
 mod lifecycle;
 mod metrics;

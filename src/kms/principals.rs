@@ -1,6 +1,10 @@
 //! All principals that are declared: their identity policies, and what else policies ask of them.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use crate::{
     kms::policy_documents,
@@ -60,6 +64,10 @@ pub(in crate::kms) struct Principals {
     own: HashMap<String, Arc<Principal>>,
     /// By a role's account and name: what sessions have that are not declared themselves.
     roles: HashMap<(AccountId, String), Arc<Principal>>,
+    /// The ARNs of those that have an immutable ID, by that.
+    ids: HashMap<String, String>,
+    /// The accounts that have a principal.
+    accounts: HashSet<AccountId>,
     /// The account whose organization is known, and that.
     organization: Option<(AccountId, Organization)>,
 }
@@ -83,6 +91,8 @@ impl Principals {
         let all = Self {
             roles: roles.into_iter().map(shared).collect(),
             own: HashMap::new(),
+            ids: HashMap::new(),
+            accounts: HashSet::new(),
             organization,
         };
         let mut own: HashMap<_, Principal> = HashMap::new();
@@ -98,8 +108,20 @@ impl Principals {
                 own.role_arn = Some(caller.arn().to_owned());
             }
         }
+        let with_id = |(arn, principal): (&String, &Principal)| {
+            // A session has its role's, and the ID means the role.
+            let caller = Caller::parse(arn).ok()?;
+            let is_session = caller.session_role().is_some();
+            let id = principal.id().filter(|_| !is_session)?;
+            Some((id.to_owned(), arn.clone()))
+        };
+        let ids = own.iter().filter_map(with_id).collect();
+        let accounts = principals.iter().map(|one| one.caller.account().clone());
+        let accounts = accounts.collect();
         let shared = |(arn, principal)| (arn, Arc::new(principal));
         Self {
+            ids,
+            accounts,
             own: own.into_iter().map(shared).collect(),
             ..all
         }
@@ -139,6 +161,18 @@ impl Principals {
     pub(in crate::kms) fn id_of(&self, arn: &str) -> Option<&str> {
         let caller = Caller::parse(arn).ok()?;
         self.of(&caller)?.id()
+    }
+
+    /// The ARN of the principal that has an immutable ID.
+    pub(in crate::kms) fn arn_of(&self, id: &str) -> Option<&str> {
+        self.ids.get(id).map(String::as_str)
+    }
+
+    /// Whether there can be such a caller: it is declared, or a session of a role that is, or the root of
+    /// an account that has principals.
+    pub(in crate::kms) fn knows(&self, caller: &Caller) -> bool {
+        let account = caller.account();
+        self.find(caller).is_some() || caller.is_root() && self.accounts.contains(account)
     }
 
     /// The organization of an account, as far as it is declared.

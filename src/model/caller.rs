@@ -152,6 +152,17 @@ impl Caller {
         session.strip_prefix("assumed-role/")?.split('/').next()
     }
 
+    /// Whether an ARN names this caller, or the role whose session it is.
+    pub fn is_named_by(&self, arn: &str) -> bool {
+        arn == self.arn || self.is_session_of(arn)
+    }
+
+    /// Whether this is a session of this role, `arn:aws:iam::A:role/path/R`.
+    pub fn is_session_of(&self, role: &str) -> bool {
+        self.session_role()
+            .is_some_and(|session| role_in(role) == Some((self.account.as_str(), session)))
+    }
+
     /// Whether this is the account's root principal, which has all rights that no policy denies.
     pub fn is_root(&self) -> bool {
         resource(&self.arn, "iam").is_some_and(|(_, resource)| resource == "root")

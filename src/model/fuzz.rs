@@ -33,6 +33,7 @@ pub fn policy(data: &[u8]) -> bool {
         let rights = ApplicablePolicies {
             key: key.map(|policy| (policy, &account)),
             identity,
+            grants: None,
         };
         matches!(decide(&rights, &request), Decision::Allowed(_))
     };

@@ -1,5 +1,5 @@
-//! Pure nouns and rules of the KMS API: ARNs, key specs and states, aliases, tags, callers, the key
-//! check message.
+//! Pure nouns and rules of the KMS API: ARNs, key specs and states, aliases, tags, grants, callers, the
+//! key check message.
 //!
 //! Promises: no I/O, no lock, no clock but [`Date::now`], which alone reads the time of day; a value
 //! that was parsed is valid. It knows nothing of gRPC, of PKCS#11 or of the configuration file.
@@ -10,6 +10,7 @@ mod caller;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod grant;
 mod hex;
 mod key;
 mod operation;
@@ -28,6 +29,7 @@ pub use arn::{
     AccountId, Arn, ArnScope, KeyId, KeyReference, ReferenceFault, alias_arn, alias_in, key_arn,
 };
 pub use caller::{Caller, RequestOrigin};
+pub use grant::{Bearer, Grant, GrantId, GrantOperations, GrantPrincipal, GrantedTo};
 pub use hex::{decode_hex, encode_hex};
 pub use key::{KeySpec, KeyUsage, MacAlgorithm, Origin};
 pub use operation::{NamesKey, Operation, UnsupportedOperation};

@@ -6,6 +6,7 @@
 pub enum Operation {
     CancelKeyDeletion,
     CreateAlias,
+    CreateGrant,
     CreateKey,
     DeleteAlias,
     DescribeCustomKeyStores,
@@ -27,6 +28,8 @@ pub enum Operation {
     ListResourceTags,
     ListRetirableGrants,
     PutKeyPolicy,
+    RetireGrant,
+    RevokeGrant,
     RotateKeyOnDemand,
     ScheduleKeyDeletion,
     TagResource,
@@ -52,7 +55,6 @@ pub enum NamesKey {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[expect(missing_docs, reason = "their names are those of KMS's operations")]
 pub enum UnsupportedOperation {
-    CreateGrant,
     Decapsulate,
     Decrypt,
     DeleteImportedKeyMaterial,
@@ -75,13 +77,14 @@ pub enum UnsupportedOperation {
 
 impl Operation {
     /// All of them, those first that are called most.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 51] = [
         Self::GenerateMac,
         Self::VerifyMac,
         Self::DescribeKey,
         Self::GenerateRandom,
         Self::CancelKeyDeletion,
         Self::CreateAlias,
+        Self::CreateGrant,
         Self::CreateKey,
         Self::DeleteAlias,
         Self::DescribeCustomKeyStores,
@@ -100,13 +103,14 @@ impl Operation {
         Self::ListResourceTags,
         Self::ListRetirableGrants,
         Self::PutKeyPolicy,
+        Self::RetireGrant,
+        Self::RevokeGrant,
         Self::RotateKeyOnDemand,
         Self::ScheduleKeyDeletion,
         Self::TagResource,
         Self::UntagResource,
         Self::UpdateAlias,
         Self::UpdateKeyDescription,
-        Self::Unsupported(UnsupportedOperation::CreateGrant),
         Self::Unsupported(UnsupportedOperation::Decapsulate),
         Self::Unsupported(UnsupportedOperation::Decrypt),
         Self::Unsupported(UnsupportedOperation::DeleteImportedKeyMaterial),
@@ -139,6 +143,7 @@ impl Operation {
         match self {
             Self::CancelKeyDeletion => "kms:CancelKeyDeletion",
             Self::CreateAlias => "kms:CreateAlias",
+            Self::CreateGrant => "kms:CreateGrant",
             Self::CreateKey => "kms:CreateKey",
             Self::DeleteAlias => "kms:DeleteAlias",
             Self::DescribeCustomKeyStores => "kms:DescribeCustomKeyStores",
@@ -160,6 +165,8 @@ impl Operation {
             Self::ListResourceTags => "kms:ListResourceTags",
             Self::ListRetirableGrants => "kms:ListRetirableGrants",
             Self::PutKeyPolicy => "kms:PutKeyPolicy",
+            Self::RetireGrant => "kms:RetireGrant",
+            Self::RevokeGrant => "kms:RevokeGrant",
             Self::RotateKeyOnDemand => "kms:RotateKeyOnDemand",
             Self::ScheduleKeyDeletion => "kms:ScheduleKeyDeletion",
             Self::TagResource => "kms:TagResource",
@@ -176,7 +183,7 @@ impl Operation {
         &self.action()[PREFIX.len()..]
     }
 
-    /// Whether a request names a key.
+    /// Whether a request names a key. RetireGrant's may name the grant by its token instead.
     pub const fn names_key(self) -> NamesKey {
         match self {
             Self::CreateKey
@@ -188,6 +195,7 @@ impl Operation {
             Self::ListAliases => NamesKey::Optionally,
             Self::CancelKeyDeletion
             | Self::CreateAlias
+            | Self::CreateGrant
             | Self::DescribeKey
             | Self::DisableKey
             | Self::DisableKeyRotation
@@ -203,6 +211,8 @@ impl Operation {
             | Self::ListKeyRotations
             | Self::ListResourceTags
             | Self::PutKeyPolicy
+            | Self::RetireGrant
+            | Self::RevokeGrant
             | Self::RotateKeyOnDemand
             | Self::ScheduleKeyDeletion
             | Self::TagResource
@@ -237,11 +247,13 @@ impl Operation {
     pub const fn crosses_accounts(self) -> bool {
         matches!(
             self,
-            Self::DescribeKey
+            Self::CreateGrant
+                | Self::DescribeKey
                 | Self::GenerateMac
                 | Self::GetKeyRotationStatus
                 | Self::ListGrants
-                | Self::Unsupported(UnsupportedOperation::CreateGrant)
+                | Self::RetireGrant
+                | Self::RevokeGrant
                 | Self::VerifyMac
         )
     }
@@ -257,8 +269,7 @@ impl UnsupportedOperation {
     const fn changes_key(self) -> bool {
         matches!(
             self,
-            Self::CreateGrant
-                | Self::DeleteImportedKeyMaterial
+            Self::DeleteImportedKeyMaterial
                 | Self::GetParametersForImport
                 | Self::ImportKeyMaterial
                 | Self::ReplicateKey
@@ -268,7 +279,6 @@ impl UnsupportedOperation {
 
     const fn action(self) -> &'static str {
         match self {
-            Self::CreateGrant => "kms:CreateGrant",
             Self::Decapsulate => "kms:Decapsulate",
             Self::Decrypt => "kms:Decrypt",
             Self::DeleteImportedKeyMaterial => "kms:DeleteImportedKeyMaterial",
@@ -303,8 +313,7 @@ mod tests {
             let changes = matches!(
                 operation,
                 Op::Unsupported(
-                    Other::CreateGrant
-                        | Other::DeleteImportedKeyMaterial
+                    Other::DeleteImportedKeyMaterial
                         | Other::GetParametersForImport
                         | Other::ImportKeyMaterial
                         | Other::ReplicateKey
@@ -324,7 +333,7 @@ mod tests {
         for operation in Op::ALL {
             assert_eq!(Op::named(operation.name()), Some(operation));
         }
-        for wrong in ["", "generateMac", "GenerateMac ", "RevokeGrant"] {
+        for wrong in ["", "generateMac", "GenerateMac ", "RevokeGrants"] {
             assert_eq!(Op::named(wrong), None, "{wrong}");
         }
     }

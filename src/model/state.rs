@@ -63,9 +63,11 @@ impl Operation {
                 | KeyState::Unavailable,
             ) => Refusal::NotPendingDeletion,
 
-            // A grant can wait for a token, and an origin is told in nearly every state.
-            (Self::Unsupported(Other::CreateGrant), KeyState::Unavailable)
-            | (
+            // A grant can wait for a token.
+            (Self::CreateGrant, KeyState::Unavailable) => return Ok(()),
+
+            // An origin is told in nearly every state.
+            (
                 Self::Unsupported(
                     Other::DeleteImportedKeyMaterial
                     | Other::GetParametersForImport
@@ -74,17 +76,20 @@ impl Operation {
                 KeyState::Disabled | KeyState::PendingImport | KeyState::Unavailable,
             ) => return Ok(()),
 
-            (Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_), KeyState::Enabled) => {
-                return Ok(());
-            }
-            (Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_), KeyState::Creating) => {
-                Refusal::Creating
-            }
-            (Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_), KeyState::Disabled) => {
-                Refusal::Disabled
-            }
             (
-                Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_),
+                Self::CreateGrant | Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_),
+                KeyState::Enabled,
+            ) => return Ok(()),
+            (
+                Self::CreateGrant | Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_),
+                KeyState::Creating,
+            ) => Refusal::Creating,
+            (
+                Self::CreateGrant | Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_),
+                KeyState::Disabled,
+            ) => Refusal::Disabled,
+            (
+                Self::CreateGrant | Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_),
                 KeyState::PendingImport,
             ) => Refusal::PendingImport,
             (Self::GenerateMac | Self::VerifyMac | Self::Unsupported(_), KeyState::Unavailable) => {
@@ -100,6 +105,7 @@ impl Operation {
 
             (
                 Self::CreateAlias
+                | Self::CreateGrant
                 | Self::DisableKey
                 | Self::EnableKey
                 | Self::DisableKeyRotation
@@ -155,7 +161,7 @@ impl Operation {
                 | KeyState::Unavailable,
             ) => return Ok(()),
 
-            // These only read, have no key, or are about policies, which a key has in every state.
+            // These only read, have no key, or are about policies and grants, which a key has in every state.
             (
                 Self::CreateKey
                 | Self::DeleteAlias
@@ -170,7 +176,9 @@ impl Operation {
                 | Self::ListKeys
                 | Self::ListResourceTags
                 | Self::ListRetirableGrants
-                | Self::PutKeyPolicy,
+                | Self::PutKeyPolicy
+                | Self::RetireGrant
+                | Self::RevokeGrant,
                 _,
             ) => return Ok(()),
         };
@@ -245,7 +253,7 @@ mod tests {
             ],
         ),
         (
-            &[Op::Unsupported(Other::CreateGrant)],
+            &[Op::CreateGrant],
             [
                 "creating",
                 "+",
@@ -317,6 +325,8 @@ mod tests {
                 Op::ListResourceTags,
                 Op::ListRetirableGrants,
                 Op::PutKeyPolicy,
+                Op::RetireGrant,
+                Op::RevokeGrant,
             ],
             ["+", "+", "+", "+", "+", "+"],
         ),

@@ -23,7 +23,7 @@ mod status;
 mod uri;
 
 pub use host::pin::{foreign_owner, kick, log_in_here, unlock};
-pub use key::{CheckValue, ObjectLocator, TokenKey};
+pub use key::{CheckValue, GrantFence, ObjectLocator, TokenKey};
 pub use metrics::{FaultCount, GroupSnapshot, HostSnapshot, LastFault, TokenSnapshot};
 pub use settings::{HostEnvironment, HostProgram, Login, ReplicatedBy, Settings};
 pub use status::{Destroyed, Facts, Fault, KeyFacts, State, TokenInfo};
@@ -251,6 +251,12 @@ impl Group {
     /// ended.
     pub async fn end_admission(&self, key: &Arc<TokenKey>) {
         self.close(key, Closing::Admission).await;
+    }
+
+    /// Ends the calls that were admitted by the grant which this `TokenKey` is [under](TokenKey::under_grant),
+    /// as [`Group::end_admission`] does; others go on.
+    pub async fn end_grant(&self, key: &Arc<TokenKey>) {
+        self.close(key, Closing::Grant).await;
     }
 
     async fn close(&self, key: &Arc<TokenKey>, closing: Closing) {

@@ -8,15 +8,16 @@ use std::{
 };
 
 use hsmac::proto::v1::{
-    CancelKeyDeletionRequest, CreateAliasRequest, CreateKeyRequest, DeleteAliasRequest,
-    DescribeKeyRequest, DisableKeyRequest, DisableKeyRotationRequest, EnableKeyRequest,
-    EnableKeyRotationRequest, FILE_DESCRIPTOR_SET, GenerateMacRequest, GenerateRandomRequest,
-    GetKeyLastUsageRequest, GetKeyPolicyRequest, GetKeyRotationStatusRequest, KeySpec, KeyUsage,
-    ListAliasesRequest, ListKeyPoliciesRequest, ListKeyRotationsRequest, ListKeysRequest,
-    ListResourceTagsRequest, MacAlgorithm, PutKeyPolicyRequest, RotateKeyOnDemandRequest,
-    ScheduleKeyDeletionRequest, Tag, TagResourceRequest, UntagResourceRequest, UpdateAliasRequest,
-    UpdateKeyDescriptionRequest, VerifyMacRequest, key_service_client::KeyServiceClient,
-    mac_service_client::MacServiceClient,
+    CancelKeyDeletionRequest, CreateAliasRequest, CreateGrantRequest, CreateKeyRequest,
+    DeleteAliasRequest, DescribeKeyRequest, DisableKeyRequest, DisableKeyRotationRequest,
+    EnableKeyRequest, EnableKeyRotationRequest, FILE_DESCRIPTOR_SET, GenerateMacRequest,
+    GenerateRandomRequest, GetKeyLastUsageRequest, GetKeyPolicyRequest,
+    GetKeyRotationStatusRequest, KeySpec, KeyUsage, ListAliasesRequest, ListGrantsRequest,
+    ListKeyPoliciesRequest, ListKeyRotationsRequest, ListKeysRequest, ListResourceTagsRequest,
+    ListRetirableGrantsRequest, MacAlgorithm, PutKeyPolicyRequest, RetireGrantRequest,
+    RevokeGrantRequest, RotateKeyOnDemandRequest, ScheduleKeyDeletionRequest, Tag,
+    TagResourceRequest, UntagResourceRequest, UpdateAliasRequest, UpdateKeyDescriptionRequest,
+    VerifyMacRequest, key_service_client::KeyServiceClient, mac_service_client::MacServiceClient,
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -116,7 +117,7 @@ async fn every_unary_operation_by_every_kind_of_proof_and_right() {
     let mut cells = BTreeMap::new();
     let mut wrong = Vec::new();
     let operations = unary_operations();
-    assert_eq!(operations.len(), 27, "{operations:?}");
+    assert_eq!(operations.len(), 32, "{operations:?}");
     for operation in &operations {
         for (at, (column, asker)) in askers.iter().enumerate() {
             let key = Key::prepare(&admin, operation, *column).await;
@@ -219,14 +220,20 @@ struct Key {
     arn: String,
     alias: String,
     mac: bytes::Bytes,
+    /// One that the key's account has made, to its admin.
+    grant: String,
+    /// Who asks.
+    caller: String,
 }
 
 impl Key {
     async fn prepare(admin: &Asker, operation: &str, column: Column) -> Self {
         let right = match column {
             // Whoever is nobody is refused before its key is looked for.
-            Column::NoProof | Column::Nobody => return Self::none(),
-            Column::A(_) if about(operation) == About::Account => return Self::none(),
+            Column::NoProof | Column::Nobody => return Self::none(ADMIN),
+            Column::A(right) if about(operation) == About::Account => {
+                return Self::none(&arn(right));
+            }
             Column::A(right) => right,
         };
         let policy = format!(
@@ -243,11 +250,17 @@ impl Key {
             arn: made.arn,
             alias: format!("alias/{}", made.key_id),
             mac: bytes::Bytes::from_static(b"none"),
+            grant: String::new(),
+            caller: arn(right),
         };
         // What the operation needs besides, to be done when it is allowed.
         match operation {
             "DeleteAlias" | "UpdateAlias" => admin.ask("CreateAlias", &key).await.unwrap(),
             "CancelKeyDeletion" => admin.ask("ScheduleKeyDeletion", &key).await.unwrap(),
+            "RetireGrant" | "RevokeGrant" => {
+                let made = admin.keys().create_grant(key.grant_request(ADMIN)).await;
+                key.grant = made.unwrap().into_inner().grant_id;
+            }
             "VerifyMac" => {
                 let made = admin.macs().generate_mac(key.mac_request()).await.unwrap();
                 key.mac = made.into_inner().mac;
@@ -257,12 +270,23 @@ impl Key {
         key
     }
 
-    fn none() -> Self {
+    fn none(caller: &str) -> Self {
         let nobody = "arn:aws:kms:us-west-2:111122223333:key/99999999-9999-4999-8999-999999999999";
         Self {
             arn: nobody.into(),
             alias: "alias/none".into(),
             mac: bytes::Bytes::from_static(b"none"),
+            grant: String::new(),
+            caller: caller.to_owned(),
+        }
+    }
+
+    fn grant_request(&self, grantee: &str) -> CreateGrantRequest {
+        CreateGrantRequest {
+            key_id: self.arn.clone(),
+            grantee_principal: Some(grantee.to_owned()),
+            operations: vec!["GenerateMac".into()],
+            ..Default::default()
         }
     }
 
@@ -314,6 +338,40 @@ impl Asker {
                 keys.create_alias(request).await.map(drop)
             }
             "CreateKey" => keys.create_key(create()).await.map(drop),
+            "CreateGrant" => keys
+                .create_grant(key.grant_request(&key.caller))
+                .await
+                .map(drop),
+            "ListGrants" => {
+                let request = ListGrantsRequest {
+                    key_id,
+                    ..Default::default()
+                };
+                keys.list_grants(request).await.map(drop)
+            }
+            "ListRetirableGrants" => {
+                let request = ListRetirableGrantsRequest {
+                    retiring_principal: Some(key.caller.clone()),
+                    ..Default::default()
+                };
+                keys.list_retirable_grants(request).await.map(drop)
+            }
+            "RetireGrant" => {
+                let request = RetireGrantRequest {
+                    key_id: Some(key_id),
+                    grant_id: Some(key.grant.clone()),
+                    ..Default::default()
+                };
+                keys.retire_grant(request).await.map(drop)
+            }
+            "RevokeGrant" => {
+                let request = RevokeGrantRequest {
+                    key_id,
+                    grant_id: key.grant.clone(),
+                    dry_run: false,
+                };
+                keys.revoke_grant(request).await.map(drop)
+            }
             "DeleteAlias" => {
                 let alias_name = key.alias.clone();
                 keys.delete_alias(DeleteAliasRequest { alias_name })

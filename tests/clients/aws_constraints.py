@@ -21,8 +21,7 @@ from wire_request import Wire
 
 # What hsmac says is not there.
 UNKNOWN = set(
-    """ConnectCustomKeyStore CreateCustomKeyStore DeleteCustomKeyStore DisconnectCustomKeyStore RetireGrant RevokeGrant
-    UpdateCustomKeyStore""".split()
+    """ConnectCustomKeyStore CreateCustomKeyStore DeleteCustomKeyStore DisconnectCustomKeyStore UpdateCustomKeyStore""".split()
 )
 # Characters of each pattern in the model, to make texts of any length that fit it, and one that does not.
 FITTING = {
@@ -39,7 +38,11 @@ FITTING = {
     r"^arn:aws[a-z0-9-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]{12}:.+$": ("arn:aws:s3::012345678901:", "arn:aws:s3::1:aaaaaaaa"),
 }
 # Members that a good request has: those that the model wants, and one of several that KMS wants.
-WANTED = {"ListRetirableGrants": {"RetiringPrincipal": "p"}, "GenerateRandom": {"NumberOfBytes": 8}}
+WANTED = {
+    "CreateGrant": {"GranteePrincipal": "p"},
+    "GenerateRandom": {"NumberOfBytes": 8},
+    "ListRetirableGrants": {"RetiringPrincipal": "p"},
+}
 LONG = "a" * 300
 NAMES = " enum value set: ["
 

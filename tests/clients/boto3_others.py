@@ -14,16 +14,16 @@ import botocore.exceptions
 from botocore.config import Config
 
 from boto3_kms import MESSAGE, accepted, client, refused, void
-from service import KEYS, NOBODY, NOBODY_ARN, REGION, SECRET, Service, until
+from service import CALLER, KEYS, NOBODY, NOBODY_ARN, REGION, SECRET, Service, until
 
-SERVED = set("""CancelKeyDeletion CreateAlias CreateKey DeleteAlias DescribeCustomKeyStores DescribeKey DisableKey
+SERVED = set("""CancelKeyDeletion CreateAlias CreateGrant CreateKey DeleteAlias DescribeCustomKeyStores DescribeKey DisableKey
     DisableKeyRotation EnableKey EnableKeyRotation GenerateMac GenerateRandom GetKeyLastUsage GetKeyPolicy
     GetKeyRotationStatus ListAliases ListGrants ListKeyPolicies ListKeyRotations ListKeys ListResourceTags
-    ListRetirableGrants PutKeyPolicy RotateKeyOnDemand ScheduleKeyDeletion TagResource UntagResource UpdateAlias
+    ListRetirableGrants PutKeyPolicy RetireGrant RevokeGrant RotateKeyOnDemand ScheduleKeyDeletion TagResource UntagResource UpdateAlias
     UpdateKeyDescription VerifyMac""".split())
 # The keys here cannot do these, and KMS says so for each.
 OTHER_KEYS = set(
-    """CreateGrant Decapsulate Decrypt DeleteImportedKeyMaterial DeriveSharedSecret Encapsulate Encrypt GenerateDataKey
+    """Decapsulate Decrypt DeleteImportedKeyMaterial DeriveSharedSecret Encapsulate Encrypt GenerateDataKey
     GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateDataKeyWithoutPlaintext GetParametersForImport
     GetPublicKey ImportKeyMaterial ReEncrypt ReplicateKey Sign UpdatePrimaryRegion Verify""".split()
 )
@@ -149,9 +149,8 @@ def operations_of_other_keys(checks, kms):
 
 
 def keys_of_other_kinds(checks, kms):
-    """Grants, imports and replicas: their lists are empty, and a key says why it has none."""
+    """Imports and replicas: a key says why it has none."""
     key = KEYS[256]
-    grant = {"Operations": ["GenerateMac"], "GranteePrincipal": "arn:aws:iam::000000000000:user/dev"}
     token = {"ImportToken": b"t", "EncryptedKeyMaterial": b"m"}
     asked = {"WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_4096"}
     # The given keys are imported ones, by what they say of themselves.
@@ -159,7 +158,6 @@ def keys_of_other_kinds(checks, kms):
     origin = f"{made} origin is AWS_KMS which is not valid for this operation."
     replica = f"{key.arn} is not a multi-region primary key."
     for operation, call, name, say in [
-        ("CreateGrant", kms.create_grant, "UnsupportedOperationException", "This version of hsmac has no grants."),
         ("GetParametersForImport", kms.get_parameters_for_import, "UnsupportedOperationException", origin),
         ("ImportKeyMaterial", kms.import_key_material, "UnsupportedOperationException", origin),
         ("DeleteImportedKeyMaterial", kms.delete_imported_key_material, "UnsupportedOperationException", origin),
@@ -167,7 +165,6 @@ def keys_of_other_kinds(checks, kms):
         ("UpdatePrimaryRegion", kms.update_primary_region, "UnsupportedOperationException", replica),
     ]:
         more = {
-            "CreateGrant": grant,
             "GetParametersForImport": asked,
             "ImportKeyMaterial": token,
             "ReplicateKey": {"ReplicaRegion": "eu-central-1"},
@@ -181,8 +178,8 @@ def keys_of_other_kinds(checks, kms):
         alias = "Key Aliases are not supported for this operation."
         refused(checks, f"{operation} by an alias", lambda: ask(key.alias), "InvalidArnException", alias)
     for what, call, listed in [
-        ("ListGrants", lambda **more: kms.list_grants(KeyId=key.arn, **more), "Grants"),
-        ("ListRetirableGrants", lambda **more: kms.list_retirable_grants(RetiringPrincipal="p", **more), "Grants"),
+        ("ListGrants", lambda **more: kms.list_grants(KeyId=made, **more), "Grants"),
+        ("ListRetirableGrants", lambda **more: kms.list_retirable_grants(RetiringPrincipal=CALLER, **more), "Grants"),
         ("DescribeCustomKeyStores", kms.describe_custom_key_stores, "CustomKeyStores"),
     ]:
         told = call(Limit=5)

@@ -35,6 +35,8 @@ pub enum About {
     Key,
     /// The same, and callers of other accounts may be let in.
     KeyOfAnyAccount,
+    /// A grant that the key's account has made: the key's policy can forbid it and not allow it.
+    Grant,
 }
 
 /// Of an operation that is asked with a key wherever it can be.
@@ -52,7 +54,9 @@ pub fn about(operation: &str) -> About {
         | "GenerateMac"
         | "GetKeyRotationStatus"
         | "ListGrants"
+        | "RevokeGrant"
         | "VerifyMac" => About::KeyOfAnyAccount,
+        "RetireGrant" => About::Grant,
         _ => About::Key,
     }
 }
@@ -138,8 +142,12 @@ impl Right {
             Self::Nothing | Self::IdentityDenies | Self::StrangerKey => false,
             Self::Identity | Self::Both => true,
             Self::Key => matches!(about, About::Key | About::KeyOfAnyAccount),
-            Self::KeyDenies | Self::KeyOfOthers => {
-                matches!(about, About::Account | About::KeyOfOwnAccount)
+            Self::KeyDenies => matches!(about, About::Account | About::KeyOfOwnAccount),
+            Self::KeyOfOthers => {
+                matches!(
+                    about,
+                    About::Account | About::KeyOfOwnAccount | About::Grant
+                )
             }
             Self::StrangerIdentity => about == About::Account,
             Self::StrangerBoth => matches!(about, About::Account | About::KeyOfAnyAccount),

@@ -5,6 +5,7 @@
 
 mod aliases;
 mod blob;
+mod grants;
 mod keys;
 mod mac;
 mod output;
@@ -46,6 +47,8 @@ Examples:
   hsmac kms create-alias --alias-name alias/webhooks --target-key-id $key
   hsmac kms disable-key --key-id $key
   hsmac kms schedule-key-deletion --key-id $key --pending-window-in-days 7
+  hsmac kms create-grant --key-id $key --operations GenerateMac \\
+        --grantee-principal arn:aws:iam::111122223333:user/billing
   hsmac kms cancel-key-deletion --key-id $key
   hsmac kms enable-key --key-id $key
 
@@ -112,6 +115,8 @@ enum Verb {
     Tag(tags::Verb),
     #[command(flatten)]
     Policy(policies::Verb),
+    #[command(flatten)]
+    Grant(grants::Verb),
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
@@ -142,6 +147,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
             Verb::Alias(verb) => call.alias_verb(verb).await,
             Verb::Tag(verb) => call.tag_verb(verb).await,
             Verb::Policy(verb) => call.policy_verb(verb).await,
+            Verb::Grant(verb) => call.grant_verb(verb).await,
         }?;
         let answer = match &query {
             Some(query) => answer

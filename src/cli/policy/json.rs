@@ -52,6 +52,8 @@ struct EvaluationReport<'a> {
     because: String,
     missing: Option<String>,
     decided_by: Option<DecidingStatement<'a>>,
+    /// The ID of the grant that allows it.
+    grant: Option<String>,
     client: Option<ClientError<'a>>,
     policies: Vec<PolicyReport<'a>>,
 }
@@ -124,6 +126,7 @@ impl<'a> EvaluationReport<'a> {
             because: because(evaluation, caller),
             missing: missing(evaluation, caller),
             decided_by: evaluation.decided_by.and_then(decider),
+            grant: evaluation.grant.map(|id| id.to_string()),
             client: told.map(|(exception, message)| ClientError { exception, message }),
             policies: evaluation.policies.iter().map(PolicyReport::new).collect(),
         }
@@ -203,6 +206,7 @@ fn grounds(decision: Option<Decision>) -> &'static str {
         Some(Decision::Allowed(Grounds::KeyPolicy(_))) => "key_policy_allows",
         Some(Decision::Allowed(Grounds::IdentityPolicy(..))) => "identity_policy_allows",
         Some(Decision::Allowed(Grounds::Root)) => "account_root",
+        Some(Decision::Allowed(Grounds::Grant(_))) => "grant",
         Some(Decision::Denied(Denial::KeyPolicy(_))) => "key_policy_denies",
         Some(Decision::Denied(Denial::IdentityPolicy(..))) => "identity_policy_denies",
         Some(Decision::Denied(Denial::NoKeyPolicy)) => "no_key_policy_allows",

@@ -17,7 +17,7 @@ use super::{CliError, Configuration, kms::tags, print};
 use crate::{
     app,
     config::nearest,
-    kms::{self, SimulatedRequest, SimulationError},
+    kms::{self, SimulatedGrant, SimulatedRequest, SimulationError},
     model::{
         AliasName, Caller, KeySpec, MacAlgorithm, NamesKey, Operation, RequestOrigin, Tag, Tags,
         policy::{Policy, PolicyKind},
@@ -90,6 +90,21 @@ struct RequestArguments {
     /// Of create-key and put-key-policy.
     #[arg(long)]
     bypass_policy_lockout_safety_check: bool,
+    /// Of create-grant: what the grant is to allow.
+    #[arg(long, num_args = 1.., value_name = "OPERATION")]
+    operations: Vec<String>,
+    /// Of create-grant: who is to get it.
+    #[arg(long, value_name = "ARN")]
+    grantee_principal: Option<String>,
+    /// Of create-grant: who may retire it.
+    #[arg(long, value_name = "ARN")]
+    retiring_principal: Option<String>,
+    /// Of create-grant: the grant's constraint.
+    #[arg(long, value_name = "ARN")]
+    source_arn: Option<String>,
+    /// Of retire-grant: the grant that is to go.
+    #[arg(long, value_name = "ID")]
+    grant_id: Option<String>,
 }
 
 /// The way of the request that conditions can test. What is not given is absent.
@@ -171,6 +186,13 @@ impl SimulateArguments {
             tag_keys: request.tag_keys.clone(),
             pending_window_in_days: request.pending_window_in_days,
             bypass_policy_lockout_safety_check: request.bypass_policy_lockout_safety_check,
+            new_grant: SimulatedGrant {
+                operations: request.operations.clone(),
+                grantee_principal: request.grantee_principal.clone(),
+                retiring_principal: request.retiring_principal.clone(),
+                source_arn: request.source_arn.clone(),
+            },
+            grant_id: request.grant_id.clone(),
             at: self.origin.at,
             identity_policy: policy(&self.policy_file, PolicyKind::Identity)?,
             key_policy: policy(&self.key_policy_file, PolicyKind::Key)?,
@@ -183,8 +205,8 @@ impl SimulateArguments {
     /// [`CliError::Usage`]
     fn refuse_misplaced(&self) -> Result<(), CliError> {
         use Operation::{
-            CreateKey, GenerateMac, PutKeyPolicy, ScheduleKeyDeletion, TagResource, UntagResource,
-            VerifyMac,
+            CreateGrant, CreateKey, GenerateMac, PutKeyPolicy, RetireGrant, ScheduleKeyDeletion,
+            TagResource, UntagResource, VerifyMac,
         };
         let (operation, request) = (self.operation, &self.request);
         let is = |these: &[Operation]| these.contains(&operation);
@@ -226,6 +248,27 @@ impl SimulateArguments {
                 request.bypass_policy_lockout_safety_check,
                 is(&[CreateKey, PutKeyPolicy]),
             ),
+            (
+                "--operations",
+                !request.operations.is_empty(),
+                is(&[CreateGrant]),
+            ),
+            (
+                "--grantee-principal",
+                request.grantee_principal.is_some(),
+                is(&[CreateGrant]),
+            ),
+            (
+                "--retiring-principal",
+                request.retiring_principal.is_some(),
+                is(&[CreateGrant]),
+            ),
+            (
+                "--source-arn",
+                request.source_arn.is_some(),
+                is(&[CreateGrant]),
+            ),
+            ("--grant-id", request.grant_id.is_some(), is(&[RetireGrant])),
         ] {
             if given && !has {
                 let text = format!("{} has no {option}", operation.name());
@@ -250,6 +293,7 @@ impl SimulateArguments {
                 request.alias_name.is_some(),
                 operation.names_alias(),
             ),
+            ("--grant-id", request.grant_id.is_some(), is(&[RetireGrant])),
         ] {
             if must && !given {
                 let text = format!("{} needs {option}", operation.name());

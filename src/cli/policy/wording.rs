@@ -3,7 +3,7 @@
 use crate::{
     kms::{Evaluation, PolicyTrace},
     model::{
-        Caller,
+        Caller, GrantedTo,
         policy::{
             Decision, Denial, Effect, Grounds, Mismatch, PolicyKind, StatementResult, Values,
         },
@@ -36,6 +36,17 @@ pub(super) fn because(evaluation: &Evaluation, caller: &Caller) -> String {
             let own = match grounds {
                 Grounds::KeyPolicy(_) => return format!("{decider} allows it"),
                 Grounds::IdentityPolicy(..) => format!("{decider} allows it"),
+                Grounds::Grant(how) => {
+                    let grant = evaluation.grant.map(|id| id.to_string());
+                    let grant = format!("grant {}", grant.unwrap_or_default());
+                    return match how {
+                        GrantedTo::Itself => format!("{grant} allows it"),
+                        GrantedTo::ItsAccount => format!(
+                            "{grant} leaves it to account {}, and the principal's own policies allow it",
+                            caller.account()
+                        ),
+                    };
+                }
                 Grounds::Root => {
                     "the account's root has every right that no policy denies".to_owned()
                 }
@@ -48,7 +59,7 @@ pub(super) fn because(evaluation: &Evaluation, caller: &Caller) -> String {
         Some(Decision::Denied(denial)) => match denial {
             Denial::KeyPolicy(_) | Denial::IdentityPolicy(..) => format!("{decider} denies it"),
             Denial::NoKeyPolicy => format!(
-                "no statement of the key's policy allows it to {caller}, or leaves it to account {}",
+                "no statement of the key's policy and no grant allows it to {caller}, or leaves it to account {}",
                 caller.account()
             ),
             Denial::NoIdentityPolicy => {

@@ -92,6 +92,11 @@ fn every_subcommand_has_help_with_an_example() {
         "tag-resource",
         "untag-resource",
         "list-resource-tags",
+        "create-grant",
+        "list-grants",
+        "list-retirable-grants",
+        "retire-grant",
+        "revoke-grant",
     ] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb}\n{help}");
     }
@@ -196,6 +201,13 @@ fn command_lines_of_aws_kms_are_accepted() {
         "tag-resource --key-id k --tags [{\"TagKey\":\"a\",\"TagValue\":\"b\"}]",
         "untag-resource --key-id k --tag-keys a b",
         "list-resource-tags --key-id k",
+        "create-grant --key-id k --grantee-principal p --operations GenerateMac VerifyMac --name n --dry-run",
+        "create-grant --key-id k --grantee-principal p --retiring-principal q --operations GenerateMac --constraints {\"SourceArn\":\"a\"}",
+        "list-grants --key-id k --grantee-principal p --limit 5",
+        "list-retirable-grants --retiring-principal p",
+        "retire-grant --grant-token t",
+        "retire-grant --key-id k --grant-id g --no-dry-run",
+        "revoke-grant --key-id k --grant-id g",
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         parse(&words).unwrap_or_else(|error| panic!("{line}: {error}"));

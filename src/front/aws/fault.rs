@@ -40,6 +40,7 @@ const fn status(kind: Kind) -> StatusCode {
         | Kind::InvalidAliasName
         | Kind::InvalidArn
         | Kind::InvalidCiphertext
+        | Kind::InvalidGrantId
         | Kind::InvalidGrantToken
         | Kind::InvalidKeyUsage
         | Kind::InvalidMac

@@ -66,6 +66,22 @@ impl Members {
         self.list(member, text)
     }
 
+    pub(super) fn structure(&mut self, member: &str) -> Result<Option<Self>, Error> {
+        self.take(member).map(structure).transpose()
+    }
+
+    /// How many texts by names there are; none, if the member is absent.
+    pub(super) fn pairs(&mut self, member: &str) -> Result<usize, Error> {
+        let Some(Self(pairs)) = self.structure(member)? else {
+            return Ok(0);
+        };
+        let count = pairs.len();
+        for value in pairs.into_iter().map(|(_, value)| value) {
+            text(value)?;
+        }
+        Ok(count)
+    }
+
     pub(super) fn structures(&mut self, member: &str) -> Result<Option<Vec<Self>>, Error> {
         self.list(member, structure)
     }

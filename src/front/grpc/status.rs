@@ -79,6 +79,7 @@ const fn row(kind: Kind) -> (&'static str, Code) {
         Kind::InvalidAliasName => ("INVALID_ALIAS_NAME", Code::InvalidArgument),
         Kind::InvalidArn => ("INVALID_ARN", Code::InvalidArgument),
         Kind::InvalidCiphertext => ("INVALID_CIPHERTEXT", Code::InvalidArgument),
+        Kind::InvalidGrantId => ("INVALID_GRANT_ID", Code::InvalidArgument),
         Kind::InvalidGrantToken => ("INVALID_GRANT_TOKEN", Code::InvalidArgument),
         Kind::InvalidKeyUsage => ("INVALID_KEY_USAGE", Code::InvalidArgument),
         Kind::InvalidMac => ("KMS_INVALID_MAC", Code::InvalidArgument),

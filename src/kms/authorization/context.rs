@@ -4,7 +4,7 @@ use std::{borrow::Cow, cell::OnceCell};
 
 use crate::{
     kms::{
-        catalogue::{Catalogue, KeyRecord},
+        catalogue::{Catalogue, GrantRecord, KeyRecord},
         principals::Principals,
     },
     model::{
@@ -28,8 +28,27 @@ pub(in crate::kms) struct RequestContext<'a> {
     pub(in crate::kms) new_key_spec: Option<KeySpec>,
     pub(in crate::kms) policy_name: Option<&'a str>,
     pub(in crate::kms) bypass_lockout_check: Option<bool>,
+    /// Of CreateGrant.
+    pub(in crate::kms) new_grant: Option<NewGrant<'a>>,
+    /// Of RetireGrant: the grant that the request means, once it was found.
+    pub(in crate::kms) retired: Option<&'a GrantRecord>,
+    /// Of the operations on grants: whether an AWS service asks, which none ever does here.
+    pub(in crate::kms) is_for_aws_resource: Option<bool>,
     /// The time of the request, in seconds since 1970; now, if absent.
     pub(in crate::kms) at: Option<u64>,
+}
+
+/// What a request says of the grant that it wants, as it says it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::kms) struct NewGrant<'a> {
+    pub(in crate::kms) operations: &'a [String],
+    pub(in crate::kms) grantee_principal: Option<&'a str>,
+    pub(in crate::kms) grantee_service_principal: Option<&'a str>,
+    pub(in crate::kms) retiring_principal: Option<&'a str>,
+    pub(in crate::kms) retiring_service_principal: Option<&'a str>,
+    /// KMS's name of the constraint: `SourceArn`.
+    pub(in crate::kms) constraint_type: Option<&'a str>,
+    pub(in crate::kms) source_arn: Option<&'a str>,
 }
 
 impl RequestContext<'_> {
@@ -37,8 +56,8 @@ impl RequestContext<'_> {
     /// pass through here, so that a condition cannot see in one what the other does not have.
     pub(in crate::kms) fn of(self, operation: Operation) -> Self {
         use Operation::{
-            CreateKey, GenerateMac, GetKeyPolicy, PutKeyPolicy, ScheduleKeyDeletion, TagResource,
-            UntagResource, VerifyMac,
+            CreateGrant, CreateKey, GenerateMac, GetKeyPolicy, ListGrants, PutKeyPolicy,
+            RevokeGrant, ScheduleKeyDeletion, TagResource, UntagResource, VerifyMac,
         };
         let only = |these: &[Operation]| these.contains(&operation).then_some(());
         Self {
@@ -57,6 +76,9 @@ impl RequestContext<'_> {
                 .map(|()| self.policy_name.unwrap_or(DEFAULT_POLICY_NAME)),
             bypass_lockout_check: only(&[CreateKey, PutKeyPolicy])
                 .map(|()| self.bypass_lockout_check.unwrap_or(false)),
+            new_grant: only(&[CreateGrant]).map(|()| self.new_grant.unwrap_or_default()),
+            retired: self.retired,
+            is_for_aws_resource: only(&[CreateGrant, ListGrants, RevokeGrant]).map(|()| false),
         }
     }
 }
@@ -140,6 +162,22 @@ impl Context for ConditionContext<'_> {
             K::BypassPolicyLockoutSafetyCheck => shown(request.bypass_lockout_check),
             K::ScheduleKeyDeletionPendingWindowInDays => shown(request.pending_window_in_days),
             K::RequestAlias => named(request.key_id.and_then(alias_in)),
+            K::GrantIsForAwsResource => shown(request.is_for_aws_resource),
+            K::GrantOperations => several(request.new_grant.map(|grant| grant.operations)),
+            K::GranteePrincipal => named(request.new_grant.and_then(|it| it.grantee_principal)),
+            K::GranteeServicePrincipal => named(
+                request
+                    .new_grant
+                    .and_then(|it| it.grantee_service_principal),
+            ),
+            K::RetiringPrincipal => named(request.new_grant.and_then(|it| it.retiring_principal)),
+            K::RetiringServicePrincipal => named(
+                request
+                    .new_grant
+                    .and_then(|it| it.retiring_service_principal),
+            ),
+            K::GrantConstraintType => named(request.new_grant.and_then(|it| it.constraint_type)),
+            K::GrantConstraintSourceArn => named(request.new_grant.and_then(|it| it.source_arn)),
             K::NeverPresent(_) => Values::Absent,
         }
     }

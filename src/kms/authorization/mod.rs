@@ -1,31 +1,34 @@
-//! Who may do what: the key's policy and the caller's own, put to one question.
+//! Who may do what: the key's policy, its grants and the caller's own policies, put to one question.
 //!
 //! Policies are compiled when they are written or loaded; a call evaluates them. What decided stands
 //! in the log at `debug`; the client learns KMS's sentence and no more. The rights that an operation
 //! needs are declared in `required.rs`.
 
 mod context;
+mod grants;
 mod required;
 
-pub(in crate::kms) use context::{DEFAULT_POLICY_NAME, DEFAULT_WINDOW_IN_DAYS, RequestContext};
+pub(in crate::kms) use context::{
+    DEFAULT_POLICY_NAME, DEFAULT_WINDOW_IN_DAYS, NewGrant, RequestContext,
+};
 pub(in crate::kms) use required::{Authorized, Authorizer, Enforce, Subject, require};
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, sync::Arc};
 
-use context::ConditionContext;
+use self::{context::ConditionContext, grants::GrantSearch};
 
 use crate::{
     error::{Error, Kind},
     kms::{
-        catalogue::{Catalogue, KeyRecord},
+        catalogue::{Catalogue, GrantRecord, KeyRecord},
         errors::{no_such_resource, unavailable},
         principals::Principals,
     },
     model::{
         AccountId, Caller, Operation, Principal,
         policy::{
-            ApplicablePolicies, Decision, Denial, Grounds, Policy, PolicyKind, PolicyRequest,
-            decide,
+            ApplicablePolicies, Decision, Denial, Grants, Grounds, Policy, PolicyKind,
+            PolicyRequest, decide,
         },
     },
 };
@@ -41,7 +44,8 @@ pub(in crate::kms) enum Resource<'a> {
     Any,
 }
 
-/// Security: the place where rights are decided, after the key is known and before its state shows.
+/// Security: the place where rights are decided, after the key is known and before its state shows. Gives
+/// the grant that alone allows it, if it is one: with it the right ends.
 ///
 /// # Errors
 /// [`Kind::AccessDenied`] in KMS's words; [`Kind::InvalidState`] if the key's policy cannot be read.
@@ -52,25 +56,34 @@ pub(in crate::kms) fn authorize(
     operation: Operation,
     resource: Resource<'_>,
     context: &RequestContext<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<Arc<GrantRecord>>, Error> {
     // Security: who was authenticated before a reload has no right that comes with it, since the proof
     // may be another principal's by now; and none that goes with it.
     let (now, then) = principals.now_and_then(caller);
+    let id_now = now.and_then(Principal::id);
+    let ids = [id_now, then.map_or(id_now, Principal::id)];
+    let mut by_grant = None;
     for principal in then.map(Some).into_iter().chain([now]) {
+        // A grant must mean both; so both find the same one.
         let request = AuthorizationRequest::new(
             (catalogue, principals),
             (caller, principal),
             operation,
             resource,
             *context,
-        );
+        )
+        .by_grant_to(ids);
         let decision = request.decide();
         request.log(decision);
-        if let Decision::Denied(denial) = decision {
-            return Err(request.denied(denial));
+        match decision {
+            Decision::Denied(denial) => return Err(request.denied(denial)),
+            Decision::Allowed(Grounds::Grant(_)) => by_grant = request.grant().cloned(),
+            Decision::Allowed(
+                Grounds::KeyPolicy(_) | Grounds::IdentityPolicy(..) | Grounds::Root,
+            ) => {}
         }
     }
-    Ok(())
+    Ok(by_grant)
 }
 
 /// Whether somebody who writes this policy could write another one later (KMS: the lockout check).
@@ -94,7 +107,12 @@ pub(in crate::kms) fn could_put_policy(
 pub(in crate::kms) struct AuthorizationRequest<'a> {
     operation: Operation,
     resource: Option<&'a str>,
-    rights: ApplicablePolicies<'a>,
+    /// The key's policy and account.
+    key: Option<(&'a Policy, &'a AccountId)>,
+    /// The policies of the caller.
+    identity: &'a [Policy],
+    /// The grants on the key, if any count.
+    grants: Option<GrantSearch<'a>>,
     /// Why the key's own policy is not among them.
     unreadable: Option<&'a str>,
     context: ConditionContext<'a>,
@@ -117,10 +135,12 @@ impl<'a> AuthorizationRequest<'a> {
         Self {
             operation,
             resource,
-            rights: ApplicablePolicies {
-                key: record.map(|record| (&*record.policy, &record.body.account)),
-                identity: principal.map_or(&[], |principal| &principal.policies),
-            },
+            key: record.map(|record| (&*record.policy, &record.body.account)),
+            identity: principal.map_or(&[], |principal| &principal.policies),
+            grants: record.and_then(KeyRecord::grants_in_force).map(|grants| {
+                let id = principal.and_then(Principal::id);
+                GrantSearch::new(grants, (caller, [id, id]), request)
+            }),
             unreadable: record.and_then(|record| record.unreadable_policy.as_deref()),
             context: ConditionContext {
                 catalogue,
@@ -136,39 +156,57 @@ impl<'a> AuthorizationRequest<'a> {
 
     /// Has other policies stand in the place of those that the caller has of its own.
     pub(in crate::kms) fn with_identity(mut self, identity: &'a [Policy]) -> Self {
-        self.rights.identity = identity;
+        self.identity = identity;
         self
     }
 
     /// Has another policy stand in the place of the key's own; the key is of this account.
     pub(in crate::kms) fn under(mut self, policy: &'a Policy, account: &'a AccountId) -> Self {
-        self.rights.key = Some((policy, account));
+        self.key = Some((policy, account));
         self.unreadable = None;
         self
     }
 
+    /// Takes grants for those of a caller with each of these immutable IDs.
+    fn by_grant_to(mut self, ids: [Option<&'a str>; 2]) -> Self {
+        if let Some(grants) = &mut self.grants {
+            grants.bearer.ids = ids;
+        }
+        self
+    }
+
     pub(in crate::kms) fn decide(&self) -> Decision {
-        decide(&self.rights, &self.question())
+        let rights = ApplicablePolicies {
+            key: self.key,
+            identity: self.identity,
+            grants: self.grants.as_ref().map(|grants| grants as &dyn Grants),
+        };
+        decide(&rights, &self.question())
+    }
+
+    /// The grant that was looked at, if the decision came to one.
+    pub(in crate::kms) fn grant(&self) -> Option<&Arc<GrantRecord>> {
+        self.grants.as_ref().and_then(GrantSearch::found)
     }
 
     /// The policies that are looked at: the key's first, then the caller's own.
     pub(in crate::kms) fn policies(&self) -> impl Iterator<Item = (PolicyKind, &'a Policy)> {
-        let key = self.rights.key.map(|(policy, _)| (PolicyKind::Key, policy));
-        let identity = self.rights.identity.iter();
+        let key = self.key.map(|(policy, _)| (PolicyKind::Key, policy));
+        let identity = self.identity.iter();
         key.into_iter()
             .chain(identity.map(|policy| (PolicyKind::Identity, policy)))
     }
 
     /// Which of the policies decided, and which statement of it; none if nothing that is said did.
     pub(in crate::kms) fn decider(&self, decision: Decision) -> Option<(usize, usize)> {
-        let first = usize::from(self.rights.key.is_some());
+        let first = usize::from(self.key.is_some());
         match decision {
             Decision::Allowed(Grounds::KeyPolicy(at)) | Decision::Denied(Denial::KeyPolicy(at)) => {
                 Some((0, at))
             }
             Decision::Allowed(Grounds::IdentityPolicy(policy, at))
             | Decision::Denied(Denial::IdentityPolicy(policy, at)) => Some((first + policy, at)),
-            Decision::Allowed(Grounds::Root)
+            Decision::Allowed(Grounds::Root | Grounds::Grant(_))
             | Decision::Denied(Denial::NoKeyPolicy | Denial::NoIdentityPolicy) => None,
         }
     }
@@ -188,7 +226,8 @@ impl<'a> AuthorizationRequest<'a> {
         };
         match decision {
             Decision::Allowed(grounds) => {
-                tracing::debug!(%caller, action, resource, ?grounds, statement = statement(), "allowed");
+                let grant = self.grant().map(|grant| tracing::field::display(grant.id));
+                tracing::debug!(%caller, action, resource, ?grounds, grant, statement = statement(), "allowed");
             }
             Decision::Denied(denial) => {
                 tracing::debug!(%caller, action, resource, ?denial, statement = statement(), "denied");

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use super::{Principals, RequestContext, Resource, authorize};
 use crate::{
     error::{Error, Kind},
-    kms::catalogue::{Alias, Catalogue, KeyRecord},
-    model::{AliasName, Caller, Operation, alias_in},
+    kms::{
+        catalogue::{Alias, Catalogue, GrantRecord, KeyRecord},
+        errors::{no_grant, no_such_resource},
+    },
+    model::{AliasName, Caller, GrantId, Operation, alias_in},
 };
 
 /// What a request asks for the right to, by the names in the request.
@@ -23,6 +26,8 @@ pub(in crate::kms) enum Subject<'a> {
     Key(&'a str),
     /// The account, of which one key is meant: its policy is not asked.
     KeyOfAccount(&'a str),
+    /// A grant on a key: who may retire it is what the grant says.
+    Grant { key_id: &'a str, grant_id: &'a str },
     /// An alias, and the key that it is to find from now on.
     Alias {
         name: &'a AliasName,
@@ -37,10 +42,14 @@ pub(in crate::kms) struct Authorized {
     pub(in crate::kms) key: Option<Arc<KeyRecord>>,
     /// UpdateAlias and DeleteAlias: the alias as it is.
     pub(in crate::kms) alias: Option<Alias>,
+    /// The grant that alone allows the request to use the key; of RetireGrant the grant that is meant.
+    pub(in crate::kms) grant: Option<Arc<GrantRecord>>,
 }
 
 /// Who decides on each right.
 pub(in crate::kms) trait Authorizer {
+    /// Gives the grant that alone allows it, if it is one.
+    ///
     /// # Errors
     /// The caller does not have this right, and the rest need not be asked for.
     fn authorize(
@@ -48,7 +57,7 @@ pub(in crate::kms) trait Authorizer {
         operation: Operation,
         resource: Resource<'_>,
         context: &RequestContext<'_>,
-    ) -> Result<(), Error>;
+    ) -> Result<Option<Arc<GrantRecord>>, Error>;
 
     /// No key that the caller may know of has this name, so that no policy was asked.
     fn not_found(&mut self, operation: Operation, key_id: &str, error: &Error);
@@ -87,6 +96,29 @@ pub(in crate::kms) fn require(
             return Ok(authorized);
         }
         Subject::Key(key_id) => key_id,
+        Subject::Grant { key_id, grant_id } => {
+            let record = resolve(authorizer, catalogue, caller, operation, key_id)?;
+            let id: Option<GrantId> = grant_id.parse().ok();
+            let Some(grant) = id.and_then(|id| record.grants.find(&id)) else {
+                // Security: nor does a stranger learn that the key is there.
+                let is_own = record.body.account == *caller.account();
+                if is_own {
+                    return Err(no_grant(grant_id));
+                }
+                let error = no_such_resource(caller, operation);
+                authorizer.not_found(operation, key_id, &error);
+                return Err(error);
+            };
+            let context = RequestContext {
+                key_id: Some(key_id),
+                retired: Some(&grant),
+                ..context
+            };
+            authorizer.authorize(operation, Resource::Key(&record), &context)?;
+            authorized.grant = Some(grant);
+            authorized.key = Some(record);
+            return Ok(authorized);
+        }
         Subject::Alias { name, target } => {
             // Security: who has no right to an alias does not learn whether it is there.
             let arn = catalogue.alias_arn(caller.account(), name);
@@ -123,13 +155,26 @@ pub(in crate::kms) fn require(
         key_id: Some(key_id),
         ..context
     };
-    authorizer.authorize(operation, Resource::Key(&record), &context)?;
-    // There are no grants yet, so no grant token can be one of ours.
+    authorized.grant = authorizer.authorize(operation, Resource::Key(&record), &context)?;
     if !context.grant_tokens.is_empty() {
-        return Err(Error::new(Kind::InvalidGrantToken, ""));
+        check_grant_tokens(catalogue, context.grant_tokens)?;
     }
     authorized.key = Some(record);
     Ok(authorized)
+}
+
+/// Whether tokens are ours. What their grants allow was decided without them: a grant counts from the
+/// moment on at which CreateGrant has answered, and the catalogue knows it.
+///
+/// # Errors
+/// [`Kind::InvalidGrantToken`]
+fn check_grant_tokens(catalogue: &Catalogue, tokens: &[String]) -> Result<(), Error> {
+    let key = catalogue.grant_token_key();
+    let is_ours = |token: &String| key.as_ref().is_some_and(|key| key.open(token).is_some());
+    match tokens.iter().all(is_ours) {
+        true => Ok(()),
+        false => Err(Error::new(Kind::InvalidGrantToken, "")),
+    }
 }
 
 fn resolve(
@@ -156,7 +201,7 @@ impl Authorizer for Enforce<'_> {
         operation: Operation,
         resource: Resource<'_>,
         context: &RequestContext<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Arc<GrantRecord>>, Error> {
         authorize(
             self.catalogue,
             self.principals,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Alias, KeyRecord, Source};
+use super::{Alias, KeyRecord, Source, grants::KeyGrants};
 use crate::{
     model::{AccountId, AliasName, KeyId, alias_arn, key_arn},
     store::Revision,
@@ -30,6 +30,8 @@ pub(super) struct Account {
     aliases: BTreeMap<AliasName, Alias>,
     /// The aliases of each key, whether or not there is such a key.
     of_key: HashMap<KeyId, BTreeSet<AliasName>>,
+    /// The grants of each key that has had some: they may come before the key's record.
+    grants: HashMap<KeyId, Arc<KeyGrants>>,
 }
 
 impl Account {
@@ -58,6 +60,29 @@ impl Account {
 
     pub(super) fn aliases_of(&self, key_id: &KeyId) -> impl Iterator<Item = &AliasName> {
         self.of_key.get(key_id).into_iter().flatten()
+    }
+
+    /// The grants of each key that has had some.
+    pub(super) fn grants(&self) -> &HashMap<KeyId, Arc<KeyGrants>> {
+        &self.grants
+    }
+
+    /// The grants of a key, whether or not there is such a key yet.
+    pub(super) fn grants_of(&mut self, key_id: &KeyId) -> &Arc<KeyGrants> {
+        self.grants.entry(key_id.clone()).or_default()
+    }
+
+    /// Forgets the list of grants of a key that is gone, if there are none in it.
+    pub(super) fn release_grants(&mut self, key_id: &KeyId) {
+        let is_there = self.keys.contains_key(key_id) || self.deleting.contains_key(key_id);
+        if !is_there
+            && self
+                .grants
+                .get(key_id)
+                .is_some_and(|grants| grants.is_empty())
+        {
+            self.grants.remove(key_id);
+        }
     }
 
     /// Puts a key, or what is to stand for it, under all its names.

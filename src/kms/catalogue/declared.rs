@@ -181,6 +181,8 @@ impl Catalogue {
             group,
             key,
             last_use: last_use.unwrap_or_else(|| Arc::new(LastUse::default())),
+            // Who may use it is the configuration's word alone.
+            grants: Arc::default(),
             held: false,
             body: StoredKey { epoch, ..body },
         };

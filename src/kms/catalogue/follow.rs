@@ -5,13 +5,13 @@ use std::{collections::HashSet, sync::Arc};
 use tracing::{error, info, warn};
 
 use super::{
-    Account, Accounts, Alias, Catalogue, Entry, KeyRecord, Snapshot, Source,
+    Account, Accounts, Alias, Catalogue, Entry, GrantRecord, KeyRecord, Snapshot, Source, grants,
     last_use::LastUse,
     stored::{self, RecordName, StoredAlias, StoredKey, StoredState},
 };
 use crate::{
     kms::policy_documents,
-    model::{AliasName, key_arn, policy::Policy},
+    model::{AccountId, AliasName, Grant, GrantId, KeyId, key_arn, policy::Policy},
     store::{self, Changes, Committed, Revision},
     token,
 };
@@ -22,6 +22,8 @@ pub(in crate::kms) type Retired = Vec<(usize, Retirement)>;
 /// How much of a key ends.
 #[derive(Clone)]
 pub(in crate::kms) enum Retirement {
+    /// A grant is gone: calls that nothing but it admitted end.
+    Grant(Arc<token::TokenKey>),
     /// Another policy decides: calls that the old one admitted end.
     Admission(Arc<token::TokenKey>),
     /// It serves no longer: hosts must forget it too.
@@ -32,6 +34,7 @@ impl Retirement {
     /// Returns when the calls have ended, and no host has a handle of a key that serves no longer.
     pub(in crate::kms) async fn carry_out(&self, group: &token::Group) {
         match self {
+            Self::Grant(key) => group.end_grant(key).await,
             Self::Admission(key) => group.end_admission(key).await,
             Self::Key(key) => group.forget(key).await,
         }
@@ -95,8 +98,12 @@ impl Catalogue {
                     return;
                 }
                 let before = own.record(&key_id).cloned();
-                let read = stored::read_key(record, &account, &key_id)
-                    .map(|body| self.record_of(body, record.revision, before.as_deref(), held));
+                let grants = Arc::clone(own.grants_of(&key_id));
+                let read = stored::read_key(record, &account, &key_id).map(|body| KeyRecord {
+                    grants,
+                    held,
+                    ..self.record_of(body, record.revision, before.as_deref())
+                });
                 match read {
                     Ok(record) if record.body.state == StoredState::Deleting => {
                         own.put_deleting(&self.region, &key_id, Arc::new(record));
@@ -120,6 +127,15 @@ impl Catalogue {
                 let own = keys.accounts.entry(account.clone()).or_default();
                 own.put_alias(&self.region, &account, &name, alias);
             }
+            RecordName::Grant(account, key_id, id) => {
+                put_grant(keys, record, (account, key_id, id), retired);
+            }
+            RecordName::GrantTokenKey => match stored::read(record) {
+                Ok(key) => keys.grant_token_key = Some(Arc::new(key)),
+                Err(fault) => {
+                    error!(event = "record_unreadable", record = %record.name, reason = %fault, "the key of grant tokens cannot be read: no token is valid");
+                }
+            },
             RecordName::Usage(account, key_id) => {
                 let known = keys
                     .accounts
@@ -150,6 +166,7 @@ impl Catalogue {
                 {
                     let before = own.record(key_id).cloned();
                     own.remove_key(&self.region, key_id);
+                    own.release_grants(key_id);
                     retire(before.as_deref(), None, retired);
                 }
             }
@@ -160,6 +177,17 @@ impl Catalogue {
                     own.remove_alias(&self.region, account, name);
                 }
             }
+            RecordName::Grant(account, key_id, id) => {
+                let Some(own) = keys.accounts.get_mut(account) else {
+                    return;
+                };
+                let gone = own.grants_of(key_id).remove(id);
+                own.release_grants(key_id);
+                if let Some(gone) = gone {
+                    forget_grant(keys, &gone, retired);
+                }
+            }
+            RecordName::GrantTokenKey => keys.grant_token_key = None,
             RecordName::Restored => self.hold(keys, false),
             RecordName::Usage(..) | RecordName::Other => {}
         }
@@ -201,6 +229,7 @@ impl Catalogue {
                     group: record.group,
                     key: record.key.clone(),
                     last_use: record.last_use.clone(),
+                    grants: record.grants.clone(),
                     held,
                 };
                 own.put_key(
@@ -217,7 +246,6 @@ impl Catalogue {
         body: StoredKey,
         revision: Revision,
         before: Option<&KeyRecord>,
-        held: bool,
     ) -> KeyRecord {
         let unchanged = before.filter(|before| {
             let before = &before.body;
@@ -255,7 +283,8 @@ impl Catalogue {
             group,
             key,
             last_use: before.map_or_else(Arc::<LastUse>::default, |before| before.last_use.clone()),
-            held,
+            grants: Arc::default(),
+            held: false,
             body,
         }
     }
@@ -269,6 +298,10 @@ impl Accounts {
             let ids = own.keys().keys().chain(own.deleting().keys());
             let ids = ids.filter(|id| !own.is_declared(id));
             named.extend(ids.map(|id| RecordName::Key(account.clone(), id.clone())));
+            for (key_id, grants) in own.grants() {
+                let named_by = |id| RecordName::Grant(account.clone(), key_id.clone(), id);
+                named.extend(grants.ids().into_iter().map(named_by));
+            }
             let aliases = own
                 .aliases()
                 .keys()
@@ -294,6 +327,65 @@ fn compiled(key: &StoredKey) -> (Arc<Policy>, Option<Arc<str>>) {
             let policy = policy_documents::for_repair(&key.account);
             (Arc::new(policy), Some(fault.into()))
         }
+    }
+}
+
+/// A grant counts once it is read; one that cannot be read allows nothing.
+fn put_grant(
+    keys: &mut Accounts,
+    record: &store::Record,
+    (account, key_id, id): (AccountId, KeyId, GrantId),
+    retired: &mut Retired,
+) {
+    let own = keys.accounts.entry(account.clone()).or_default();
+    let grants = Arc::clone(own.grants_of(&key_id));
+    let before = grants.find(&id);
+    if before.is_some_and(|before| before.revision == record.revision) {
+        return;
+    }
+    let body: Result<Grant, _> = stored::read(record);
+    let gone = match body {
+        Ok(body) => {
+            let grant = Arc::new(GrantRecord {
+                id,
+                account,
+                key_id,
+                body,
+                revision: record.revision,
+                fence: token::GrantFence::default(),
+            });
+            let gone = grants.put(&grant);
+            if let Some(gone) = &gone {
+                forget_grant(keys, gone, retired);
+            }
+            if let Some(retiring) = &grant.body.retiring {
+                let list = keys.retirable.entry(retiring.arn.as_str().into());
+                list.or_default().insert(id, grant);
+            }
+            return;
+        }
+        Err(fault) => {
+            error!(event = "record_unreadable", record = %record.name, reason = %fault, "a grant cannot be read: it allows nothing");
+            grants.remove(&id)
+        }
+    };
+    if let Some(gone) = gone {
+        forget_grant(keys, &gone, retired);
+    }
+}
+
+/// Security: calls that nothing but this grant let in are to end.
+fn forget_grant(keys: &mut Accounts, gone: &GrantRecord, retired: &mut Retired) {
+    if let Some(retiring) = &gone.body.retiring {
+        grants::take_out(&mut keys.retirable, &retiring.arn, &gone.id);
+    }
+    let own = keys.accounts.get(&gone.account);
+    // Without the key's record there is nothing left to end: it was retired with the key.
+    if let Some(record) = own.and_then(|own| own.record(&gone.key_id))
+        && let Some(group) = record.group
+    {
+        let key = Arc::new(record.key.under_grant(&gone.fence));
+        retired.push((group, Retirement::Grant(key)));
     }
 }
 
@@ -354,7 +446,11 @@ pub(super) fn contradiction(keys: &Accounts, record: &store::Record) -> Option<S
                 format!("[[key]] declares the alias {name} for key {declared}, and the store has it for {stored}: take one of them out")
             })
         }
-        RecordName::Usage(..) | RecordName::Restored | RecordName::Other => None,
+        RecordName::Grant(..)
+        | RecordName::GrantTokenKey
+        | RecordName::Usage(..)
+        | RecordName::Restored
+        | RecordName::Other => None,
     }
 }
 

@@ -8,6 +8,7 @@
 mod account;
 mod declared;
 mod follow;
+mod grants;
 mod last_use;
 mod list;
 mod snapshot;
@@ -18,6 +19,7 @@ pub(super) mod tests;
 pub(super) use self::{
     declared::Declared,
     follow::{Retired, Retirement},
+    grants::{GrantRecord, KeyGrants},
     snapshot::Snapshot,
 };
 
@@ -30,14 +32,18 @@ use tokio::sync::watch;
 
 use self::{
     account::{Account, Entry},
+    grants::GrantsById,
     last_use::LastUse,
     stored::{StoredKey, StoredState},
 };
 use crate::{
     error::{Error, Kind},
-    kms::errors::{no_such_resource, unavailable},
+    kms::{
+        errors::{no_such_resource, unavailable},
+        grant_token::GrantTokenKey,
+    },
     model::{
-        AccountId, AliasName, Caller, Date, KeyId, KeyReference, KeyState, Operation,
+        AccountId, AliasName, Caller, Date, GrantId, KeyId, KeyReference, KeyState, Operation,
         ReferenceFault, alias_arn, alias_in, echo, key_arn, policy::Policy,
     },
     store::{Name, Revision},
@@ -60,6 +66,8 @@ pub(super) struct KeyRecord {
     /// Shared by all records of one epoch.
     pub(super) key: Arc<token::TokenKey>,
     pub(super) last_use: Arc<LastUse>,
+    /// Shared by all records of the key.
+    pub(super) grants: Arc<KeyGrants>,
     /// The store was restored from a backup, and nobody has confirmed it.
     pub(super) held: bool,
 }
@@ -92,6 +100,13 @@ impl KeyRecord {
             return KeyState::Unavailable;
         }
         configured
+    }
+
+    /// The grants that count now. A backup may be older than the end of a grant, and a policy that
+    /// nobody can read may deny what a grant allows.
+    pub(super) fn grants_in_force(&self) -> Option<&KeyGrants> {
+        // Security: what is not known to be allowed is not.
+        (!self.held && self.unreadable_policy.is_none()).then_some(&*self.grants)
     }
 
     /// Whether its record lets it serve, on hold or not.
@@ -140,6 +155,10 @@ pub(super) struct Catalogue {
 #[derive(Default)]
 struct Accounts {
     accounts: HashMap<AccountId, Account>,
+    /// By the ARN of who may retire them, whoever's the key is.
+    retirable: HashMap<Box<str>, GrantsById>,
+    /// What makes and checks grant tokens, once there was a grant.
+    grant_token_key: Option<Arc<GrantTokenKey>>,
     /// See [`KeyRecord::held`].
     held: bool,
 }
@@ -264,6 +283,33 @@ impl Catalogue {
         own.aliases_of(key_id)
             .filter_map(|name| Some((name.clone(), own.aliases().get(name)?.source)))
             .collect()
+    }
+
+    /// Up to `limit` grants that a principal may retire, after an ID, and whether there are more. Those of
+    /// keys that are deleting are gone for clients.
+    pub(super) fn page_of_retirable(
+        &self,
+        retiring_arn: &str,
+        after: Option<&GrantId>,
+        limit: usize,
+        suits: impl Fn(&GrantRecord) -> bool,
+    ) -> (Vec<Arc<GrantRecord>>, bool) {
+        let keys = self.read();
+        let Some(grants) = keys.retirable.get(retiring_arn) else {
+            return (Vec::new(), false);
+        };
+        let is_there = |grant: &GrantRecord| {
+            let own = keys.accounts.get(&grant.account);
+            own.is_some_and(|own| own.record(&grant.key_id).is_some())
+        };
+        grants::page(grants, after, limit, |grant| {
+            is_there(grant) && suits(grant)
+        })
+    }
+
+    /// What makes and checks grant tokens; none before the first grant.
+    pub(super) fn grant_token_key(&self) -> Option<Arc<GrantTokenKey>> {
+        self.read().grant_token_key.clone()
     }
 
     /// The last uses that the store does not know, with the names that they have there.

@@ -1,18 +1,20 @@
-//! What the store keeps, and in which form: JSON, one record a key, an alias, a key's last use.
+//! What the store keeps, and in which form: JSON, one record a key, an alias, a grant, a key's last use.
 //!
 //! Reading is strict: a member too many, a value that breaks a rule, a record under another's name
 //! are faults. What an older version wrote is brought to today's form by the store's migrations.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use sha2::{Digest as _, Sha256};
 
 use std::collections::BTreeMap;
 
+use super::GrantRecord;
 use crate::{
     model::{
-        AccountId, AliasName, Date, Description, KeyId, KeySpec, Operation, Origin, Tags,
-        decode_hex, encode_hex,
+        AccountId, AliasName, Date, Description, Grant, GrantId, KeyId, KeySpec, Operation, Origin,
+        Tags, decode_hex, encode_hex,
     },
-    store::{Name, Prefix, Record, Restored},
+    store::{Change, Expect, Name, Prefix, Record, Restored},
     token::{self, CheckValue},
 };
 
@@ -107,6 +109,9 @@ pub(in crate::kms) struct UsageTracking {
 pub(in crate::kms) enum RecordName {
     Key(AccountId, KeyId),
     Alias(AccountId, AliasName),
+    Grant(AccountId, KeyId, GrantId),
+    /// What makes and checks grant tokens.
+    GrantTokenKey,
     Usage(AccountId, KeyId),
     /// The mark of a restore that no operator has confirmed.
     Restored,
@@ -120,6 +125,9 @@ impl RecordName {
         if text == Restored::NAME {
             return Self::Restored;
         }
+        if text == GRANT_TOKEN_KEY {
+            return Self::GrantTokenKey;
+        }
         let of_account = |rest: &str| -> Option<(AccountId, String)> {
             let (account, rest) = rest.split_once('/')?;
             Some((account.parse().ok()?, rest.to_owned()))
@@ -131,6 +139,10 @@ impl RecordName {
         let named = match text.split_once('/') {
             Some(("key", rest)) => keyed(rest).map(|(account, id)| Self::Key(account, id)),
             Some(("usage", rest)) => keyed(rest).map(|(account, id)| Self::Usage(account, id)),
+            Some(("grant", rest)) => rest.rsplit_once('/').and_then(|(rest, id)| {
+                let (account, key_id) = keyed(rest)?;
+                Some(Self::Grant(account, key_id, id.parse().ok()?))
+            }),
             Some(("alias", rest)) => of_account(rest)
                 .and_then(|(account, alias)| Some(Self::Alias(account, alias.parse().ok()?))),
             Some(_) | None => None,
@@ -141,7 +153,7 @@ impl RecordName {
     /// Whether a name that says nothing to us looks as if it should.
     pub(in crate::kms) fn is_lost(name: &Name) -> bool {
         Self::of(name) == Self::Other
-            && ["key/", "alias/", "usage/"]
+            && ["key/", "alias/", "grant/", "usage/"]
                 .iter()
                 .any(|begin| name.as_str().starts_with(begin))
     }
@@ -157,6 +169,48 @@ pub(in crate::kms) fn alias_name(account: &AccountId, alias: &AliasName) -> Name
 
 pub(in crate::kms) fn usage_name(account: &AccountId, key_id: &KeyId) -> Name {
     name(&format!("usage/{account}/{key_id}"))
+}
+
+/// `grant/ACCOUNT/KEYID/GRANTID`: a [`Grant`].
+pub(in crate::kms) fn grant_name(account: &AccountId, key_id: &KeyId, id: &GrantId) -> Name {
+    name(&format!("grant/{account}/{key_id}/{id}"))
+}
+
+/// `grant-request/ACCOUNT/KEYID/HASH`: that there is a grant of this name and these parameters. Of two
+/// who ask for one at once the second finds this record, and then the grant.
+pub(in crate::kms) fn grant_request_name(
+    account: &AccountId,
+    key_id: &KeyId,
+    grant: &Grant,
+) -> Option<Name> {
+    grant.name.as_ref()?;
+    let asked = Grant {
+        parent: None,
+        created: Date::default(),
+        ..grant.clone()
+    };
+    let hash = encode_hex(&Sha256::digest(write(&asked)));
+    Some(name(&format!("grant-request/{account}/{key_id}/{hash}")))
+}
+
+/// A change that takes a grant away too, with all that is kept of it.
+pub(in crate::kms) fn without_grant(change: Change, grant: &GrantRecord, expect: Expect) -> Change {
+    let GrantRecord {
+        id,
+        account,
+        key_id,
+        body,
+        ..
+    } = grant;
+    let change = change.delete(grant_name(account, key_id, id), expect);
+    match grant_request_name(account, key_id, body) {
+        Some(name) => change.delete(name, Expect::Any),
+        None => change,
+    }
+}
+
+pub(in crate::kms) fn grant_token_key_name() -> Name {
+    name(GRANT_TOKEN_KEY)
 }
 
 pub(in crate::kms) fn tracking_name() -> Name {
@@ -246,6 +300,8 @@ impl UsedBy {
 fn name(text: &str) -> Name {
     Name::new(text).expect("accounts, key IDs and alias names are visible ASCII, and short")
 }
+
+const GRANT_TOKEN_KEY: &str = "grant-token-key";
 
 fn displayed<S: Serializer>(value: &Option<CheckValue>, to: S) -> Result<S::Ok, S::Error> {
     value.as_ref().map(ToString::to_string).serialize(to)
@@ -377,6 +433,12 @@ mod tests {
                 alias_name(&account, &alias),
                 RecordName::Alias(account.clone(), alias),
             ),
+            (
+                grant_name(&account, &id, &GrantId::new([7; 32])),
+                RecordName::Grant(account.clone(), id.clone(), GrantId::new([7; 32])),
+            ),
+            (grant_token_key_name(), RecordName::GrantTokenKey),
+            (Name::new("grant-request/1/2").unwrap(), RecordName::Other),
             (Restored::name(), RecordName::Restored),
             (tracking_name(), RecordName::Other),
             (Name::new("intent/x").unwrap(), RecordName::Other),

@@ -77,6 +77,9 @@ impl Reaper {
             Origin::AwsCloudHsm => {}
         }
         fault_point("delete:destroyed");
+        if !self.delete_grants(record).await? {
+            return Ok(());
+        }
         self.forget_key(lifecycle, account, key_id, name, revision)
             .await
     }
@@ -125,6 +128,33 @@ impl Reaper {
         }
     }
 
+    /// The grants of a key go before its record does, some at a time: there may be 50,000. False: somebody
+    /// else is at it. No grant comes any more, since a grant's record is committed only while the key's is
+    /// as it was.
+    async fn delete_grants(&mut self, record: &KeyRecord) -> Result<bool, store::Fault> {
+        let mut after = None;
+        loop {
+            let (grants, more) =
+                record
+                    .grants
+                    .page(None, after.as_ref(), GRANTS_IN_A_CHANGE, |_| true);
+            let Some(last) = grants.last() else {
+                return Ok(true);
+            };
+            after = Some(last.id);
+            let gone = grants.iter().fold(Change::new(), |change, grant| {
+                stored::without_grant(change, grant, Expect::Any)
+            });
+            if self.commit(gone).await?.is_none() {
+                return Ok(false);
+            }
+            fault_point("delete:grants");
+            if !more {
+                return Ok(true);
+            }
+        }
+    }
+
     /// The key's record goes, and with it all that is kept of it: its aliases, as far as they still
     /// mean it.
     async fn forget_key(
@@ -159,6 +189,9 @@ impl Reaper {
 fn generations_of(group: Option<&Arc<Group>>) -> u64 {
     group.map_or(0, |group| *group.generations().borrow())
 }
+
+/// How many grants go in one change.
+const GRANTS_IN_A_CHANGE: usize = 500;
 
 fn alarm_name(account: &AccountId, key_id: &KeyId) -> Name {
     Name::new(&format!("alarm/{account}/{key_id}"))

@@ -33,7 +33,7 @@ use journal::Journal;
 use crate::{
     error::{Error, Kind},
     kms::{
-        catalogue::{Catalogue, KeyRecord, Retired, Retirement},
+        catalogue::{Catalogue, GrantRecord, KeyRecord, Retired, Retirement},
         errors::internal,
     },
     store::{Changes, Store},
@@ -101,6 +101,15 @@ impl Lifecycle {
         if let Some(group) = record.group {
             let admission = Retirement::Admission(record.key.clone());
             self.end(group, admission).await;
+        }
+    }
+
+    /// Returns when no call that nothing but a grant admitted is under way. To be called after the grant's
+    /// record was deleted.
+    pub(super) async fn fence_grant(&self, record: &KeyRecord, grant: &GrantRecord) {
+        if let Some(group) = record.group {
+            let admitted = Arc::new(record.key.under_grant(&grant.fence));
+            self.end(group, Retirement::Grant(admitted)).await;
         }
     }
 

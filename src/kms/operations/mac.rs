@@ -5,13 +5,13 @@ use std::{cell::Cell, sync::Arc, time::Instant};
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
-use super::{EnumMember, MemberValue, RECIPIENT, validate};
+use super::{EnumMember, MemberValue, RECIPIENT, dry_run, validate};
 use crate::{
     error::{Error, Kind, Violation},
     kms::{
         authorization::{RequestContext, Subject},
         catalogue::{KeyRecord, stored::UsedBy},
-        errors::{asked_by, from_key, from_token, unavailable, wrong_state},
+        errors::{asked_by, from_key, from_token, internal, unavailable, wrong_state},
         service::Kms,
     },
     metrics::one_in,
@@ -229,30 +229,54 @@ impl Kms {
         until: Instant,
     ) -> Result<(Arc<KeyRecord>, Bytes), Error> {
         let timed = one_in(16, &JUDGED).then(Instant::now);
-        let record = self.require_key(caller, operation, request.key_id, request.context())?;
+        let mut admitted = self.admit(caller, operation, request)?;
         if let Some(began) = timed {
             self.metrics.authorization.observe(began.elapsed());
         }
-        let made = self.mac_with(&record, operation, request, until).await;
-        match made.map_err(|error| asked_by(caller, error))? {
-            Ok(mac) => Ok((record, mac)),
-            // The key was closed while this call was under way. What the record says now is the
-            // answer; if the key was enabled again meanwhile, that is another token::TokenKey.
-            Err(_) => {
-                let record =
-                    self.require_key(caller, operation, request.key_id, request.context())?;
-                match self.mac_with(&record, operation, request, until).await? {
-                    Ok(mac) => Ok((record, mac)),
-                    Err(fault) => Err(wrong_state(Refusal::Disabled, &record.arn).because(fault)),
+        for _ in 0..ADMISSIONS {
+            let (record, key) = &admitted;
+            let made = self.mac_with(record, key, operation, request, until).await;
+            match made.map_err(|error| asked_by(caller, error))? {
+                Ok(mac) => return Ok((admitted.0, mac)),
+                // The key was closed while this call was under way, or another policy or the end of a
+                // grant has closed it for this caller. What the record says now is the answer; if the
+                // caller is let in again, that is by another token::TokenKey.
+                Err(fault) => {
+                    tracing::debug!(%caller, %fault, "the caller's right is looked at again");
+                    admitted = self.admit(caller, operation, request)?;
                 }
             }
         }
+        let (record, _) = admitted;
+        require_able(&record, operation)?;
+        Err(wrong_state(Refusal::Disabled, &record.arn).because("it was closed again and again"))
+    }
+
+    /// The key of a request, by the right that lets the caller use it now.
+    fn admit(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        request: &MacRequest<'_>,
+    ) -> Result<(Arc<KeyRecord>, Arc<token::TokenKey>), Error> {
+        let subject = Subject::Key(request.key_id);
+        let authorized = self.require(caller, operation, subject, request.context())?;
+        let record = authorized
+            .key
+            .ok_or_else(|| internal("a key was authorised and not found"))?;
+        // Security: who came by a grant alone has the key no longer than the grant.
+        let key = match &authorized.grant {
+            Some(grant) => Arc::new(record.key.under_grant(&grant.fence)),
+            None => Arc::clone(&record.key),
+        };
+        Ok((record, key))
     }
 
     /// The inner error: the key was closed.
     async fn mac_with(
         &self,
         record: &KeyRecord,
+        key: &Arc<token::TokenKey>,
         operation: Operation,
         request: &MacRequest<'_>,
         until: Instant,
@@ -284,13 +308,17 @@ impl Kms {
                 ),
             )]));
         }
-        match group.mac(&record.key, request.message.clone(), until).await {
+        match group.mac(key, request.message.clone(), until).await {
             Ok(mac) => Ok(Ok(mac)),
             Err(fault @ token::Fault::Closed) => Ok(Err(fault)),
             Err(fault) => Err(from_key(fault, &record.arn)),
         }
     }
 }
+
+/// How often a call whose right ended under way is let in by another one. A policy, or a grant, must end
+/// each time.
+const ADMISSIONS: usize = 8;
 
 /// Refuses what the key's state does not allow. A key that the token could not use is refused for a
 /// while only: whoever mends its object need not restart hsmac.
@@ -326,13 +354,6 @@ impl MacRequest<'_> {
 /// can guess a MAC byte by byte. Only the length, which is no secret, ends it early.
 fn is_same_mac(right: &[u8], given: &[u8]) -> bool {
     right.len() == given.len() && bool::from(right.ct_eq(given))
-}
-
-fn dry_run() -> Error {
-    Error::new(
-        Kind::DryRun,
-        "The request would have succeeded, but the DryRun option is set.",
-    )
 }
 
 #[cfg(test)]

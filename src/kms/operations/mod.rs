@@ -23,7 +23,10 @@ pub use aliases::{AliasPage, CreateAlias, DeleteAlias, ListAliases, ListedAlias,
 pub use custom_key_stores::DescribeCustomKeyStores;
 pub use deletion::{CancelKeyDeletion, DeletionScheduled, ScheduleKeyDeletion};
 pub use describe::{DescribeKey, KeyMetadata, KeyPage, ListKeys, ListedKey, TokenFacts};
-pub use grants::{ListGrants, ListRetirableGrants};
+pub use grants::{
+    CreateGrant, GrantConstraints, GrantCreated, GrantPage, ListGrants, ListRetirableGrants,
+    ListedGrant, RetireGrant, RevokeGrant,
+};
 pub use keys::{CreateKey, DisableKey, EnableKey, UpdateKeyDescription};
 pub use last_usage::{GetKeyLastUsage, KeyLastUsage};
 pub use mac::{GenerateMac, GenerateRandom, MacMade, MacVerified, VerifyMac};
@@ -34,6 +37,16 @@ pub use unsupported::RECIPIENT;
 pub use validate::{Member, MemberType, MemberValue, TextType};
 
 pub(super) use validate::only_key_id;
+
+use crate::error::{Error, Kind};
+
+/// All checks passed, and more is not asked for (KMS: DryRun).
+fn dry_run() -> Error {
+    Error::new(
+        Kind::DryRun,
+        "The request would have succeeded, but the DryRun option is set.",
+    )
+}
 
 /// A member that has one of a closed set of values, as the client wrote it.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -11,6 +11,9 @@ pub(crate) async fn judged(key_policy: &str, principals: &[(&str, &str)]) -> Arc
     let mut key = stored_key(ONE, StoredState::Enabled);
     key_policy.clone_into(&mut key.policy);
     seed(&store, &key).await;
+    // For what asks for a grant; it lets in nobody who asks here.
+    let somebody = "arn:aws:iam::111122223333:user/somebody";
+    seed_grant(&store, 7, somebody, &["GenerateMac"]).await;
     let principal = |(account, statement): &(&str, &str)| PrincipalPolicies {
         attributes: Default::default(),
         caller: caller(account),

@@ -4,15 +4,17 @@
 use std::sync::OnceLock;
 
 use proptest::{prelude::*, sample::select};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
 use super::*;
 use crate::model::{
-    PrincipalAttributes, RequestOrigin, Tag, Tags,
+    GrantId, PrincipalAttributes, RequestOrigin, Tag, Tags,
     policy::{
         ApplicablePolicies, Decision, Policy, PolicyKind, PolicyRequest, decide,
-        interpreter::{CALLERS, KEY, Known, Plain, cases, policy},
+        interpreter::{
+            CALLERS, Granted, KEY, Known, Plain, PlainGrant, cases, model_grant, policy,
+        },
     },
 };
 
@@ -23,12 +25,14 @@ struct World {
     principal_team: Option<&'static str>,
     key_team: Option<&'static str>,
     aliases: Vec<&'static str>,
+    grants: Vec<PlainGrant>,
 }
 
 async fn world(
     principal_team: Option<&'static str>,
     key_team: Option<&'static str>,
     aliases: &[&'static str],
+    grants: Vec<PlainGrant>,
 ) -> World {
     let store = Store::memory();
     let mut key = stored_key(KEY.rsplit('/').next().unwrap(), StoredState::Enabled);
@@ -43,6 +47,11 @@ async fn world(
             updated: Date::now(),
         };
         write(&store, name, stored::write(&alias)).await;
+    }
+    for (number, grant) in (1..).zip(&grants) {
+        let id = GrantId::new([number; 32]);
+        let name = stored::grant_name(&key.account, &key.key_id, &id);
+        write(&store, name, stored::write(&model_grant(grant))).await;
     }
     let principal = |arn: &&str| PrincipalPolicies {
         attributes: PrincipalAttributes {
@@ -65,6 +74,7 @@ async fn world(
         principal_team,
         key_team,
         aliases: aliases.to_vec(),
+        grants,
     }
 }
 
@@ -138,6 +148,8 @@ proptest! {
             tag_keys: Vec::new(),
             pending_window_in_days: None,
             bypass_policy_lockout_safety_check: false,
+            new_grant: SimulatedGrant::default(),
+            grant_id: None,
             at: None,
             identity_policy: Some(parsed(&identity, PolicyKind::Identity)),
             key_policy: Some(parsed(&key, PolicyKind::Key)),
@@ -146,9 +158,12 @@ proptest! {
 
         let known = world.known(caller, is_secure, source_ip);
         let account = ACCOUNT.parse().unwrap();
+        let granted: Vec<_> = world.grants.iter().map(model_grant).collect();
+        let granted = Granted(&granted);
         let rights = ApplicablePolicies {
             key: asked.key_policy.as_ref().map(|policy| (policy, &account)),
             identity: asked.identity_policy.as_slice(),
+            grants: Some(&granted),
         };
         let request = PolicyRequest {
             caller: &asked.caller,
@@ -159,12 +174,41 @@ proptest! {
         };
         let decided = matches!(decide(&rights, &request), Decision::Allowed(_));
         let plain = Plain { caller, action: operation.action(), resource: KEY, known: &known };
-        let plain = plain.allows(&key, &identity);
+        let plain = plain.allows(&key, &identity, &world.grants);
         prop_assert_eq!(
             (simulated, decided), (plain, plain),
             "{}\n{}\n{:?}", key, identity, known
         );
     }
+}
+
+fn to_callers() -> Vec<PlainGrant> {
+    let to = |arn: &str, operation| json!({"GranteePrincipal": arn, "Operations": [operation]});
+    vec![
+        to(CALLERS[1], "GenerateMac"),
+        to(CALLERS[3], "VerifyMac"),
+        to(CALLERS[4], "GenerateMac"),
+    ]
+}
+
+fn to_accounts() -> Vec<PlainGrant> {
+    let to = |arn: &str| json!({"GranteePrincipal": arn, "Operations": ["GenerateMac"]});
+    vec![to(CALLERS[0]), to(CALLERS[5])]
+}
+
+fn to_a_role() -> Vec<PlainGrant> {
+    let bucket = "arn:aws:s3:us-west-2:111122223333:bucket";
+    vec![
+        json!({
+            "GranteePrincipal": "arn:aws:iam::111122223333:role/of/batch",
+            "Operations": ["GenerateMac", "CreateGrant"],
+        }),
+        json!({
+            "GranteePrincipal": CALLERS[1],
+            "Operations": ["GenerateMac", "VerifyMac"],
+            "Constraints": { "SourceArn": bucket },
+        }),
+    ]
 }
 
 /// Made once, for all cases.
@@ -174,10 +218,10 @@ fn worlds() -> &'static [World; 4] {
         let runtime = Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             [
-                world(None, None, &["alias/a"]).await,
-                world(Some("pay"), None, &["alias/a", "alias/b"]).await,
-                world(Some("abcd"), Some("pay"), &["alias/b"]).await,
-                world(Some("pay"), Some("bob"), &[]).await,
+                world(None, None, &["alias/a"], Vec::new()).await,
+                world(Some("pay"), None, &["alias/a", "alias/b"], to_callers()).await,
+                world(Some("abcd"), Some("pay"), &["alias/b"], to_accounts()).await,
+                world(Some("pay"), Some("bob"), &[], to_a_role()).await,
             ]
         })
     })

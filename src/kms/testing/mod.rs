@@ -2,6 +2,7 @@
 
 pub(crate) mod authorization;
 mod generated;
+mod grants;
 mod key_states;
 mod lifecycle_simulation;
 mod simulate;
@@ -21,7 +22,9 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    model::{Caller, Date, KeySpec, Operation, Origin},
+    model::{
+        Caller, Date, Grant, GrantId, GrantOperations, GrantPrincipal, KeySpec, Operation, Origin,
+    },
     store::{Change, Expect, Name, Store},
     token::Fault,
 };
@@ -70,6 +73,30 @@ fn stored_key(key_id: &str, state: StoredState) -> StoredKey {
 async fn seed(store: &Store, key: &StoredKey) {
     let name = stored::key_name(&key.account, &key.key_id);
     write(store, name, stored::write(key)).await;
+}
+
+/// A grant on the key ONE, made by its account.
+async fn seed_grant(store: &Store, number: u8, grantee: &str, operations: &[&str]) {
+    let grant = Grant {
+        name: None,
+        grantee: GrantPrincipal {
+            arn: grantee.into(),
+            id: None,
+        },
+        retiring: None,
+        operations: GrantOperations::named(operations.iter().copied()).unwrap(),
+        source_arn: None,
+        issuer: ACCOUNT.parse().unwrap(),
+        parent: None,
+        created: Date::now(),
+    };
+    let (account, key_id) = (ACCOUNT.parse().unwrap(), ONE.parse().unwrap());
+    let name = stored::grant_name(&account, &key_id, &GrantId::new([number; 32]));
+    write(store, name, stored::write(&grant)).await;
+}
+
+fn grant_id(number: u8) -> String {
+    GrantId::new([number; 32]).to_string()
 }
 
 async fn write(store: &Store, name: Name, value: Vec<u8>) {

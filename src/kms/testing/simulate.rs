@@ -66,6 +66,12 @@ fn asked(arn: &str, operation: Operation, key_id: &str) -> SimulatedRequest {
         tag_keys: vec!["team".into()],
         pending_window_in_days: None,
         bypass_policy_lockout_safety_check: false,
+        new_grant: SimulatedGrant {
+            operations: vec!["GenerateMac".into()],
+            grantee_principal: Some(USER.into()),
+            ..SimulatedGrant::default()
+        },
+        grant_id: Some(grant_id(1)),
         at: None,
         identity_policy: None,
         key_policy: None,
@@ -178,19 +184,46 @@ async fn really(kms: &Kms, asked: &SimulatedRequest) -> Option<String> {
             };
             kms.list_aliases(caller, &request).map(drop)
         }
+        Operation::CreateGrant => {
+            let request = CreateGrant {
+                key_id,
+                grantee_principal: asked.new_grant.grantee_principal.clone(),
+                operations: Some(asked.new_grant.operations.clone()),
+                dry_run: true,
+                ..CreateGrant::default()
+            };
+            kms.create_grant(caller, &request, soon()).await.map(drop)
+        }
         Operation::ListGrants => {
             let request = ListGrants {
                 key_id,
                 ..ListGrants::default()
             };
-            kms.list_grants(caller, &request)
+            kms.list_grants(caller, &request).map(drop)
         }
         Operation::ListRetirableGrants => {
             let request = ListRetirableGrants {
-                retiring_principal: Some("p".into()),
+                retiring_principal: Some(caller.arn().into()),
                 ..ListRetirableGrants::default()
             };
-            kms.list_retirable_grants(caller, &request)
+            kms.list_retirable_grants(caller, &request).map(drop)
+        }
+        Operation::RetireGrant => {
+            let request = RetireGrant {
+                key_id,
+                grant_id: asked.grant_id.clone(),
+                dry_run: true,
+                ..RetireGrant::default()
+            };
+            kms.retire_grant(caller, &request, soon()).await
+        }
+        Operation::RevokeGrant => {
+            let request = RevokeGrant {
+                key_id,
+                grant_id: Some(grant_id(1)),
+                dry_run: true,
+            };
+            kms.revoke_grant(caller, &request, soon()).await
         }
         Operation::ListKeyPolicies => {
             let request = ListKeyPolicies {
@@ -335,6 +368,13 @@ fn simulated(simulator: &Simulator, asked: &SimulatedRequest) -> Option<String> 
 
 async fn same(key_policy: &str, settings: &Settings, asked: &SimulatedRequest) {
     let store = store(key_policy).await;
+    for (number, arn, operations) in [
+        (1, FOREIGN, &["GenerateMac", "CreateGrant"][..]),
+        (2, USER, &["DescribeKey"]),
+        (3, ROOT, &["VerifyMac", "CreateGrant"]),
+    ] {
+        seed_grant(&store, number, arn, operations).await;
+    }
     let simulated = simulated(&simulator(settings.clone(), &store).await, asked);
     let kms = Kms::with_groups(settings.clone(), &groups(), Vec::new()).unwrap();
     let really = really(&kms.over_store(store).await.unwrap(), asked).await;
@@ -401,6 +441,11 @@ async fn conditions_see_the_same_in_a_simulation() {
         "aws:TagKeys",
         "kms:BypassPolicyLockoutSafetyCheck",
         "kms:CallerAccount",
+        "kms:GrantConstraintType",
+        "kms:GrantIsForAWSResource",
+        "kms:GrantOperations",
+        "kms:GranteePrincipal",
+        "kms:RetiringPrincipal",
         "kms:KeyOrigin",
         "kms:KeySpec",
         "kms:KeyUsage",
@@ -654,7 +699,10 @@ async fn the_account_s_root_alone_mends_a_policy_that_cannot_be_read() {
     let broken = r#"{"Statement":[],"Surprise":1}"#;
     let settings = with(&[(USER, ALL), (FOREIGN, ALL)]);
     let kms = Kms::with_groups(settings.clone(), &groups(), Vec::new()).unwrap();
-    let kms = kms.over_store(store(broken).await).await.unwrap();
+    let with_grant = store(broken).await;
+    // Nor does a grant: nobody knows what the policy denies.
+    seed_grant(&with_grant, 1, USER, &["GenerateMac", "RetireGrant"]).await;
+    let kms = kms.over_store(with_grant).await.unwrap();
     for operation in Operation::ALL {
         // ListAliases asks no key's policy, even if it names a key.
         if operation.names_key() != NamesKey::Always {

@@ -7,7 +7,8 @@ mod simulate;
 
 pub use seed::Seed;
 pub use simulate::{
-    Evaluation, PolicyTrace, SimulatedRequest, Simulation, SimulationError, Simulator,
+    Evaluation, PolicyTrace, SimulatedGrant, SimulatedRequest, Simulation, SimulationError,
+    Simulator,
 };
 
 #[cfg(test)]

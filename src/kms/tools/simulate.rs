@@ -3,23 +3,23 @@
 //! Promises: what it says is what the server would do with this configuration, this store and such
 //! a request. Does not: ask a token, change anything, or check what does not concern rights.
 
-use std::slice;
+use std::{slice, sync::Arc};
 
 use crate::{
     error::{Error, Kind},
     kms::{
         authorization::{
-            AuthorizationRequest, Authorizer, RequestContext, Resource, Subject, require,
+            AuthorizationRequest, Authorizer, NewGrant, RequestContext, Resource, Subject, require,
         },
-        catalogue::KeyRecord,
+        catalogue::{GrantRecord, KeyRecord},
         operations::only_key_id,
         principals::Principals,
         service::{Kms, OpenFault},
         settings::Settings,
     },
     model::{
-        AliasName, Caller, KeyId, KeySpec, MacAlgorithm, NamesKey, Operation, Tags,
-        policy::{Decision, Policy, PolicyKind, StatementTrace},
+        AliasName, Caller, GrantId, KeyId, KeySpec, MacAlgorithm, NamesKey, Operation, Tags,
+        policy::{Decision, Grounds, Policy, PolicyKind, StatementTrace},
     },
     store::{Revision, Store},
 };
@@ -53,12 +53,29 @@ pub struct SimulatedRequest {
     pub pending_window_in_days: Option<u32>,
     /// Of CreateKey and PutKeyPolicy.
     pub bypass_policy_lockout_safety_check: bool,
+    /// Of CreateGrant.
+    pub new_grant: SimulatedGrant,
+    /// Of RetireGrant: the grant that is to go.
+    pub grant_id: Option<String>,
     /// When, in seconds since 1970; now, if absent.
     pub at: Option<u64>,
     /// Tried in place of all policies that the caller has of its own.
     pub identity_policy: Option<Policy>,
     /// Tried in place of the policy of the key that the request names.
     pub key_policy: Option<Policy>,
+}
+
+/// What a request says of the grant that it wants.
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedGrant {
+    /// KMS's names.
+    pub operations: Vec<String>,
+    /// Who is to get it.
+    pub grantee_principal: Option<String>,
+    /// Who may retire it besides.
+    pub retiring_principal: Option<String>,
+    /// KMS: GrantConstraints.
+    pub source_arn: Option<String>,
 }
 
 /// What came out.
@@ -84,6 +101,8 @@ pub struct Evaluation {
     pub decision: Option<Decision>,
     /// The place of the policy in `policies` and of the statement in it, if one decided.
     pub decided_by: Option<(usize, usize)>,
+    /// The grant that allows it, if none of the policies does.
+    pub grant: Option<GrantId>,
     /// Every policy that was looked at: the key's first, then the caller's own.
     pub policies: Vec<PolicyTrace>,
     /// What the client is told: the exception's name and its text.
@@ -194,6 +213,14 @@ impl SimulatedRequest {
             pending_window_in_days: self.pending_window_in_days,
             new_key_spec: Some(self.key_spec.unwrap_or(KeySpec::Hmac256)),
             bypass_lockout_check: Some(self.bypass_policy_lockout_safety_check),
+            new_grant: Some(NewGrant {
+                operations: &self.new_grant.operations,
+                grantee_principal: self.new_grant.grantee_principal.as_deref(),
+                retiring_principal: self.new_grant.retiring_principal.as_deref(),
+                source_arn: self.new_grant.source_arn.as_deref(),
+                constraint_type: self.new_grant.source_arn.as_ref().map(|_| "SourceArn"),
+                ..NewGrant::default()
+            }),
             at: self.at,
             ..RequestContext::default()
         }
@@ -230,6 +257,13 @@ impl Evaluator<'_> {
                 } else {
                     Some(only_key_id(key_id)?)
                 },
+            },
+            _ if operation == Operation::RetireGrant => Subject::Grant {
+                key_id: only_key_id(key_id)?,
+                grant_id: request
+                    .grant_id
+                    .as_deref()
+                    .ok_or_else(|| Error::new(Kind::Validation, "GrantId is required."))?,
             },
             (NamesKey::Always, _) => Subject::Key(only_key_id(key_id)?),
             (NamesKey::Optionally, Some(_)) => Subject::KeyOfAccount(only_key_id(key_id)?),
@@ -284,7 +318,7 @@ impl Authorizer for Evaluator<'_> {
         operation: Operation,
         resource: Resource<'_>,
         context: &RequestContext<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Arc<GrantRecord>>, Error> {
         let mut context = *context;
         match resource {
             Resource::Key(record) if context.key_id.is_some() => {
@@ -324,6 +358,10 @@ impl Authorizer for Evaluator<'_> {
             (Resource::Any, _) => (asked, None),
         };
         let decision = asked.decide();
+        let grant = match decision {
+            Decision::Allowed(Grounds::Grant(_)) => asked.grant().cloned(),
+            Decision::Allowed(_) | Decision::Denied(_) => None,
+        };
         let denied = match decision {
             Decision::Allowed(_) => None,
             Decision::Denied(denial) => Some(asked.denied(denial)),
@@ -344,6 +382,7 @@ impl Authorizer for Evaluator<'_> {
             resource: name.map(str::to_owned),
             decision: Some(decision),
             decided_by: asked.decider(decision),
+            grant: grant.as_ref().map(|grant| grant.id),
             policies: asked.policies().map(trace).collect(),
             told: denied.as_ref().map(told),
         };
@@ -353,7 +392,7 @@ impl Authorizer for Evaluator<'_> {
                 self.notes.push(warning);
             }
         }
-        denied.map_or(Ok(()), Err)
+        denied.map_or(Ok(grant), Err)
     }
 
     fn not_found(&mut self, operation: Operation, key_id: &str, error: &Error) {
@@ -365,6 +404,7 @@ impl Authorizer for Evaluator<'_> {
             resource: Some(key_id.to_owned()),
             decision: None,
             decided_by: None,
+            grant: None,
             policies: Vec::new(),
             told: Some(told(error)),
         });

@@ -39,6 +39,12 @@ pub enum ContextKey {
     ViaAwsService,
     BypassPolicyLockoutSafetyCheck,
     CallerAccount,
+    GrantConstraintSourceArn,
+    GrantConstraintType,
+    GrantIsForAwsResource,
+    GrantOperations,
+    GranteePrincipal,
+    GranteeServicePrincipal,
     KeyOrigin,
     KeySpec,
     KeyUsage,
@@ -47,6 +53,8 @@ pub enum ContextKey {
     PolicyName,
     RequestAlias,
     ResourceAliases,
+    RetiringPrincipal,
+    RetiringServicePrincipal,
     ScheduleKeyDeletionPendingWindowInDays,
     /// A key that no request here has a value for, by its name.
     NeverPresent(&'static str),
@@ -58,7 +66,8 @@ impl ContextKey {
     pub(super) fn has_several_values(&self) -> bool {
         matches!(
             self,
-            Self::PrincipalOrgPaths
+            Self::GrantOperations
+                | Self::PrincipalOrgPaths
                 | Self::ResourceAliases
                 | Self::ResourceOrgPaths
                 | Self::TagKeys
@@ -72,7 +81,7 @@ impl ContextKey {
 }
 
 /// Keys by their names. Some are older or other names of the same thing.
-const KEYS: [(&str, ContextKey); 35] = [
+const KEYS: [(&str, ContextKey); 43] = [
     ("aws:CurrentTime", ContextKey::CurrentTime),
     ("aws:EpochTime", ContextKey::EpochTime),
     ("aws:PrincipalAccount", ContextKey::PrincipalAccount),
@@ -103,6 +112,21 @@ const KEYS: [(&str, ContextKey); 35] = [
         ContextKey::BypassPolicyLockoutSafetyCheck,
     ),
     ("kms:CallerAccount", ContextKey::CallerAccount),
+    (
+        "kms:GrantConstraintSourceArn",
+        ContextKey::GrantConstraintSourceArn,
+    ),
+    ("kms:GrantConstraintType", ContextKey::GrantConstraintType),
+    (
+        "kms:GrantIsForAWSResource",
+        ContextKey::GrantIsForAwsResource,
+    ),
+    ("kms:GrantOperations", ContextKey::GrantOperations),
+    ("kms:GranteePrincipal", ContextKey::GranteePrincipal),
+    (
+        "kms:GranteeServicePrincipal",
+        ContextKey::GranteeServicePrincipal,
+    ),
     ("kms:CustomerMasterKeySpec", ContextKey::KeySpec),
     ("kms:CustomerMasterKeyUsage", ContextKey::KeyUsage),
     ("kms:KeyOrigin", ContextKey::KeyOrigin),
@@ -113,6 +137,11 @@ const KEYS: [(&str, ContextKey); 35] = [
     ("kms:PolicyName", ContextKey::PolicyName),
     ("kms:RequestAlias", ContextKey::RequestAlias),
     ("kms:ResourceAliases", ContextKey::ResourceAliases),
+    ("kms:RetiringPrincipal", ContextKey::RetiringPrincipal),
+    (
+        "kms:RetiringServicePrincipal",
+        ContextKey::RetiringServicePrincipal,
+    ),
     (
         "kms:ScheduleKeyDeletionPendingWindowInDays",
         ContextKey::ScheduleKeyDeletionPendingWindowInDays,
@@ -122,7 +151,7 @@ const KEYS: [(&str, ContextKey); 35] = [
 /// What AWS has and a request to hsmac never has: VPC endpoints, AWS services that call for a
 /// principal, federation, multi-factor authentication, the operations that HMAC keys do not take part
 /// in.
-const NEVER_PRESENT: [&str; 69] = [
+const NEVER_PRESENT: [&str; 64] = [
     "aws:AssumedRoot",
     "aws:CalledVia",
     "aws:CalledViaAWSMCP",
@@ -162,17 +191,12 @@ const NEVER_PRESENT: [&str; 69] = [
     "kms:EncryptionAlgorithm",
     "kms:EncryptionContextKeys",
     "kms:ExpirationModel",
-    "kms:GrantConstraintType",
-    "kms:GrantIsForAWSResource",
-    "kms:GrantOperations",
-    "kms:GranteePrincipal",
     "kms:KeyAgreementAlgorithm",
     "kms:MessageType",
     "kms:MultiRegionKeyType",
     "kms:PrimaryRegion",
     "kms:ReEncryptOnSameKey",
     "kms:ReplicaRegion",
-    "kms:RetiringPrincipal",
     "kms:RotationPeriodInDays",
     "kms:SigningAlgorithm",
     "kms:ValidTo",

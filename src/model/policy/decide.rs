@@ -1,7 +1,9 @@
 //! The decision on a request from all policies that apply: IAM's evaluation logic.
 
+use std::cell::OnceCell;
+
 use super::{MatchedStatements, Policy, PolicyRequest};
-use crate::model::AccountId;
+use crate::model::{AccountId, GrantedTo, Operation};
 
 /// The policies that decide a request.
 pub struct ApplicablePolicies<'a> {
@@ -9,6 +11,16 @@ pub struct ApplicablePolicies<'a> {
     pub key: Option<(&'a Policy, &'a AccountId)>,
     /// The policies of the caller.
     pub identity: &'a [Policy],
+    /// The grants on the key, if it has any that count.
+    pub grants: Option<&'a dyn Grants>,
+}
+
+/// The grants on a key. They are asked only for what no policy allows: a call that needs none costs
+/// nothing for them.
+pub trait Grants {
+    /// How a grant allows the request, if one does. Of RetireGrant: how the grant that is to be retired
+    /// lets the caller do it.
+    fn allow(&self, request: &PolicyRequest<'_>) -> Option<GrantedTo>;
 }
 
 /// Whether the request is allowed.
@@ -29,6 +41,8 @@ pub enum Grounds {
     IdentityPolicy(usize, usize),
     /// The caller is its account's root, which has all rights that no policy denies.
     Root,
+    /// A grant allows it: to the caller, or to its account, and then a policy of the caller's own too.
+    Grant(GrantedTo),
 }
 
 /// Why a request is denied.
@@ -46,8 +60,9 @@ pub enum Denial {
 }
 
 /// Security: the one place where rights are decided. An explicit deny wins. In the key's account the
-/// key's policy must allow the caller, or its account and a policy of the caller's own; for a key of
-/// another account both sides must allow it; without a key the caller's own policies decide.
+/// key's policy or a grant must allow the caller, or its account and a policy of the caller's own; for a
+/// key of another account both sides must allow it; without a key the caller's own policies decide. Who
+/// may retire a grant is the grant's word alone: the key's policy can forbid it, and not allow it.
 pub fn decide(rights: &ApplicablePolicies<'_>, request: &PolicyRequest<'_>) -> Decision {
     let (single, all): ([MatchedStatements; 1], Vec<MatchedStatements>);
     let identity = match rights.identity {
@@ -65,16 +80,24 @@ pub fn decide(rights: &ApplicablePolicies<'_>, request: &PolicyRequest<'_>) -> D
             &all
         }
     };
-    let key = rights
-        .key
-        .map(|(policy, account)| (policy.evaluate(request), account));
+    let key = rights.key.map(|(policy, account)| {
+        let mut matched = policy.evaluate(request);
+        if request.operation == Operation::RetireGrant {
+            (matched.allow, matched.delegate) = (None, None);
+        }
+        (matched, account)
+    });
     if let Some(statement) = key.and_then(|(matched, _)| matched.deny) {
         return Decision::Denied(Denial::KeyPolicy(statement));
     }
     // Security: if another account's key does not allow the caller, the answer must not depend on the
     // caller's own policies.
     let other_account = |account: &AccountId| account != request.caller.account();
-    if key.is_some_and(|(matched, account)| other_account(account) && !matched.allows()) {
+    let grant = OnceCell::new();
+    let grant = || *grant.get_or_init(|| rights.grants?.allow(request));
+    if key.is_some_and(|(matched, account)| other_account(account) && !matched.allows())
+        && grant().is_none()
+    {
         return Decision::Denied(Denial::NoKeyPolicy);
     }
     let denies =
@@ -98,11 +121,24 @@ pub fn decide(rights: &ApplicablePolicies<'_>, request: &PolicyRequest<'_>) -> D
     let Some((matched, account)) = key else {
         return own;
     };
-    match (matched.allow, matched.delegate) {
-        (Some(statement), _) if account == request.caller.account() => {
+    let by_policy = match (matched.allow, matched.delegate) {
+        (Some(statement), _) if !other_account(account) => {
             Decision::Allowed(Grounds::KeyPolicy(statement))
         }
         (Some(_), _) | (None, Some(_)) => own,
         (None, None) => Decision::Denied(Denial::NoKeyPolicy),
+    };
+    if matches!(by_policy, Decision::Allowed(_)) {
+        return by_policy;
+    }
+    match grant() {
+        None => by_policy,
+        Some(GrantedTo::Itself) if !other_account(account) => {
+            Decision::Allowed(Grounds::Grant(GrantedTo::Itself))
+        }
+        Some(how) => match own {
+            Decision::Allowed(_) => Decision::Allowed(Grounds::Grant(how)),
+            Decision::Denied(_) => own,
+        },
     }
 }

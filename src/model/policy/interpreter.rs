@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{context::context_key, *};
+use crate::model::{Date, Grant, GrantOperations, GrantPrincipal, GrantedTo};
 
 /// Values of condition keys, by their names in small letters.
 pub(crate) type Known = BTreeMap<&'static str, Vec<&'static str>>;
@@ -25,6 +26,9 @@ pub(crate) const CALLERS: [&str; 6] = [
 ];
 const SEVERAL: [&str; 2] = ["kms:resourcealiases", "aws:tagkeys"];
 
+/// A grant on [`KEY`], as ListGrants tells it.
+pub(crate) type PlainGrant = Value;
+
 pub(crate) struct Plain<'a> {
     pub(crate) caller: &'a str,
     pub(crate) action: &'a str,
@@ -33,8 +37,8 @@ pub(crate) struct Plain<'a> {
 }
 
 impl Plain<'_> {
-    /// Whether the key's policy and the caller's own allow it.
-    pub(crate) fn allows(&self, key: &Value, identity: &Value) -> bool {
+    /// Whether the key's policy, its grants and the caller's own policy allow it.
+    pub(crate) fn allows(&self, key: &Value, identity: &Value, grants: &[PlainGrant]) -> bool {
         let of_key = statements(key).filter(|one| self.applies(key, one));
         let of_key: Vec<&Value> = of_key.filter(|one| self.names_caller(one)).collect();
         let own = statements(identity).filter(|one| self.applies(identity, one));
@@ -49,10 +53,22 @@ impl Plain<'_> {
             let named = named(&one["Principal"]);
             named.iter().any(|name| self.is_itself(name))
         });
-        match (is_own_account, itself) {
+        let name = self.action.strip_prefix("kms:").unwrap();
+        let granted = grants.iter().filter(|grant| {
+            let operations = texts(&grant["Operations"]);
+            // No request comes for the sake of an AWS resource.
+            operations.iter().any(|one| one == name) && grant.get("Constraints").is_none()
+        });
+        let mut grantees = granted.map(|grant| grant["GranteePrincipal"].as_str().unwrap());
+        let by_grant: Vec<_> = grantees.by_ref().collect();
+        let granted_itself = by_grant.iter().any(|name| self.is_itself(name));
+        let root = format!("arn:aws:iam::{}:root", part(self.caller, 4));
+        let granted_account = by_grant.iter().any(|name| *name == root);
+        let outside = !of_key.is_empty() || granted_itself || granted_account;
+        match (is_own_account, itself || granted_itself) {
             (true, true) => true,
             // By the account: it, or both sides.
-            _ => !of_key.is_empty() && own,
+            _ => outside && own,
         }
     }
 
@@ -478,6 +494,71 @@ pub(crate) fn policy(with_principal: bool) -> impl Strategy<Value = Value> {
         .prop_map(|(version, statements)| json!({ "Version": version, "Statement": statements }))
 }
 
+/// Up to three grants.
+pub(crate) fn grants() -> impl Strategy<Value = Vec<PlainGrant>> {
+    const GRANTEES: &[&str] = &[
+        CALLERS[0],
+        CALLERS[1],
+        CALLERS[2],
+        CALLERS[3],
+        CALLERS[4],
+        CALLERS[5],
+        "arn:aws:iam::111122223333:role/of/batch",
+        "arn:aws:iam::111122223333:role/bob",
+    ];
+    const OPERATIONS: &[&str] = &["GenerateMac", "VerifyMac", "DescribeKey", "CreateGrant"];
+    let constrained = prop::sample::select(vec![false, false, false, true]);
+    let grant = (one_of(GRANTEES), some_of(OPERATIONS), constrained);
+    let grant = grant.prop_map(|(grantee, operations, constrained)| {
+        let mut grant = json!({ "GranteePrincipal": grantee, "Operations": operations });
+        if constrained {
+            let bucket = "arn:aws:s3:us-west-2:111122223333:bucket";
+            grant["Constraints"] = json!({ "SourceArn": bucket });
+        }
+        grant
+    });
+    prop::collection::vec(grant, 0..4)
+}
+
+/// The same grant as the evaluator has it.
+pub(crate) fn model_grant(grant: &PlainGrant) -> Grant {
+    let operations = texts(&grant["Operations"]);
+    Grant {
+        name: None,
+        grantee: GrantPrincipal {
+            arn: grant["GranteePrincipal"].as_str().unwrap().to_owned(),
+            id: None,
+        },
+        retiring: None,
+        operations: GrantOperations::named(operations.iter().map(String::as_str)).unwrap(),
+        source_arn: grant["Constraints"]["SourceArn"]
+            .as_str()
+            .map(str::to_owned),
+        issuer: ACCOUNT.parse().unwrap(),
+        parent: None,
+        created: Date::default(),
+    }
+}
+
+/// Grants without a catalogue.
+pub(crate) struct Granted<'a>(pub(crate) &'a [Grant]);
+
+impl Grants for Granted<'_> {
+    fn allow(&self, request: &PolicyRequest<'_>) -> Option<GrantedTo> {
+        let bearer = crate::model::Bearer {
+            caller: request.caller,
+            ids: [request.principal_id; 2],
+        };
+        let fit = self
+            .0
+            .iter()
+            .filter(|one| one.covers(request.operation, None));
+        let how: Vec<_> = fit.filter_map(|one| one.grantee.means(&bearer)).collect();
+        let itself = how.iter().find(|how| **how == GrantedTo::Itself);
+        itself.or_else(|| how.first()).copied()
+    }
+}
+
 fn known() -> impl Strategy<Value = Known> {
     let values: Vec<(&'static str, &'static [&'static str])> = vec![
         ("kms:keyspec", &["HMAC_256"]),
@@ -543,12 +624,19 @@ proptest! {
         caller in prop::sample::select(&CALLERS[..]),
         operation in prop::sample::select(vec![Operation::GenerateMac, Operation::VerifyMac]),
         known in known(),
+        grants in grants(),
     ) {
         let parsed = |policy: &Value, kind| Policy::parse(&policy.to_string(), kind).unwrap();
         let of_key = parsed(&key, PolicyKind::Key);
         let own = [parsed(&identity, PolicyKind::Identity)];
         let account = ACCOUNT.parse().unwrap();
-        let rights = ApplicablePolicies { key: Some((&of_key, &account)), identity: &own };
+        let granted: Vec<Grant> = grants.iter().map(model_grant).collect();
+        let granted = Granted(&granted);
+        let rights = ApplicablePolicies {
+            key: Some((&of_key, &account)),
+            identity: &own,
+            grants: Some(&granted),
+        };
         let who = Caller::parse(caller).unwrap();
         let request = PolicyRequest {
             caller: &who,
@@ -559,6 +647,7 @@ proptest! {
         };
         let ours = matches!(decide(&rights, &request), Decision::Allowed(_));
         let plain = Plain { caller, action: operation.action(), resource: KEY, known: &known };
-        prop_assert_eq!(ours, plain.allows(&key, &identity), "{}\n{}\n{:?}", key, identity, known);
+        let wanted = plain.allows(&key, &identity, &grants);
+        prop_assert_eq!(ours, wanted, "{}\n{}\n{:?}\n{:?}", key, identity, known, grants);
     }
 }

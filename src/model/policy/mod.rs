@@ -26,7 +26,7 @@ mod variable;
 
 pub use self::{
     context::{Context, ContextKey, Values},
-    decide::{ApplicablePolicies, Decision, Denial, Grounds, decide},
+    decide::{ApplicablePolicies, Decision, Denial, Grants, Grounds, decide},
     document::{PolicyFault, PolicyKind},
     explain::{Mismatch, StatementResult, StatementTrace},
 };

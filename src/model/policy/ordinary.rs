@@ -106,6 +106,7 @@ fn each_is_decided_as_documented() {
             let rights = ApplicablePolicies {
                 key: Some((&policy, &account)),
                 identity: &own,
+                grants: None,
             };
             let asked = PolicyRequest {
                 caller: &request.caller,

@@ -1,6 +1,6 @@
 //! The principals that a statement is about.
 
-use super::super::{AccountId, Caller, caller::role_in};
+use super::super::{AccountId, Caller};
 
 /// `Principal` or `NotPrincipal`; identity policies have neither.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +81,7 @@ impl Principal {
             Self::Account(account) if account == bearer.caller.account() => {
                 Some(PrincipalMatch::ByItsAccount)
             }
-            Self::Arn { arn, .. } if self.is_orphan(bearer) || !is_named(bearer.caller, arn) => {
+            Self::Arn { arn, .. } if self.is_orphan(bearer) || !bearer.caller.is_named_by(arn) => {
                 None
             }
             Self::Arn { .. } => Some(PrincipalMatch::Itself),
@@ -93,7 +93,7 @@ impl Principal {
     pub(super) fn is_orphan(&self, bearer: Bearer<'_>) -> bool {
         match self {
             Self::Arn { arn, id: Some(id) } => {
-                is_named(bearer.caller, arn) && bearer.id != Some(id)
+                bearer.caller.is_named_by(arn) && bearer.id != Some(id)
             }
             Self::Arn { id: None, .. } | Self::Anyone | Self::Account(_) | Self::Foreign => false,
         }
@@ -117,18 +117,6 @@ fn is_excluded(these: &[Principal], bearer: Bearer<'_>) -> bool {
         Principal::Arn { .. } | Principal::Foreign => false,
     });
     let itself = caller.is_root() || names(&|arn| arn == caller.arn());
-    let role = caller.session_role().is_none() || names(&|arn| is_role_of(caller, arn));
+    let role = caller.session_role().is_none() || names(&|arn| caller.is_session_of(arn));
     account && itself && role
-}
-
-/// Whether an ARN names a caller, or the role whose session it is.
-fn is_named(caller: &Caller, arn: &str) -> bool {
-    arn == caller.arn() || is_role_of(caller, arn)
-}
-
-/// Whether a caller is a session of this role, `arn:aws:iam::A:role/path/R`.
-fn is_role_of(caller: &Caller, role: &str) -> bool {
-    caller
-        .session_role()
-        .is_some_and(|session| role_in(role) == Some((caller.account().as_str(), session)))
 }

@@ -46,6 +46,7 @@ fn decided(caller: &str, key: Option<&Policy>, identity: &[Policy]) -> Decision 
     let rights = ApplicablePolicies {
         key: key.map(|policy| (policy, &account)),
         identity,
+        grants: None,
     };
     let caller = Caller::parse(caller).unwrap();
     let request = PolicyRequest {
@@ -249,7 +250,7 @@ fn not_principal_denies_whoever_is_not_named_with_their_account() {
 fn statements_that_never_apply_here_are_told() {
     let policy = key_policy(&format!(
         r#"{{"Effect":"Allow","Principal":{{"Service":"s3.amazonaws.com"}},"Action":"kms:*","Resource":"*"}},
-        {{"Sid":"Console","Effect":"Allow","Principal":{{"AWS":"{USER}"}},"Action":["kms:RevokeGrant"],"Resource":"*"}},
+        {{"Sid":"Console","Effect":"Allow","Principal":{{"AWS":"{USER}"}},"Action":["s3:GetObject"],"Resource":"*"}},
         {{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"arn:aws:kms:eu-west-1"}},
         {{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*","Condition":{{"StringEquals":{{"kms:ViaService":"s3.us-west-2.amazonaws.com"}}}}}},
         {{"Effect":"Deny","Principal":"*","Action":"kms:*","Resource":"*","Condition":{{"StringNotEquals":{{"aws:SourceVpce":"vpce-1"}}}}}},

@@ -20,6 +20,7 @@ use std::{
 pub use check_value::CheckValue;
 pub(in crate::token) use check_value::Verdict;
 pub(in crate::token) use fence::Closing;
+pub use fence::GrantFence;
 
 use self::{availability::Availability, check_value::TrustedCheckValue, fence::Fence};
 use crate::{
@@ -51,11 +52,14 @@ impl fmt::Display for ObjectLocator {
 
 /// A key of a group of tokens, as those know it who were admitted by one policy. One `TokenKey` means one
 /// object for ever: a changed locator is a new `TokenKey`, and so is a key that was forgotten and serves
-/// again. Under another policy it is a new one too, of the same object.
+/// again. Under another policy it is a new one too, of the same object, and so it is for whom only a grant
+/// let in.
 #[derive(Debug)]
 pub struct TokenKey {
     object: Arc<KeyObject>,
-    admission: Fence,
+    /// Shared by those whom the same policy, or a grant beside it, let in.
+    admission: Arc<Fence>,
+    grant: Option<GrantFence>,
 }
 
 /// A key's object, whoever may use it.
@@ -91,7 +95,8 @@ impl TokenKey {
         };
         Self {
             object: Arc::new(object),
-            admission: Fence::default(),
+            admission: Arc::default(),
+            grant: None,
         }
     }
 
@@ -99,7 +104,17 @@ impl TokenKey {
     pub fn admitted_anew(&self) -> Self {
         Self {
             object: Arc::clone(&self.object),
-            admission: Fence::default(),
+            admission: Arc::default(),
+            grant: None,
+        }
+    }
+
+    /// The key for whom nothing but a grant lets in: closed with the grant, and with this key too.
+    pub fn under_grant(&self, grant: &GrantFence) -> Self {
+        Self {
+            object: Arc::clone(&self.object),
+            admission: Arc::clone(&self.admission),
+            grant: Some(grant.clone()),
         }
     }
 

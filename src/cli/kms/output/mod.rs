@@ -1,5 +1,6 @@
 //! Output like the AWS CLI's: JSON with AWS's member names, or text with tabs.
 
+pub(super) mod grants;
 pub(super) mod keys;
 pub(super) mod policies;
 mod query;

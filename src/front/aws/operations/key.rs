@@ -10,10 +10,9 @@ use crate::{
     kms::{
         CancelKeyDeletion, CreateAlias, CreateKey, DeleteAlias, DescribeCustomKeyStores,
         DescribeKey, DisableKey, EnableKey, EnableKeyRotation, EnumMember, GetKeyLastUsage,
-        GetKeyPolicy, IncludeKeyMaterial, ListAliases, ListGrants, ListKeyPolicies,
-        ListKeyRotations, ListKeys, ListResourceTags, ListRetirableGrants, PutKeyPolicy,
-        ScheduleKeyDeletion, TagPair, TagResource, UntagResource, UpdateAlias,
-        UpdateKeyDescription,
+        GetKeyPolicy, IncludeKeyMaterial, ListAliases, ListKeyPolicies, ListKeyRotations, ListKeys,
+        ListResourceTags, PutKeyPolicy, ScheduleKeyDeletion, TagPair, TagResource, UntagResource,
+        UpdateAlias, UpdateKeyDescription,
     },
     model::{KeySpec, KeyUsage, Origin},
 };
@@ -199,30 +198,6 @@ impl Call<'_> {
         };
         let names = self.kms.list_key_policies(self.caller, &request)?;
         Ok(bytes(&responses::PolicyNames::of(names)))
-    }
-
-    pub(super) fn list_grants(mut self) -> Answered {
-        let request = ListGrants {
-            key_id: self.members.text("KeyId")?,
-            limit: self.members.number("Limit")?,
-            marker: self.members.text("Marker")?,
-            grant_id: self.members.text("GrantId")?,
-            grantee_principal: self.members.text("GranteePrincipal")?,
-            grantee_service_principal: self.members.text("GranteeServicePrincipal")?,
-        };
-        self.kms.list_grants(self.caller, &request)?;
-        Ok(bytes(&responses::NoGrants::default()))
-    }
-
-    pub(super) fn list_retirable_grants(mut self) -> Answered {
-        let request = ListRetirableGrants {
-            limit: self.members.number("Limit")?,
-            marker: self.members.text("Marker")?,
-            retiring_principal: self.members.text("RetiringPrincipal")?,
-            retiring_service_principal: self.members.text("RetiringServicePrincipal")?,
-        };
-        self.kms.list_retirable_grants(self.caller, &request)?;
-        Ok(bytes(&responses::NoGrants::default()))
     }
 
     pub(super) fn describe_custom_key_stores(mut self) -> Answered {

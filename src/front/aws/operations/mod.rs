@@ -1,5 +1,6 @@
 //! Each operation: its members are read, `kms` is called, its answer is written. Decides nothing.
 
+mod grants;
 mod key;
 mod mac;
 mod responses;
@@ -56,8 +57,11 @@ impl Call<'_> {
             Operation::EnableKeyRotation => self.enable_key_rotation(),
             Operation::DisableKeyRotation => self.disable_key_rotation(),
             Operation::RotateKeyOnDemand => self.rotate_key_on_demand(),
+            Operation::CreateGrant => self.create_grant().await,
             Operation::ListGrants => self.list_grants(),
             Operation::ListRetirableGrants => self.list_retirable_grants(),
+            Operation::RetireGrant => self.retire_grant().await,
+            Operation::RevokeGrant => self.revoke_grant().await,
             Operation::DescribeCustomKeyStores => self.describe_custom_key_stores(),
             Operation::Unsupported(operation) => {
                 let members = self.members.values(operation.members())?;

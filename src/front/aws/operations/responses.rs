@@ -204,15 +204,6 @@ pub(super) struct NoRotations {
     page: Page,
 }
 
-/// ListGrants and ListRetirableGrants.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct NoGrants {
-    grants: [(); 0],
-    #[serde(flatten)]
-    page: Page,
-}
-
 /// DescribeCustomKeyStores.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -225,7 +216,7 @@ pub(super) struct NoCustomKeyStores {
 /// The pagination members of every list.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Page {
+pub(super) struct Page {
     #[serde(skip_serializing_if = "Option::is_none")]
     next_marker: Option<String>,
     truncated: bool,

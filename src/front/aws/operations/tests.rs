@@ -30,6 +30,8 @@ fn body(operation: Operation) -> String {
             r#","BypassPolicyLockoutSafetyCheck":true,"Policy":"{\"Statement\":[]}""#
         }
         Operation::ListRetirableGrants => r#","RetiringPrincipal":"p""#,
+        Operation::CreateGrant => r#","GranteePrincipal":"p","Operations":["GenerateMac"]"#,
+        Operation::RetireGrant | Operation::RevokeGrant => return grant_body(),
         Operation::Unsupported(operation) => return foreign_body(operation),
         Operation::CancelKeyDeletion
         | Operation::DeleteAlias
@@ -53,6 +55,11 @@ fn body(operation: Operation) -> String {
         | Operation::UpdateAlias => "",
     };
     format!(r#"{{"KeyId":"{KEY}","TargetKeyId":"{KEY}"{more}}}"#)
+}
+
+/// The ID of the grant that there is.
+fn grant_body() -> String {
+    format!(r#"{{"KeyId":"{KEY}","GrantId":"{}"}}"#, "07".repeat(32))
 }
 
 /// A request whose constraints hold, made from what they are.

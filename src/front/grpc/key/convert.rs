@@ -4,7 +4,10 @@ use prost_types::Timestamp;
 
 use super::super::mac::algorithm_to_proto;
 use crate::{
-    kms::{EnumMember, IncludeKeyMaterial, KeyMetadata, ListedAlias, TagPair, TokenFacts},
+    kms::{
+        CreateGrant, EnumMember, GrantConstraints, IncludeKeyMaterial, KeyMetadata, ListedAlias,
+        ListedGrant, TagPair, TokenFacts,
+    },
     model::{Date, KeySpec, KeyState, KeyUsage, Origin, Tag},
     proto::v1,
 };
@@ -68,6 +71,48 @@ impl From<ListedAlias> for v1::AliasListEntry {
             target_key_id: alias.target_key_id.map(|id| id.to_string()),
             creation_date: alias.created.map(date),
             last_updated_date: alias.updated.map(date),
+        }
+    }
+}
+
+impl From<v1::CreateGrantRequest> for CreateGrant {
+    fn from(request: v1::CreateGrantRequest) -> Self {
+        let constraints = request.constraints.map(|it| GrantConstraints {
+            encryption_context_subset: it.encryption_context_subset.len(),
+            encryption_context_equals: it.encryption_context_equals.len(),
+            source_arn: it.source_arn,
+        });
+        Self {
+            key_id: Some(request.key_id),
+            grantee_principal: request.grantee_principal,
+            retiring_principal: request.retiring_principal,
+            operations: Some(request.operations),
+            constraints,
+            grant_tokens: request.grant_tokens,
+            name: request.name,
+            dry_run: request.dry_run,
+            grantee_service_principal: None,
+            retiring_service_principal: None,
+        }
+    }
+}
+
+impl From<ListedGrant> for v1::GrantListEntry {
+    fn from(grant: ListedGrant) -> Self {
+        let operations = grant.operations.iter();
+        Self {
+            key_id: grant.key_id,
+            grant_id: grant.grant_id.to_string(),
+            name: grant.name,
+            creation_date: Some(date(grant.created)),
+            grantee_principal: grant.grantee_principal,
+            retiring_principal: grant.retiring_principal,
+            issuing_account: format!("arn:aws:iam::{}:root", grant.issuing_account),
+            operations: operations.map(|one| one.name().to_owned()).collect(),
+            constraints: grant.source_arn.map(|source_arn| v1::GrantConstraints {
+                source_arn: Some(source_arn),
+                ..v1::GrantConstraints::default()
+            }),
         }
     }
 }

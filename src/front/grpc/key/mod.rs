@@ -12,9 +12,10 @@ use super::call_context::CallContext;
 use crate::{
     kms::{
         CancelKeyDeletion, CreateAlias, CreateKey, DeleteAlias, DescribeKey, DisableKey, EnableKey,
-        EnableKeyRotation, EnumMember, GetKeyLastUsage, GetKeyPolicy, Kms, ListAliases,
-        ListKeyPolicies, ListKeyRotations, ListKeys, ListResourceTags, PutKeyPolicy,
-        ScheduleKeyDeletion, TagResource, UntagResource, UpdateAlias, UpdateKeyDescription,
+        EnableKeyRotation, EnumMember, GetKeyLastUsage, GetKeyPolicy, Kms, ListAliases, ListGrants,
+        ListKeyPolicies, ListKeyRotations, ListKeys, ListResourceTags, ListRetirableGrants,
+        PutKeyPolicy, RetireGrant, RevokeGrant, ScheduleKeyDeletion, TagResource, UntagResource,
+        UpdateAlias, UpdateKeyDescription,
     },
     proto::v1::{self, key_service_server::KeyService},
 };
@@ -322,6 +323,96 @@ impl KeyService for KeyApi {
             next_marker: None,
             truncated: false,
         })
+    }
+
+    async fn create_grant(
+        self: Arc<Self>,
+        request: Request<v1::CreateGrantRequest>,
+    ) -> Result<Response<v1::CreateGrantResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let made = self
+            .kms
+            .create_grant(&caller, &request.into(), context.until)
+            .await;
+        context.reply(made, |made| v1::CreateGrantResponse {
+            grant_token: made.grant_token,
+            grant_id: made.grant_id.to_string(),
+        })
+    }
+
+    async fn list_grants(
+        self: Arc<Self>,
+        request: Request<v1::ListGrantsRequest>,
+    ) -> Result<Response<v1::ListGrantsResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let request = ListGrants {
+            key_id: Some(request.key_id),
+            limit: request.limit.map(i64::from),
+            marker: request.marker,
+            grant_id: request.grant_id,
+            grantee_principal: request.grantee_principal,
+            grantee_service_principal: None,
+        };
+        let listed = self.kms.list_grants(&caller, &request);
+        context.reply(listed, |page| v1::ListGrantsResponse {
+            grants: page.grants.into_iter().map(Into::into).collect(),
+            truncated: page.next_marker.is_some(),
+            next_marker: page.next_marker,
+        })
+    }
+
+    async fn list_retirable_grants(
+        self: Arc<Self>,
+        request: Request<v1::ListRetirableGrantsRequest>,
+    ) -> Result<Response<v1::ListRetirableGrantsResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let request = ListRetirableGrants {
+            limit: request.limit.map(i64::from),
+            marker: request.marker,
+            retiring_principal: request.retiring_principal,
+            retiring_service_principal: None,
+        };
+        let listed = self.kms.list_retirable_grants(&caller, &request);
+        context.reply(listed, |page| v1::ListRetirableGrantsResponse {
+            grants: page.grants.into_iter().map(Into::into).collect(),
+            truncated: page.next_marker.is_some(),
+            next_marker: page.next_marker,
+        })
+    }
+
+    async fn retire_grant(
+        self: Arc<Self>,
+        request: Request<v1::RetireGrantRequest>,
+    ) -> Result<Response<v1::RetireGrantResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let request = RetireGrant {
+            grant_token: request.grant_token,
+            key_id: request.key_id,
+            grant_id: request.grant_id,
+            dry_run: request.dry_run,
+        };
+        let done = self
+            .kms
+            .retire_grant(&caller, &request, context.until)
+            .await;
+        context.reply(done, |()| v1::RetireGrantResponse {})
+    }
+
+    async fn revoke_grant(
+        self: Arc<Self>,
+        request: Request<v1::RevokeGrantRequest>,
+    ) -> Result<Response<v1::RevokeGrantResponse>, Status> {
+        let (context, caller, request) = CallContext::take(request)?;
+        let request = RevokeGrant {
+            key_id: Some(request.key_id),
+            grant_id: Some(request.grant_id),
+            dry_run: request.dry_run,
+        };
+        let done = self
+            .kms
+            .revoke_grant(&caller, &request, context.until)
+            .await;
+        context.reply(done, |()| v1::RevokeGrantResponse {})
     }
 
     async fn get_key_last_usage(

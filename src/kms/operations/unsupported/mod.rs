@@ -71,10 +71,6 @@ fn key_id(operation: Op, members: &[Option<MemberValue>]) -> Option<&str> {
 fn refusal(operation: Op, record: &KeyRecord) -> Error {
     let arn = &record.arn;
     match operation {
-        Op::CreateGrant => Error::new(
-            Kind::UnsupportedOperation,
-            "This version of hsmac has no grants.",
-        ),
         Op::Decrypt | Op::ReEncrypt => Error::new(
             Kind::IncorrectKey,
             "The key ID in the request does not identify a CMK that can perform this operation.",

@@ -12,7 +12,6 @@ impl Op {
     /// The members of its request, in KMS's order.
     pub const fn members(self) -> &'static [Member] {
         match self {
-            Self::CreateGrant => CREATE_GRANT,
             Self::Decapsulate => DECAPSULATE,
             Self::Decrypt => DECRYPT,
             Self::DeleteImportedKeyMaterial => DELETE_IMPORTED_KEY_MATERIAL,
@@ -35,18 +34,6 @@ impl Op {
     }
 }
 
-const CREATE_GRANT: &[Member] = &[
-    KEY_ID,
-    Member::optional("granteePrincipal", PRINCIPAL),
-    Member::optional("retiringPrincipal", PRINCIPAL),
-    Member::required("operations", List(&Enum(&GRANT_OPERATIONS), 0, usize::MAX)),
-    Member::optional("constraints", Structure(GRANT_CONSTRAINTS)),
-    GRANT_TOKENS,
-    Member::optional("name", Text(&text::GRANT_NAME)),
-    DRY_RUN,
-    Member::optional("granteeServicePrincipal", SERVICE_PRINCIPAL),
-    Member::optional("retiringServicePrincipal", SERVICE_PRINCIPAL),
-];
 const DECAPSULATE: &[Member] = &[
     KEY_ID,
     Member::required("sharedSecretCiphertextBlob", CIPHERTEXT),
@@ -215,11 +202,6 @@ const ENCRYPTION_ALGORITHM: Member =
 const ENCRYPTION_CONTEXT: Member = Member::optional("encryptionContext", Map);
 const GRANT_TOKENS: Member = Member::optional("grantTokens", List(GRANT_TOKEN, 0, 10));
 const GRANT_TOKEN: &MemberType = &Text(&text::GRANT_TOKEN);
-const GRANT_CONSTRAINTS: &[Member] = &[
-    Member::optional("encryptionContextSubset", Map),
-    Member::optional("encryptionContextEquals", Map),
-    Member::optional("sourceArn", Text(&text::SOURCE_ARN)),
-];
 const KEY_ID: Member = Member::required("keyId", Text(&text::KEY_ID));
 const KEY_MATERIAL_ID: Member = Member::optional("keyMaterialId", Text(&text::KEY_MATERIAL_ID));
 const KEY_PAIR_SPEC: Member = Member::required(
@@ -273,33 +255,10 @@ const TAG: &[Member] = &[
 ];
 
 const CIPHERTEXT: MemberType = Blob(6144);
-const PRINCIPAL: MemberType = Text(&text::PRINCIPAL_ID);
-const SERVICE_PRINCIPAL: MemberType = Text(&text::SERVICE_PRINCIPAL);
 
 const ENCRYPTION_ALGORITHMS: [&str; 4] = [
     "SYMMETRIC_DEFAULT",
     "RSAES_OAEP_SHA_1",
     "RSAES_OAEP_SHA_256",
     "SM2PKE",
-];
-const GRANT_OPERATIONS: [&str; 19] = [
-    "Decrypt",
-    "Encrypt",
-    "GenerateDataKey",
-    "GenerateDataKeyWithoutPlaintext",
-    "ReEncryptFrom",
-    "ReEncryptTo",
-    "Sign",
-    "Verify",
-    "GetPublicKey",
-    "CreateGrant",
-    "RetireGrant",
-    "DescribeKey",
-    "GenerateDataKeyPair",
-    "GenerateDataKeyPairWithoutPlaintext",
-    "GenerateMac",
-    "VerifyMac",
-    "DeriveSharedSecret",
-    "Encapsulate",
-    "Decapsulate",
 ];

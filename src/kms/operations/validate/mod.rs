@@ -1,6 +1,7 @@
 //! Constraints on members, worded as KMS words them. Each check gives the value if it holds and
 //! pushes a [`Violation`] if not, so that several faults are reported at once.
 
+mod grants;
 mod keys;
 mod members;
 pub(super) mod text;
@@ -8,6 +9,7 @@ pub(super) mod text;
 pub use members::{Member, MemberType, MemberValue};
 pub use text::TextType;
 
+pub(in crate::kms) use grants::CREATE_GRANT;
 pub(in crate::kms) use keys::{
     KmsValue, alias_name, custom_key_store_id, customer_master_key_spec, description,
     include_key_material, key_spec, key_usage, limit, marker, only_key_id, origin, page, policy,
@@ -144,6 +146,11 @@ pub(in crate::kms) fn number(
 pub(in crate::kms) fn refuse(mut broken: Vec<Violation>) -> Error {
     broken.truncate(10);
     Error::violations(broken)
+}
+
+/// A member that must be there, and is not.
+pub(in crate::kms) fn missing(member: &'static str, broken: &mut Vec<Violation>) {
+    null::<()>(member, broken);
 }
 
 fn null<T>(member: &'static str, broken: &mut Vec<Violation>) -> Option<T> {
