@@ -3,17 +3,23 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hsmac::{
-    proto::v1::{CreateAliasRequest, DescribeKeyRequest, ScheduleKeyDeletionRequest},
+    proto::v1::{
+        CreateAliasRequest, CreateGrantRequest, DescribeKeyRequest, ScheduleKeyDeletionRequest,
+    },
     store::Expect,
 };
 use serde_json::json;
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::{
     creation::{killed, made, serve_until},
     operator::{Operator, watched},
-    support::{KEY, Server, Token, assert_status, hex, until},
+    support::{CALLER, KEY, Server, Token, assert_status, hex, until},
 };
+
+/// Five hundred go in a change.
+const GRANTS: usize = 520;
 
 fn millis() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -27,7 +33,7 @@ async fn steady_clock(token: &Token, ago: Duration) {
     token.write("clock", clock, Expect::Any).await;
 }
 
-/// A key with an alias whose deletion date has come, and a second key; no server has them.
+/// A key with an alias and more grants than go in one change, whose deletion date has come, and a second key; no server has them.
 async fn due() -> (Token, String, String, String) {
     let token = Token::with_key();
     let config = token.config() + &token.store();
@@ -40,6 +46,21 @@ async fn due() -> (Token, String, String, String) {
         target_key_id: doomed.clone(),
     };
     keys.create_alias(alias).await.unwrap();
+    let mut grants = JoinSet::new();
+    for number in 0..GRANTS {
+        let grant = CreateGrantRequest {
+            key_id: doomed.clone(),
+            grantee_principal: Some(CALLER.into()),
+            operations: vec!["GenerateMac".into()],
+            name: (number % 2 == 0).then(|| number.to_string()),
+            ..Default::default()
+        };
+        let mut keys = keys.clone();
+        grants.spawn(async move { keys.create_grant(grant).await });
+    }
+    while let Some(made) = grants.join_next().await {
+        made.unwrap().unwrap();
+    }
     let schedule = ScheduleKeyDeletionRequest {
         key_id: doomed.clone(),
         pending_window_in_days: Some(7),
@@ -75,7 +96,14 @@ async fn deleted(token: &Token, server: &mut Server, doomed: &str, other: &str) 
     server.until_log("the key is deleted").await;
     assert!(!has_object(token, doomed));
     is_gone(server, doomed).await;
-    for prefix in ["key/", "alias/", "usage/", "alarm/"] {
+    for prefix in [
+        "key/",
+        "alias/",
+        "usage/",
+        "alarm/",
+        "grant/",
+        "grant-request/",
+    ] {
         let records = token.records(prefix).await;
         assert!(
             !records.keys().any(|name| name.contains(doomed)),
@@ -101,6 +129,7 @@ async fn kill_9_at_any_step_of_a_deletion_is_gone_on_from() {
         ("delete:before-mark", false, true),
         ("delete:marked", true, true),
         ("delete:destroyed", true, false),
+        ("delete:grants", true, false),
     ] {
         serve_until_killed(&token, &config, point).await;
         assert_eq!(has_object(&token, &doomed), object, "{point}");
@@ -108,6 +137,10 @@ async fn kill_9_at_any_step_of_a_deletion_is_gone_on_from() {
         let record = token.records("key/").await[&name].clone();
         assert_eq!(record["life"] == "Deleting", life, "{point}: {record}");
         assert!(has_object(&token, &other));
+        let left = token.records("grant/").await.len();
+        let some_are_gone = point == "delete:grants";
+        assert_eq!(left < GRANTS, some_are_gone, "{point}: {left}");
+        assert!(left > 0, "{point}");
     }
     let mut server = token.serve(&config).await;
     deleted(&token, &mut server, &doomed, &other).await;

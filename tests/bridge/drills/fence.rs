@@ -1,17 +1,19 @@
 //! Disabled means disabled: after DisableKey has returned, the token makes no MAC with the key; after
-//! PutKeyPolicy, none for those whom the policy denies it.
+//! PutKeyPolicy, none for those whom the policy denies it; after RevokeGrant and RetireGrant, none for
+//! those whom nothing but the grant allowed it.
 
 use std::sync::atomic::AtomicU32;
 
 use hsmac::proto::v1::{
-    DisableKeyRequest, EnableKeyRequest, GenerateMacResponse, PutKeyPolicyRequest,
+    CreateGrantRequest, CreateGrantResponse, DisableKeyRequest, EnableKeyRequest,
+    GenerateMacResponse, PutKeyPolicyRequest, RetireGrantRequest, RevokeGrantRequest,
     key_service_client::KeyServiceClient,
 };
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
 use super::*;
-use crate::support::assert_status;
+use crate::support::{CALLER, assert_status};
 
 /// Security: 64 callers at a token that takes its time; no call that begins after DisableKey has
 /// returned makes a MAC, and those that began before have ended by then.
@@ -27,7 +29,8 @@ async fn after_disable_key_has_returned_no_mac_is_made_with_the_key() {
         let key_id = key_id.to_owned();
         keys.enable_key(EnableKeyRequest { key_id }).await.unwrap();
     };
-    fenced(refused, if long() { 1000 } else { 50 }, disable, enable).await;
+    let begin = async |_: &mut Keys, _: &str| {};
+    fenced(refused, begin, disable, enable).await;
 }
 
 /// Security: the same for a policy that denies the callers what the one before allowed.
@@ -53,11 +56,145 @@ async fn after_put_key_policy_has_returned_no_call_that_it_denies_makes_a_mac() 
     };
     fenced(
         refused,
-        if long() { 1000 } else { 50 },
+        async |_: &mut Keys, _: &str| {},
         async |keys: &mut Keys, key_id: &str| put(keys, key_id, "Deny").await,
         async |keys: &mut Keys, key_id: &str| put(keys, key_id, "Allow").await,
     )
     .await;
+}
+
+/// Security: the same for a grant that is revoked, and nothing else lets the callers in.
+#[tokio::test]
+async fn after_revoke_grant_has_returned_no_call_that_the_grant_allowed_makes_a_mac() {
+    let now = Mutex::new(None);
+    fenced(
+        NOT_GRANTED,
+        async |keys: &mut Keys, key_id: &str| {
+            only_by_grants(keys, key_id).await;
+            let made = grant(keys, key_id).await;
+            *now.lock().unwrap() = Some(made);
+        },
+        async |keys: &mut Keys, key_id: &str| {
+            let made = now.lock().unwrap().take().unwrap();
+            revoke(keys, key_id, made).await;
+        },
+        async |keys: &mut Keys, key_id: &str| {
+            let made = grant(keys, key_id).await;
+            *now.lock().unwrap() = Some(made);
+        },
+    )
+    .await;
+}
+
+/// Security: and for one that is retired.
+#[tokio::test]
+async fn after_retire_grant_has_returned_no_call_that_the_grant_allowed_makes_a_mac() {
+    let now = Mutex::new(None);
+    fenced(
+        NOT_GRANTED,
+        async |keys: &mut Keys, key_id: &str| {
+            only_by_grants(keys, key_id).await;
+            let made = grant(keys, key_id).await;
+            *now.lock().unwrap() = Some(made);
+        },
+        async |keys: &mut Keys, _: &str| {
+            let made = now.lock().unwrap().take().unwrap();
+            let retire = RetireGrantRequest {
+                grant_token: Some(made.grant_token),
+                ..Default::default()
+            };
+            keys.retire_grant(retire).await.unwrap();
+        },
+        async |keys: &mut Keys, key_id: &str| {
+            let made = grant(keys, key_id).await;
+            *now.lock().unwrap() = Some(made);
+        },
+    )
+    .await;
+}
+
+/// Who has two grants loses nothing with one of them, not even the call that it had let in.
+#[tokio::test]
+async fn a_grant_that_is_revoked_beside_another_one_stops_nobody() {
+    let member = Member::new("primary");
+    member.rules("delay C_Sign 3ms");
+    let store = member.token.store();
+    let drill = Drill::spawn_with(vec![member], "hosts = 2\n", &store)
+        .up(2)
+        .await;
+    let key_id = drill.server.create().await.unwrap();
+    let mut keys = drill.server.keys().await;
+    only_by_grants(&mut keys, &key_id).await;
+    let mut held = grant(&mut keys, &key_id).await;
+    let (made, ended) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let mut callers = JoinSet::new();
+    for _ in 0..16 {
+        let mut client = drill.server.mac().await;
+        let (made, ended, key_id) = (Arc::clone(&made), Arc::clone(&ended), key_id.clone());
+        callers.spawn(async move {
+            while !ended.load(Ordering::SeqCst) {
+                let mut request = request(b"x");
+                request.key_id.clone_from(&key_id);
+                client.generate_mac(request).await.unwrap();
+                made.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    for _ in 0..20 {
+        let goal = made.load(Ordering::SeqCst) + 8;
+        until("MACs", || {
+            (made.load(Ordering::SeqCst) >= goal).then_some(())
+        })
+        .await;
+        let next = grant(&mut keys, &key_id).await;
+        revoke(&mut keys, &key_id, std::mem::replace(&mut held, next)).await;
+    }
+    ended.store(true, Ordering::SeqCst);
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+}
+
+const NOT_GRANTED: Refused = Refused {
+    by: "the end of a grant",
+    code: Code::PermissionDenied,
+    reason: "ACCESS_DENIED",
+    says: "because no resource-based policy allows the kms:GenerateMac action",
+};
+
+/// Leaves the caller all rights but the one to make MACs.
+async fn only_by_grants(keys: &mut Keys, key_id: &str) {
+    let put = PutKeyPolicyRequest {
+        key_id: key_id.to_owned(),
+        policy: Some(format!(
+            r#"{{"Statement":{{"Effect":"Allow","Principal":{{"AWS":"{CALLER}"}},"NotAction":"kms:GenerateMac","Resource":"*"}}}}"#
+        )),
+        ..Default::default()
+    };
+    keys.put_key_policy(put).await.unwrap();
+}
+
+async fn grant(keys: &mut Keys, key_id: &str) -> CreateGrantResponse {
+    let create = CreateGrantRequest {
+        key_id: key_id.to_owned(),
+        grantee_principal: Some(CALLER.to_owned()),
+        retiring_principal: Some(CALLER.to_owned()),
+        operations: vec!["GenerateMac".into()],
+        ..Default::default()
+    };
+    keys.create_grant(create).await.unwrap().into_inner()
+}
+
+async fn revoke(keys: &mut Keys, key_id: &str, made: CreateGrantResponse) {
+    let revoke = RevokeGrantRequest {
+        key_id: key_id.to_owned(),
+        grant_id: made.grant_id,
+        dry_run: false,
+    };
+    keys.revoke_grant(revoke).await.unwrap();
 }
 
 /// A policy says who may use a key, and nothing of its object: hosts go on with the handle that they have.
@@ -179,7 +316,7 @@ impl Refused {
 /// Stops a key and lets it go on, again and again, beside 64 callers.
 async fn fenced(
     refused: Refused,
-    rounds: u32,
+    begin: impl AsyncFn(&mut Keys, &str),
     stop: impl AsyncFn(&mut Keys, &str),
     go_on: impl AsyncFn(&mut Keys, &str),
 ) {
@@ -191,6 +328,8 @@ async fn fenced(
     drill.server.serving(2).await;
     let key_id = drill.server.create().await.unwrap();
     let mut keys = KeyServiceClient::new(drill.server.channel().await);
+    begin(&mut keys, &key_id).await;
+    let rounds = if long() { 1000 } else { 50 };
 
     // Odd while the key is stopped and nobody has asked to let it go on.
     let phase = Arc::new(AtomicU32::new(0));
