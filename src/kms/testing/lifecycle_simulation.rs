@@ -62,8 +62,9 @@ const BELIEVED: Duration = Duration::from_secs(5 * 60);
 const IN_ORDER: Duration = Duration::from_secs(60 * 3600);
 /// A deletion date that does not come while things go wrong.
 const FAR: Duration = Duration::from_secs(20 * 60);
-/// One simulation of so many waits for the day that an intent is kept.
-const WAITS_FOR_INTENTS: u64 = 16;
+/// One simulation of so many lasts longer than a day: jumps of the time of day are held, and intents kept,
+/// for so long.
+const LONGER: u64 = 32;
 /// What others have in the tokens.
 const FOREIGN: [&str; 2] = ["payroll", "hsmac:not-a-key"];
 
@@ -240,8 +241,8 @@ impl Scene {
             life,
             commit_faults,
             deaths: [0, 10, 50][world.index(3)],
-            jumps: world.happens(250),
-            waits_for_intents: seed.is_multiple_of(WAITS_FOR_INTENTS),
+            jumps: seed.is_multiple_of(LONGER) && world.happens(800),
+            waits_for_intents: seed.is_multiple_of(LONGER),
             world,
             hsm,
         };
