@@ -200,7 +200,10 @@ impl Settings {
     ) -> Result<Option<PathBuf>, ConfigFaults> {
         let text = fs::read_to_string(file)
             .map_err(|error| ConfigFaults::one(format!("{}: {error}", file.display())))?;
-        Ok(Layers::new(file, &text, sets, &own_variables(environment))?.admin_socket())
+        let layers = Layers::new(file, &text, sets, &own_variables(environment))?;
+        Ok(layers
+            .admin_socket()
+            .map(|socket| folder(file).join(socket)))
     }
 
     /// The settings as they are written, with what is wrong with them.
@@ -246,8 +249,7 @@ impl Settings {
 
     /// Fills in what follows from the rest: token names, the state folder, absolute paths.
     fn fill_in(&mut self, file: &Path, state_directory: Option<&String>) {
-        let file = absolute(file).unwrap_or_else(|_| file.to_owned());
-        let beside = file.parent().unwrap_or_else(|| Path::new("/"));
+        let beside = folder(file);
         if self.state_dir.as_os_str().is_empty() {
             // systemd joins several folders with colons; the first is the service's own.
             let given = state_directory.and_then(|folders| folders.split(':').next());
@@ -307,6 +309,12 @@ fn uncovered(
 ) -> impl Iterator<Item = ConfigFault> {
     let faults = faults.into_iter();
     faults.filter(|fault| !invalid.covers(fault.setting()))
+}
+
+/// The folder that a configuration file is in, from the root on: where paths in it begin.
+fn folder(file: &Path) -> PathBuf {
+    let file = absolute(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().unwrap_or_else(|| Path::new("/")).to_owned()
 }
 
 /// systemd: where a service keeps its state.

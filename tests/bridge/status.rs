@@ -202,6 +202,13 @@ async fn a_configuration_that_is_broken_since_the_start_still_says_where_the_soc
     fs::write(token.path("hsmac.toml"), broken).unwrap();
     let (code, said, errors) = words(&of_config(&token, &[]));
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{said}");
+    // A path that is not absolute begins beside the file, for the server and for who asks it.
+    let socket = format!("{:?}", token.path("admin.sock"));
+    assert!(config.contains(&socket), "{config}");
+    let beside = config.replace(&socket, "\"admin.sock\"");
+    fs::write(token.path("hsmac.toml"), beside).unwrap();
+    let (code, said, errors) = words(&of_config(&token, &[]));
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{said}");
     // What is no TOML at all names no socket.
     fs::write(token.path("hsmac.toml"), "[admin\n").unwrap();
     let (code, _, errors) = words(&of_config(&token, &[]));
