@@ -58,10 +58,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "token",
         ],
     ),
-    ("front", &["error", "kms", "metrics", "model", "proto"]),
+    (
+        "front",
+        &["error", "kms", "metrics", "model", "proto", "telemetry"],
+    ),
     ("kms", &["error", "metrics", "model", "store", "token"]),
     ("store", &["error", "metrics", "model"]),
-    ("token", &["metrics", "model", "proto", "host_ipc"]),
+    (
+        "token",
+        &["metrics", "model", "proto", "host_ipc", "telemetry"],
+    ),
     ("token_host", &["model", "proto", "host_ipc"]),
     ("telemetry", &[]),
     ("metrics", &[]),

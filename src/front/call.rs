@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use uuid::{Builder, Uuid};
 
 use super::log_limit::LogLimit;
 use crate::{
     error::{Error, Kind},
     model::echo,
+    telemetry::ServedBy,
 };
 
 /// Names one call in its answer and in the log: a UUID whose first half is random for the process, and
@@ -49,20 +50,97 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Never a message, a MAC or a grant token: public texts and causes have none. What is our side's fault
-/// is a warning, as often as [`limit`] lets it: a token that is away refuses every call, and the token
-/// itself says so.
+/// What a client calls its request by, to be kept beside hsmac's own ID.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ClientIds {
+    request_id: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
+}
+
+impl ClientIds {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self {
+            request_id: headers.get("x-request-id").cloned(),
+            traceparent: headers.get("traceparent").cloned(),
+        }
+    }
+
+    /// `x-request-id`, if it is one word that is not too long.
+    pub(super) fn request_id(&self) -> Option<&str> {
+        let text = self.request_id.as_ref()?.to_str().ok()?;
+        let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        (is_word && text.len() <= LONGEST_ID).then_some(text)
+    }
+
+    /// The trace ID of `traceparent` (W3C Trace Context): `00-TRACE-PARENT-FLAGS`.
+    pub(super) fn trace_id(&self) -> Option<&str> {
+        let text = self.traceparent.as_ref()?.to_str().ok()?;
+        let mut parts = text.split('-');
+        let (version, trace) = (parts.next()?, parts.next()?);
+        let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_one = version.len() == 2 && trace.len() == 32 && is_hex(version) && is_hex(trace);
+        is_one.then_some(trace)
+    }
+}
+
+/// A call that was answered, as the log tells of it.
+pub(super) struct AnsweredCall<'a> {
+    pub(super) request_id: RequestId,
+    pub(super) ids: &'a ClientIds,
+    pub(super) operation: &'static str,
+    pub(super) failed: Option<Kind>,
+    /// Why, if it is our side's fault.
+    pub(super) cause: Option<&'a str>,
+    pub(super) took: Duration,
+    pub(super) served_by: Option<ServedBy>,
+}
+
+impl AnsweredCall<'_> {
+    /// One line at `debug`. What is our side's fault is a warning, as often as [`limit`] lets it: a token
+    /// that is away refuses every call, and the token itself says so.
+    pub(super) fn log(&self) {
+        let Self {
+            request_id,
+            operation,
+            ..
+        } = self;
+        let count = self.failed.and_then(limit).and_then(LogLimit::pass);
+        if count.is_none() && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let exception = self.failed.map(Kind::exception);
+        let (client_request_id, trace_id) = (self.ids.request_id(), self.ids.trace_id());
+        let token = self.served_by.as_ref().map(|by| by.token.as_str());
+        let host = self.served_by.as_ref().map(|by| by.host);
+        let (took_s, reason) = (microseconds(self.took), self.cause);
+        match count {
+            Some(count) => tracing::warn!(
+                event = "call_failed", %request_id, operation, exception, reason, took_s, token, host,
+                client_request_id, trace_id, not_logged = count - 1, "a call failed"
+            ),
+            None => tracing::debug!(
+                %request_id, operation, exception, reason, took_s, token, host, client_request_id,
+                trace_id, "a call was answered"
+            ),
+        }
+    }
+}
+
+/// In seconds, to the microsecond.
+fn microseconds(time: Duration) -> f64 {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(micros).as_secs_f64()
+}
+
+/// The longest ID of a client that is kept.
+const LONGEST_ID: usize = 128;
+
+/// Never a message, a MAC or a grant token: public texts and causes have none. Whether it is a warning too
+/// is decided when the call is answered.
 pub(super) fn log(error: &Error, request_id: RequestId) {
     let exception = error.kind().exception();
     let reason = error.cause().map(tracing::field::display);
-    if let Some(count) = limit(error.kind()).and_then(LogLimit::pass) {
-        tracing::warn!(
-            event = "call_failed", %request_id, exception, reason, not_logged = count - 1,
-            "a call failed"
-        );
-    } else {
-        tracing::debug!(%request_id, exception, reason, "{}", error.say_with(shortened));
-    }
+    tracing::debug!(%request_id, exception, reason, "{}", error.say_with(shortened));
 }
 
 /// The value of a broken constraint where there is no room for a whole one. Ten of them still fit what
@@ -92,6 +170,29 @@ fn limit(kind: Kind) -> Option<&'static LogLimit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_s_own_ids_are_kept_if_they_are_what_they_should_be() {
+        let ids = |request_id: &str, traceparent: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", request_id.parse().unwrap());
+            headers.insert("traceparent", traceparent.parse().unwrap());
+            let ids = ClientIds::of(&headers);
+            let owned = |text: Option<&str>| text.map(str::to_owned);
+            (owned(ids.request_id()), owned(ids.trace_id()))
+        };
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(
+            ids("order-17", &format!("00-{trace}-00f067aa0ba902b7-01")),
+            (Some("order-17".to_owned()), Some(trace.to_owned()))
+        );
+        for (request_id, traceparent) in
+            [("two words", "00-short-00f067aa0ba902b7-01"), ("", trace)]
+        {
+            assert_eq!(ids(request_id, traceparent), (None, None));
+        }
+        assert_eq!(ids(&"x".repeat(129), "").0, None);
+    }
 
     #[test]
     fn request_ids_are_uuids_and_differ() {

@@ -4,15 +4,12 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
     error::Kind,
-    front::{
-        call::RequestId,
-        recent::{Recent, RecentFault, Refusal},
-    },
+    front::recent::{Recent, RecentFault, Refusal},
     metrics::{Distribution, Histogram, SHARDS, one_in, own_shard},
     model::Operation,
 };
@@ -134,14 +131,13 @@ impl CallMetrics {
         caller
     }
 
-    /// A call that began then is answered: what failed, if something did. One line of log at `debug`.
+    /// A call that began then is answered: what failed, if something did. Gives the time that it took.
     pub(super) fn answered(
         &self,
         operation: CalledOperation,
         failed: Option<Kind>,
         began: Instant,
-        request_id: RequestId,
-    ) {
+    ) -> Duration {
         let took = began.elapsed();
         let outcome = failed.map_or(0, |kind| 1 + kind as usize);
         self.counts[own_shard()][operation.0][outcome].fetch_add(1, Ordering::Relaxed);
@@ -149,13 +145,7 @@ impl CallMetrics {
         if let (Some(timed), false) = (Timed::of(operation), operation.is_stream()) {
             self.took[timed as usize].observe(took);
         }
-        tracing::debug!(
-            %request_id,
-            operation = operation.name(),
-            exception = failed.map(Kind::exception),
-            ?took,
-            "a call was answered"
-        );
+        took
     }
 
     /// All calls so far.
@@ -250,7 +240,7 @@ mod tests {
         let metrics = CallMetrics::new("grpc");
         let operation = CalledOperation::from(Operation::GenerateMac);
         for kind in Kind::ALL {
-            metrics.answered(operation, Some(kind), Instant::now(), RequestId::next());
+            metrics.answered(operation, Some(kind), Instant::now());
         }
         let seen = metrics.snapshot().counts;
         let failed = seen.iter().filter(|one| one.exception.is_some());
@@ -273,7 +263,7 @@ mod tests {
             "ListKeys",
         ] {
             let operation = CalledOperation::named(name);
-            metrics.answered(operation, None, Instant::now(), RequestId::next());
+            metrics.answered(operation, None, Instant::now());
         }
         let seen = metrics.snapshot();
         let count = |name| {

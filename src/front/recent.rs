@@ -143,7 +143,9 @@ fn note(
 
 /// The private cause of an error, if operators are shown it.
 pub(super) fn shown_cause(error: &Error) -> Option<Arc<str>> {
-    let cause = error.cause().filter(|_| error.kind().is_ours())?;
+    let cause = error
+        .cause()
+        .filter(|_| error.kind().is_ours() || error.kind() == Kind::Throttling)?;
     Some(cause.to_string().into())
 }
 

@@ -1,6 +1,7 @@
 //! How a line looks: text for people, one JSON object for collectors.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write as _},
     sync::{
         Arc,
@@ -9,14 +10,15 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
+    field::RecordFields,
     fmt::{
-        FmtContext, FormatEvent, FormatFields,
+        FmtContext, FormatEvent, FormatFields, FormattedFields,
         format::Writer,
         time::{FormatTime as _, SystemTime},
     },
@@ -74,12 +76,20 @@ where
 {
     fn format_event(
         &self,
-        _: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        // What the call around it is, such as its request ID.
+        let spans = context.event_scope().into_iter().flatten();
+        for span in spans {
+            let extensions = span.extensions();
+            if let Some(of_span) = extensions.get::<FormattedFields<N>>() {
+                fields.put_missing(&of_span.fields);
+            }
+        }
         let level = *event.metadata().level();
         // Records of the crate `log` have one target for all of them, and their own beside it.
         let own = event.metadata().target();
@@ -89,6 +99,26 @@ where
         } else {
             text(writer, level, &fields, self.terminal)
         }
+    }
+}
+
+/// Keeps the fields of a span as a JSON object.
+pub(super) struct SpanFields;
+
+impl<'writer> FormatFields<'writer> for SpanFields {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
+        let mut kept = Fields::default();
+        fields.record(&mut kept);
+        let kept: Map<String, Value> = kept
+            .others
+            .into_iter()
+            .map(|(name, value)| (name.into_owned(), value))
+            .collect();
+        write!(writer, "{}", Value::from(kept))
     }
 }
 
@@ -110,7 +140,7 @@ fn json(mut writer: Writer<'_>, level: Level, target: &str, fields: Fields) -> f
     // A field that calls itself as one of these does would hide it.
     let hidden = ["timestamp", "level", "event", "message", "target"];
     for (name, value) in &fields.others {
-        if !hidden.contains(name) {
+        if !hidden.contains(&&**name) {
             put(name, value)?;
         }
     }
@@ -188,7 +218,7 @@ struct Fields {
     /// The target of a record of the crate `log`.
     target: Option<String>,
     message: String,
-    others: Vec<(&'static str, Value)>,
+    others: Vec<(Cow<'static, str>, Value)>,
 }
 
 impl Fields {
@@ -198,7 +228,19 @@ impl Fields {
             ("message", Value::String(message)) => self.message = message,
             ("log.target", Value::String(target)) => self.target = Some(target),
             (name, _) if name.starts_with("log.") => {}
-            (name, value) => self.others.push((name, value)),
+            (name, value) => self.others.push((Cow::Borrowed(name), value)),
+        }
+    }
+
+    /// Adds what a span says and the record does not.
+    fn put_missing(&mut self, span: &str) {
+        let Ok(Value::Object(fields)) = serde_json::from_str(span) else {
+            return;
+        };
+        for (name, value) in fields {
+            if !self.others.iter().any(|(known, _)| *known == name) {
+                self.others.push((Cow::Owned(name), value));
+            }
         }
     }
 }
@@ -269,6 +311,7 @@ mod tests {
         let to = Written::default();
         let layer = tracing_subscriber::fmt::layer()
             .with_writer(to.clone())
+            .fmt_fields(SpanFields)
             .event_format(lines);
         with_default(tracing_subscriber::registry().with(layer), say);
         String::from_utf8(to.0.lock().unwrap().clone()).unwrap()
@@ -314,6 +357,29 @@ mod tests {
         assert!(first.contains("\x1b[32m INFO\x1b[0m a host serves \x1b[2mtoken=\x1b[0mprimary"));
         // What a module says has none.
         assert!(!said.contains("\x1b[2J") && !said.contains("\x1b[31mred"));
+    }
+
+    #[test]
+    fn what_the_call_around_it_is_stands_in_the_record_too() {
+        for (format, wanted) in [
+            (
+                Format::Text,
+                " DEBUG denied action=Sign request_id=17 path=/x",
+            ),
+            (
+                Format::Json,
+                "\"action\":\"Sign\",\"path\":\"/x\",\"request_id\":\"17\"",
+            ),
+        ] {
+            let said = written(Lines::new(format, false), || {
+                let request_id = "17";
+                let span = tracing::debug_span!("call", %request_id, path = "/x", action = "other");
+                let _inside = span.enter();
+                tracing::debug!(action = "Sign", "denied");
+            });
+            let sorted = said.replace("path=/x request_id=17", "request_id=17 path=/x");
+            assert!(sorted.contains(wanted), "{said}");
+        }
     }
 
     #[test]

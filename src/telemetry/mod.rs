@@ -8,6 +8,7 @@
 mod level;
 mod lines;
 mod panics;
+mod served_by;
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -21,8 +22,13 @@ use tracing_subscriber::{
     Registry, filter::Targets, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
-use self::lines::Lines;
-pub use self::{level::Level, lines::Format, panics::log_panics};
+use self::lines::{Lines, SpanFields};
+pub use self::{
+    level::Level,
+    lines::Format,
+    panics::log_panics,
+    served_by::{ServedBy, note, noting},
+};
 
 /// `[log]`: what is logged, and how it looks. Logs go to stderr.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -90,6 +96,7 @@ pub fn start(settings: &Settings) {
     };
     let written = tracing_subscriber::fmt::layer()
         .with_writer(stderr)
+        .fmt_fields(SpanFields)
         .event_format(lines);
     // The only way to fail is that logging runs already.
     if tracing_subscriber::registry()
@@ -240,7 +247,7 @@ mod tests {
         end(second);
         assert_eq!(in_force().unwrap().level, level("warn"));
         end_any();
-        // Whoever started the log of this process finds it as it was.
+        // Another test may have started the log, with other settings.
         apply(&Settings {
             level: before.configured.clone(),
             ..Settings::default()

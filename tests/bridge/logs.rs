@@ -196,3 +196,44 @@ async fn the_level_is_another_one_for_a_time_and_ends_by_itself() {
     assert_eq!(gone.status.code(), Some(69), "{gone:?}");
     assert!(gone.stderr.contains("is hsmac running"), "{gone:?}");
 }
+
+/// One ID leads from the client's answer through the log: outcome, time, token and host, and what the client
+/// calls the request itself.
+#[tokio::test]
+async fn a_call_is_found_by_its_request_id_and_by_the_client_s_own() {
+    let token = Token::with_key();
+    let config = token.config() + "[log]\nlevel = \"debug\"\n";
+    let mut server = token.spawn_with(&config, &JSON);
+    until_event(&server, "token_up").await;
+    until_event(&server, "listening").await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut request = tonic::Request::new(crate::support::request(b"x"));
+    let metadata = request.metadata_mut();
+    metadata.insert("x-request-id", "order-17".parse().unwrap());
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    metadata.insert("traceparent", parent.parse().unwrap());
+    let answer = server.mac().await.generate_mac(request).await.unwrap();
+    let id = answer.metadata().get("x-request-id").unwrap();
+    let id = id.to_str().unwrap().to_owned();
+    assert_ne!(id, "order-17", "hsmac's IDs are its own");
+    signal(server.child.id(), "TERM");
+    assert!(server.ended().await.success());
+    let log = server.log();
+    let lines = read(&log).into_iter();
+    let of_call: Vec<Value> = lines.filter(|line| line["request_id"] == *id).collect();
+    let said = |words: &str| {
+        let mut lines = of_call.iter();
+        let line = lines.find(|line| line["message"] == words);
+        line.unwrap_or_else(|| panic!("no {words:?} of {id} in {log}"))
+    };
+    let answered = said("a call was answered");
+    assert_eq!(answered["operation"], "GenerateMac");
+    assert_eq!(answered["token"], "primary");
+    assert!(answered["host"].as_u64().unwrap() > 0, "{answered}");
+    assert!(answered["took_s"].as_f64().unwrap() > 0.0, "{answered}");
+    // What happened inside of the call says whose it is too.
+    for line in [answered, said("allowed")] {
+        assert_eq!(line["client_request_id"], "order-17", "{line}");
+        assert_eq!(line["trace_id"], trace, "{line}");
+    }
+}

@@ -40,7 +40,7 @@ use self::{
 };
 use super::{
     auth::access::{Access, AccessWatch},
-    call::RequestId,
+    call::{AnsweredCall, ClientIds, RequestId},
     log_limit::LogLimit,
     metrics::{CallMetrics, CalledOperation, CallsSnapshot},
     recent::shown_cause,
@@ -50,6 +50,7 @@ use crate::{
     error::{Error, Kind},
     kms::Kms,
     model::{Caller, Operation},
+    telemetry,
 };
 
 /// The ALPN name of HTTP/1.1 (RFC 7301).
@@ -130,20 +131,36 @@ impl Api {
     {
         let (request_id, began) = (RequestId::next(), Instant::now());
         let mut called = Called::default();
-        let span = tracing::debug_span!("call", %request_id);
+        let ids = ClientIds::of(request.headers());
+        let span = tracing::debug_span!(
+            "call", %request_id, client_request_id = ids.request_id(), trace_id = ids.trace_id()
+        );
         let answered = self.dispatch(request, sender, &mut called);
-        let answered = answered.instrument(span).await;
+        let (answered, served_by) = telemetry::noting(answered).instrument(span).await;
         let failed = match &answered {
             Err(RequestError::Fault(error)) => Some(error.kind()),
             // It is no call, and AWS's servers have no exception for it.
             Err(RequestError::Http(..)) => Some(Kind::UnknownOperation),
             Ok(_) => None,
         };
-        self.calls
-            .answered(called.operation, failed, began, request_id);
+        let took = self.calls.answered(called.operation, failed, began);
+        let cause = match &answered {
+            Err(RequestError::Fault(error)) => shown_cause(error),
+            Err(RequestError::Http(..)) | Ok(_) => None,
+        };
+        AnsweredCall {
+            request_id,
+            ids: &ids,
+            operation: called.operation.name(),
+            failed,
+            cause: cause.as_deref(),
+            took,
+            served_by,
+        }
+        .log();
         if let Err(RequestError::Fault(error)) = &answered {
             let Called { operation, caller } = &called;
-            let (recent, cause) = (&self.calls.recent, shown_cause(error));
+            let recent = &self.calls.recent;
             recent.failed(
                 operation.name(),
                 error.kind(),

@@ -38,7 +38,7 @@ use super::{
         access::{Access, AccessWatch},
         failure::AuthFailure,
     },
-    call::RequestId,
+    call::{AnsweredCall, ClientIds, RequestId},
     log_limit::LogLimit,
     metrics::{CallMetrics, CalledOperation, CallsSnapshot},
     settings::GrpcSettings,
@@ -50,6 +50,7 @@ use crate::{
         FILE_DESCRIPTOR_SET, key_service_server::KeyServiceServer,
         mac_service_server::MacServiceServer,
     },
+    telemetry,
 };
 
 /// The ALPN name of HTTP/2 (RFC 7301).
@@ -127,16 +128,28 @@ impl Api {
     {
         let (request_id, began) = (RequestId::next(), Instant::now());
         let operation = operation(request.uri().path());
-        let span = tracing::debug_span!("call", %request_id, path = request.uri().path());
+        let ids = ClientIds::of(request.headers());
+        let span = tracing::debug_span!(
+            "call", %request_id, path = request.uri().path(), client_request_id = ids.request_id(),
+            trace_id = ids.trace_id()
+        );
         let known = caller.as_ref().ok().cloned();
-        let mut response = self
-            .answer_by_deadline(request, caller, request_id)
-            .instrument(span)
-            .await;
+        let answered = self.answer_by_deadline(request, caller, request_id);
+        let (mut response, served_by) = telemetry::noting(answered).instrument(span).await;
         let failed = status::kind_of(response.headers());
-        self.calls.answered(operation, failed, began, request_id);
+        let took = self.calls.answered(operation, failed, began);
+        let cause = failed.and_then(|_| status::cause_of(response.extensions()));
+        AnsweredCall {
+            request_id,
+            ids: &ids,
+            operation: operation.name(),
+            failed,
+            cause: cause.as_deref(),
+            took,
+            served_by,
+        }
+        .log();
         if let Some(kind) = failed {
-            let cause = status::cause_of(response.extensions());
             let recent = &self.calls.recent;
             recent.failed(operation.name(), kind, known.as_deref(), cause, request_id);
         }

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
 };
 
@@ -41,6 +41,10 @@ pub(in crate::token) struct Job {
     member: Option<usize>,
     /// Set when a host gets it, for a caller who must know. A MAC has none.
     sent: Option<Arc<AtomicBool>>,
+    /// The host that has it; 0: none has had it yet.
+    host: u32,
+    /// Where the host is noted that has answered.
+    note: Option<Arc<AtomicU32>>,
     reply: Reply,
 }
 
@@ -123,6 +127,8 @@ impl Job {
                 missed: Vec::new(),
                 member: None,
                 sent: None,
+                host: 0,
+                note: None,
                 reply: Reply::Sole { caller, crashes: 0 },
             },
             answer,
@@ -141,8 +147,15 @@ impl Job {
         self
     }
 
+    /// Lets the job note which host has answered it.
+    pub(in crate::token) fn noting(mut self, note: &Arc<AtomicU32>) -> Self {
+        self.note = Some(Arc::clone(note));
+        self
+    }
+
     /// It is on its way to a host. Said before it is written to the host's socket.
-    pub(in crate::token) fn tell_sent(&self) {
+    pub(in crate::token) fn tell_sent(&mut self, host: u32) {
+        self.host = host;
         if let Some(sent) = &self.sent {
             sent.store(true, Ordering::SeqCst);
         }
@@ -261,6 +274,8 @@ impl Job {
             missed,
             member: self.member,
             sent: self.sent.clone(),
+            host: 0,
+            note: self.note.clone(),
             reply: Reply::Hedged {
                 both,
                 won: Some(Arc::clone(won)),
@@ -270,9 +285,15 @@ impl Job {
 
     /// A fault of one hedge is the caller's only if the other has failed too, or must fail.
     pub(in crate::token) fn reply(self, outcome: Outcome) {
+        let note = || {
+            if let Some(note) = &self.note {
+                note.store(self.host, Ordering::Relaxed);
+            }
+        };
         // A caller that has gone away is no fault.
         match self.reply {
             Reply::Sole { caller, .. } => {
+                note();
                 let _ = caller.send(outcome);
             }
             Reply::Hedged { both, won } => {
@@ -282,6 +303,7 @@ impl Job {
                 if (last || crashed_twice || settled)
                     && let Some(caller) = both.caller.lock().expect(UNPOISONED).take()
                 {
+                    note();
                     let is_good = outcome.is_ok();
                     if caller.send(outcome).is_ok()
                         && is_good

@@ -9,21 +9,27 @@ mod mutation;
 pub(super) mod poison;
 pub(super) mod queue;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
 
-use crate::token::{
-    dispatch::{
-        job::{Job, JobOutput, Work},
-        queue::Queue,
+use crate::{
+    telemetry,
+    token::{
+        dispatch::{
+            job::{Job, JobOutput, Work},
+            queue::Queue,
+        },
+        key::TokenKey,
+        settings::Settings,
+        status::{Fault, State},
     },
-    key::TokenKey,
-    settings::Settings,
-    status::{Fault, State},
 };
 
 /// The queue of a group of tokens, and what its callers must know of each token.
@@ -63,6 +69,8 @@ impl Dispatcher {
     pub(super) async fn ask(&self, work: Work, until: Instant) -> Result<JobOutput, Fault> {
         self.available()?;
         let (job, answer) = Job::new(work, until);
+        let note = Arc::default();
+        let job = job.noting(&note);
         if job.is_pinned() && !self.queue.has_candidate(&job) {
             return Err(Fault::Unavailable(
                 "no token of the group that can be asked has the key".into(),
@@ -70,7 +78,10 @@ impl Dispatcher {
         }
         self.queue.push(job).map_err(|fault| self.named(fault))?;
         match timeout_at(until, answer).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => {
+                self.note_host(&note, answer.is_ok());
+                answer
+            }
             // The queue drops jobs that nobody waits for any more, sometimes sooner than the timer
             // here wakes up.
             Ok(Err(_)) if Instant::now() < until => Err(Fault::Internal(
@@ -79,6 +90,22 @@ impl Dispatcher {
             Ok(Err(_)) | Err(_) if !self.may_serve() => Err(self.unavailable()),
             Ok(Err(_)) | Err(_) => Err(Fault::Deadline("in the queue or in the token".into())),
         }
+    }
+
+    /// For the log: the host that answered this call, if somebody reads it.
+    fn note_host(&self, note: &AtomicU32, is_good: bool) {
+        let host = note.load(Ordering::Relaxed);
+        if host == 0 || is_good && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        // Of a host that has ended since, the group is known.
+        let member = match self.tokens.len() {
+            1 => Some(0),
+            _ => self.queue.member_of(host),
+        };
+        let token = member.and_then(|member| self.tokens.get(member));
+        let name = token.map_or(&self.group, |token| &token.settings.name);
+        telemetry::note(name, host);
     }
 
     /// Whether a host serves or may come to.

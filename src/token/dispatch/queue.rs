@@ -260,6 +260,13 @@ impl Queue {
         of_member.map(|handle| handle.snapshot()).collect()
     }
 
+    /// The token of a host that serves, by its place in the group.
+    pub(in crate::token) fn member_of(&self, host: u32) -> Option<usize> {
+        let hosts = self.hosts.read().expect(UNPOISONED);
+        let handle = hosts.iter().find(|handle| handle.host == host);
+        handle.map(|handle| handle.member)
+    }
+
     /// Waits until a job may be there.
     pub(in crate::token) async fn arrival(&self) {
         self.arrived.notified().await;

@@ -267,7 +267,7 @@ impl HostSession {
         self.slots.len() - self.free.len()
     }
 
-    pub(super) fn send(&mut self, job: Job, sequence: u64) {
+    pub(super) fn send(&mut self, mut job: Job, sequence: u64) {
         if let Some(key) = job.key() {
             // Security: a closed key's job was admitted too late to be made.
             if key.is_closed() {
@@ -303,7 +303,7 @@ impl HostSession {
         };
         let slow = self.is_slow(&job);
         self.slow_jobs += usize::from(slow);
-        job.tell_sent();
+        job.tell_sent(self.process.generation);
         self.process.queue_frame(to_host::Frame::Job(frame));
         self.worked = true;
         self.slots[slot as usize] = Some(Pending {
