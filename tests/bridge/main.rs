@@ -17,6 +17,7 @@ mod changes;
 mod creation;
 mod deletion;
 mod drills;
+mod grants;
 mod keys;
 mod logs;
 mod many;
