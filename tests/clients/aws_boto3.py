@@ -11,6 +11,7 @@ import sys
 
 import boto3
 
+import boto3_grants
 import boto3_keys
 import boto3_macs
 import boto3_others
@@ -37,6 +38,9 @@ def suite(checks, service):
     checks.part(boto3_keys.last_usage, checks, kms)
     key = kms.create_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")["KeyMetadata"]["KeyId"]
     checks.part(boto3_keys.policies, checks, kms, key)
+    checks.part(boto3_grants.life, checks, kms)
+    checks.part(boto3_grants.pages, checks, kms)
+    checks.part(boto3_grants.refusals, checks, kms, client(service, parameter_validation=False))
     checks.part(boto3_others.rotation, checks, kms, client(service, parameter_validation=False))
     checks.part(boto3_others.operations_of_other_keys, checks, kms)
     checks.part(boto3_others.keys_of_other_kinds, checks, kms)

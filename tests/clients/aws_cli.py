@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 
-from service import ACCESS_KEY, ACCOUNT, DECLARED_ARN, KEYS, LIMIT, NOBODY_ARN, REGION, SECRET, clean_environment, run
+from service import ACCESS_KEY, ACCOUNT, CALLER, DECLARED_ARN, KEYS, LIMIT, NOBODY_ARN, REGION, SECRET, clean_environment, run
 
 KEY = KEYS[256]
 MESSAGE = b"Hello World"
@@ -31,7 +31,7 @@ def suite(checks, service):
     print(cli("--version").out.strip())
     for part in (messages_and_keys, macs, outputs, skeletons_and_json, refusals, where_and_who, usage):
         checks.part(part, cli)
-    for part in (keys, pages, other_operations, time_limits):
+    for part in (keys, grants, pages, other_operations, time_limits):
         checks.part(part, cli)
 
 
@@ -539,6 +539,39 @@ def pages(cli):
     first = json.loads(cli.kms("list-keys", "--max-items", "2").out)
     rest = json.loads(cli.kms("list-keys", "--starting-token", first["NextToken"]).out)
     cli.checks.equal("list-keys --max-items, --starting-token", first["Keys"] + rest["Keys"], listed)
+
+
+def grants(cli):
+    """A grant's life, for the other version too."""
+    policy = {"Effect": "Allow", "Principal": {"AWS": CALLER}, "NotAction": "kms:GenerateMac", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": policy})
+    given = ["--key-spec", "HMAC_256", "--key-usage", "GENERATE_VERIFY_MAC", "--policy", policy]
+    key_id = json.loads(cli.kms("create-key", *given).out)["KeyMetadata"]["KeyId"]
+    of, to = ["--key-id", key_id], ["--grantee-principal", CALLER, "--retiring-principal", CALLER]
+    generate = ["generate-mac", *of, "--message", "m", "--mac-algorithm", "HMAC_SHA_256", "--query", "length(Mac)"]
+    create = ["create-grant", *of, *to, "--operations", "GenerateMac", "DescribeKey", "--name", "cli"]
+    denied = fault("AccessDeniedException", "GenerateMac")
+    cli.tell("generate-mac without a grant", cli.kms(*generate), denied)
+    made = json.loads(cli.kms(*create).out)
+    grant, token = made["GrantId"], made["GrantToken"]
+    described = "Grants[].[Name,GrantId,GranteePrincipal,sort(Operations)]"
+    wanted = [["cli", grant, CALLER, ["DescribeKey", "GenerateMac"]]]
+    for what, arguments, expected in [
+        ("generate-mac by the grant", generate, 44),
+        ("with its token", [*generate, "--grant-tokens", token], 44),
+        ("create-grant again", [*create, "--query", "GrantId", "--output", "text"], f"{grant}\n"),
+        ("list-grants", ["list-grants", *of, "--query", described], wanted),
+        ("list-retirable-grants", ["list-retirable-grants", *to[2:], "--query", described], wanted),
+        ("retire-grant", ["retire-grant", "--grant-token", token], ""),
+        ("generate-mac after it", generate, denied),
+        ("revoke-grant of it", ["revoke-grant", *of, "--grant-id", grant], fault("NotFoundException", "RevokeGrant")),
+        ("create-grant once more", [*create, "--query", "length(GrantId)"], 64),
+    ]:
+        cli.tell(what, cli.kms(*arguments), expected)
+    again = json.loads(cli.kms("list-grants", *of, "--page-size", "1").out)["Grants"]
+    cli.checks.holds("it is another grant", len(again) == 1 and again[0]["GrantId"] != grant, again)
+    cli.tell("revoke-grant", cli.kms("revoke-grant", *of, "--grant-id", again[0]["GrantId"]), "")
+    cli.tell("generate-mac in the end", cli.kms(*generate), denied)
 
 
 def other_operations(cli):

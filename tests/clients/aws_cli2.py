@@ -9,7 +9,7 @@ import json
 import re
 import sys
 
-from aws_cli import MESSAGE, OF, Cli, Done, checked, fault, made
+from aws_cli import MESSAGE, OF, Cli, Done, checked, fault, grants, made
 from service import KEYS, NOBODY_ARN, run
 
 KEY = KEYS[256]
@@ -34,7 +34,7 @@ def suite(checks, service):
     cli = Cli2(checks, service)
     version = cli("--version").out.strip()
     checks.holds(f"{version} is version 2", version.startswith("aws-cli/2."), version)
-    for part in (macs, refusals, life, pages, exit_codes):
+    for part in (macs, refusals, life, grants, pages, exit_codes):
         checks.part(part, cli)
 
 

@@ -22,7 +22,7 @@ const client = (other = {}) =>
 const kms = client();
 
 const parts = {
-  walk: () => run([example, macs, refusedMacs, random, life, aliases, tags, pages, rotation, others, callers]),
+  walk: () => run([example, macs, refusedMacs, random, life, aliases, tags, grants, pages, rotation, others, callers]),
   "token-away": tokenAway,
 };
 
@@ -186,6 +186,41 @@ async function rotation() {
   await nothing("DisableKeyRotation", new aws.DisableKeyRotationCommand({ KeyId: made.KeyId }));
   await refused("EnableKeyRotation", new aws.EnableKeyRotationCommand({ KeyId: made.KeyId }), "UnsupportedOperationException");
   await refused("RotateKeyOnDemand", new aws.RotateKeyOnDemandCommand({ KeyId: made.KeyId }), "UnsupportedOperationException");
+}
+
+async function grants() {
+  const Statement = { Effect: "Allow", Principal: { AWS: known.caller }, NotAction: "kms:GenerateMac", Resource: "*" };
+  const given = { ...MAC, KeySpec: "HMAC_256", Policy: JSON.stringify({ Version: "2012-10-17", Statement }) };
+  const { KeyId, Arn } = (await kms.send(new aws.CreateKeyCommand(given))).KeyMetadata;
+  const generate = () => new aws.GenerateMacCommand({ KeyId, Message: message, MacAlgorithm: "HMAC_SHA_256" });
+  const create = (other = {}) =>
+    new aws.CreateGrantCommand({ KeyId, GranteePrincipal: known.caller, RetiringPrincipal: known.caller, Operations: ["GenerateMac"], ...other });
+  const denied = `User: ${known.caller} is not authorized to perform: kms:GenerateMac on resource: ${Arn}`;
+  await refused("GenerateMac without a grant", generate(), "AccessDeniedException", denied);
+  const { GrantId, GrantToken } = await kms.send(create());
+  holds("CreateGrant: GrantId and GrantToken", /^[0-9a-f]{64}$/.test(GrantId) && GrantToken.length <= 8192, GrantId);
+  const made = await kms.send(generate());
+  const again = await kms.send(new aws.GenerateMacCommand({ ...generate().input, GrantTokens: [GrantToken] }));
+  same("GenerateMac with its token", hex(again.Mac), hex(made.Mac));
+  const { Grants } = await kms.send(new aws.ListGrantsCommand({ KeyId }));
+  same("ListGrants", Grants.map((one) => [one.KeyId, one.GrantId, one.IssuingAccount, one.Operations, one.CreationDate instanceof Date]), [[Arn, GrantId, `arn:aws:iam::${account}:root`, ["GenerateMac"], true]]);
+  for (let number = 0; number < 4; number++) await kms.send(create());
+  const paged = [];
+  for await (const page of aws.paginateListGrants({ client: kms, pageSize: 2 }, { KeyId })) paged.push(page.Grants.length);
+  same("paginateListGrants by two", paged, [2, 2, 1]);
+  const all = [];
+  for await (const page of aws.paginateListRetirableGrants({ client: kms, pageSize: 2 }, { RetiringPrincipal: known.caller })) all.push(...page.Grants);
+  same("paginateListRetirableGrants", all.filter((one) => one.KeyId === Arn).length, 5);
+  await nothing("RetireGrant", new aws.RetireGrantCommand({ GrantToken }));
+  for (const one of all.filter((one) => one.KeyId === Arn && one.GrantId !== GrantId)) {
+    await nothing("RevokeGrant", new aws.RevokeGrantCommand({ KeyId, GrantId: one.GrantId }));
+  }
+  await refused("GenerateMac in the end", generate(), "AccessDeniedException", denied);
+  await refused("RevokeGrant again", new aws.RevokeGrantCommand({ KeyId, GrantId }), "NotFoundException", `Grant ID ${GrantId} not found`);
+  await refused("ListGrants of no grant ID", new aws.ListGrantsCommand({ KeyId, GrantId: "x" }), "InvalidGrantIdException");
+  await refused("RetireGrant by a made-up token", new aws.RetireGrantCommand({ GrantToken: "token" }), "InvalidGrantTokenException");
+  await refused("CreateGrant of another kind's operation", create({ Operations: ["Sign"] }), "ValidationException", "Operations [Sign] are not supported");
+  await refused("CreateGrant, dry", create({ DryRun: true }), "DryRunOperationException");
 }
 
 async function others() {

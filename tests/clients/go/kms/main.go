@@ -27,6 +27,7 @@ type known struct {
 	SecretAccessKey string       `json:"secretAccessKey"`
 	Declared        string       `json:"declared"`
 	Nobody          string       `json:"nobody"`
+	Caller          string       `json:"caller"`
 	Keys            []checks.Key `json:"keys"`
 }
 
@@ -46,6 +47,7 @@ func main() {
 	changesItsState(ctx, client, made)
 	names(ctx, client, key)
 	tags(ctx, client, key)
+	grants(ctx, client, known)
 	pages(ctx, client, known)
 	_, err := known.client("x").GenerateMac(ctx, generate(key, []byte("m")))
 	refused("a wrong secret", err, "InvalidSignatureException")
@@ -199,6 +201,56 @@ func tags(ctx context.Context, client *kms.Client, key checks.Key) {
 	is[*types.TagException]("a tag of AWS's", err)
 	_, err = client.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: aws.String(key.ID), PolicyName: aws.String("default"), Policy: aws.String("{}")})
 	is[*types.MalformedPolicyDocumentException]("a policy without statements", err)
+}
+
+func grants(ctx context.Context, client *kms.Client, known known) {
+	policy := fmt.Sprintf(`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": %q},
+		"NotAction": "kms:GenerateMac", "Resource": "*"}}`, known.Caller)
+	made, err := client.CreateKey(ctx, &kms.CreateKeyInput{
+		KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac, Policy: aws.String(policy)})
+	checks.Must(err)
+	id := made.KeyMetadata.KeyId
+	key := checks.Key{ID: *id, Alias: *id, Algorithm: "HMAC_SHA_256"}
+	denied := func(what string) {
+		_, err := client.GenerateMac(ctx, generate(key, []byte("m")))
+		refused(what, err, "AccessDeniedException")
+	}
+	denied("GenerateMac without a grant")
+	create := &kms.CreateGrantInput{KeyId: id, GranteePrincipal: aws.String(known.Caller),
+		RetiringPrincipal: aws.String(known.Caller), Operations: []types.GrantOperation{types.GrantOperationGenerateMac}}
+	first, err := client.CreateGrant(ctx, create)
+	checks.Must(err)
+	second, err := client.CreateGrant(ctx, create)
+	checks.Must(err)
+	input := generate(key, []byte("m"))
+	input.GrantTokens = []string{*first.GrantToken}
+	_, err = client.GenerateMac(ctx, input)
+	checks.Must(err)
+	listed := map[string]bool{}
+	pages := kms.NewListGrantsPaginator(client, &kms.ListGrantsInput{KeyId: id, Limit: aws.Int32(1)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		checks.Must(err)
+		for _, grant := range page.Grants {
+			listed[*grant.GrantId] = *grant.KeyId == *made.KeyMetadata.Arn && !grant.CreationDate.IsZero()
+		}
+	}
+	checks.Same("ListGrantsPaginator", listed, map[string]bool{*first.GrantId: true, *second.GrantId: true})
+	retirable, err := client.ListRetirableGrants(ctx, &kms.ListRetirableGrantsInput{RetiringPrincipal: aws.String(known.Caller)})
+	checks.Must(err)
+	checks.Same("ListRetirableGrants", len(retirable.Grants), 2)
+	_, err = client.RetireGrant(ctx, &kms.RetireGrantInput{GrantToken: first.GrantToken})
+	checks.Must(err)
+	_, err = client.GenerateMac(ctx, generate(key, []byte("m")))
+	checks.Must(err)
+	revoke := &kms.RevokeGrantInput{KeyId: id, GrantId: second.GrantId}
+	_, err = client.RevokeGrant(ctx, revoke)
+	checks.Must(err)
+	denied("GenerateMac after RetireGrant and RevokeGrant")
+	_, err = client.RevokeGrant(ctx, revoke)
+	is[*types.NotFoundException]("RevokeGrant again", err)
+	_, err = client.ListGrants(ctx, &kms.ListGrantsInput{KeyId: id, GrantId: aws.String("x")})
+	is[*types.InvalidGrantIdException]("ListGrants of what is no grant ID", err)
 }
 
 func pages(ctx context.Context, client *kms.Client, known known) {
