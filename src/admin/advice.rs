@@ -2,12 +2,18 @@
 
 use std::time::UNIX_EPOCH;
 
-use super::{observation::Observation, readiness::Check};
+use super::{history::Sample, observation::Observation, readiness::Check};
 use crate::{error::Kind, token::State};
 
 const DAY: i64 = 86_400;
 /// A certificate that ends so soon is somebody's work today.
 const SOON: i64 = 14 * DAY;
+/// A sample that is older says nothing about now: one is taken every ten seconds.
+const FRESH: u64 = 25;
+/// What part of all calls may fail or be refused before it is the first thing that is said.
+const SHARE: f64 = 0.01;
+/// So long a wait or a MAC is felt by every caller, in seconds.
+const LONG: f64 = 0.5;
 
 /// Whether all is well, or the worst of what is not.
 #[derive(Debug, Eq, PartialEq)]
@@ -20,9 +26,11 @@ pub(super) struct Headline {
 }
 
 impl Headline {
-    pub(super) fn of(now: &Observation, checks: &[Check]) -> Self {
+    /// `newest` is the last sample of the last hour.
+    pub(super) fn of(now: &Observation, checks: &[Check], newest: Option<&Sample>) -> Self {
         let trouble = unready(now, checks)
             .or_else(|| ill_token(now))
+            .or_else(|| calls(now, newest))
             .or_else(|| keys(now))
             .or_else(|| held(now))
             .or_else(|| alarms(now))
@@ -64,19 +72,23 @@ fn unready(now: &Observation, checks: &[Check]) -> Trouble {
             "tokens",
         )
     };
-    Some((format!("Not ready: {}.", bad.reason), advice, about))
+    Some((
+        sentence(&format!("Not ready: {}", bad.reason)),
+        advice,
+        about,
+    ))
 }
 
 fn ill_token(now: &Observation) -> Trouble {
     let (name, state) = ill(now)?;
     let summary = match state {
-        State::Degraded(_) => format!("The token {name} is {state}."),
-        State::Starting => format!("The token {name} is starting."),
+        State::Degraded(_) => format!("The token {name} is {state}"),
+        State::Starting => format!("The token {name} is starting"),
         State::Away(_) | State::PinRefused(_) | State::Misconfigured(_) | State::Up => {
-            format!("The token {name} does not serve: {state}.")
+            format!("The token {name} does not serve: {state}")
         }
     };
-    Some((summary, of_token(name, state), "tokens"))
+    Some((sentence(&summary), of_token(name, state), "tokens"))
 }
 
 /// The first token that is not as it should be; one that does not serve before one that does.
@@ -88,10 +100,54 @@ fn ill(now: &Observation) -> Option<(&str, &State)> {
         .map(|token| (token.name.as_str(), &token.state))
 }
 
+/// One full stop at the end, whether the reason has one or not.
+fn sentence(text: &str) -> String {
+    format!("{}.", text.trim_end_matches('.'))
+}
+
+/// What callers feel although every token serves.
+fn calls(now: &Observation, newest: Option<&Sample>) -> Trouble {
+    let at = now.at.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let sample = newest.filter(|sample| at.saturating_sub(sample.at) < FRESH)?;
+    let all: f64 = sample.rate.iter().sum();
+    let is_many = |part: f64| part > SHARE * all;
+    let percent = |part: f64| 100.0 * (part / all).min(1.0);
+    let slowest = sample.p99[..2].iter().flatten().copied().reduce(f64::max);
+    let (summary, advice, about) = if is_many(sample.our_faults) {
+        let percent = percent(sample.our_faults);
+        (
+            format!("{percent:.0} % of all calls fail for a reason of ours."),
+            "The last faults say why, and what to do about each.",
+            "faults",
+        )
+    } else if is_many(sample.throttled) {
+        let percent = percent(sample.throttled);
+        (
+            format!("{percent:.0} % of all calls are refused: a queue is full."),
+            "The token is slower than before, or somebody calls more: compare its p99, and see who is refused.",
+            "refused",
+        )
+    } else if let Some(wait) = sample.queue_p99.filter(|wait| *wait > LONG) {
+        (
+            format!("Calls wait for a token: one in a hundred for {wait} s or longer."),
+            "The token is slower than before, or there are more calls: compare its p99; then more sessions or hosts.",
+            "tokens",
+        )
+    } else {
+        let took = slowest.filter(|took| *took > LONG)?;
+        (
+            format!("One MAC in a hundred takes {took} s or longer."),
+            "Look at the token's p99: if it is high too, ask whoever runs the HSM.",
+            "tokens",
+        )
+    };
+    Some((summary, Some(advice.to_owned()), about))
+}
+
 fn keys(now: &Observation) -> Trouble {
     let first = now.overview.troubled.first()?;
     let summary = match now.overview.troubled.len() {
-        1 => format!("One key cannot serve: {}.", first.reason),
+        1 => sentence(&format!("One key cannot serve: {}", first.reason)),
         _ => "Several keys cannot serve.".to_owned(),
     };
     let advice =
@@ -206,7 +262,7 @@ mod tests {
     };
 
     fn headline(now: &Observation) -> Headline {
-        Headline::of(now, &checks(now))
+        Headline::of(now, &checks(now), None)
     }
 
     /// Whatever is in trouble, the worst is said first; each cure lets the next one be seen.
@@ -291,6 +347,56 @@ mod tests {
                 .unwrap()
                 .contains("hsmac token kick a")
         );
+    }
+
+    /// Every token is up, and callers are not served as they should be.
+    #[test]
+    fn what_callers_feel_is_said_though_every_token_serves() {
+        let mut now = testing::observation();
+        now.overview.groups[0].tokens.truncate(1);
+        let fine = Sample {
+            at: testing::NOW - 9,
+            rate: [100.0, 0.0, 0.0],
+            p99: [Some(0.002), None, None],
+            our_faults: 1.0,
+            throttled: 1.0,
+            queue_p99: Some(0.5),
+            ..Sample::default()
+        };
+        let said = |sample: &Sample| {
+            let headline = Headline::of(&now, &checks(&now), Some(sample));
+            (headline.summary, headline.about)
+        };
+        let (summary, _) = said(&fine);
+        assert!(summary.starts_with("One key cannot serve"), "{summary}");
+        let mut bad = fine.clone();
+        for (change, begins, about) in [
+            (
+                (|sample| sample.p99[0] = Some(2.0)) as fn(&mut Sample),
+                "One MAC in a hundred takes 2 s or longer.",
+                "tokens",
+            ),
+            (
+                |sample| sample.queue_p99 = Some(1.0),
+                "Calls wait for a token: one in a hundred for 1 s or longer.",
+                "tokens",
+            ),
+            (
+                |sample| sample.throttled = 90.0,
+                "90 % of all calls are refused: a queue is full.",
+                "refused",
+            ),
+            (
+                |sample| sample.our_faults = 2.0,
+                "2 % of all calls fail for a reason of ours.",
+                "faults",
+            ),
+        ] {
+            change(&mut bad);
+            assert_eq!(said(&bad), (begins.to_owned(), Some(about)));
+        }
+        bad.at = testing::NOW - FRESH;
+        assert!(said(&bad).0.starts_with("One key"), "it is of before");
     }
 
     #[test]

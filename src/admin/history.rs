@@ -105,6 +105,10 @@ impl History {
         }
     }
 
+    pub(super) fn newest(&self) -> Option<&Sample> {
+        self.samples.back()
+    }
+
     pub(super) fn samples(&self) -> Vec<Sample> {
         self.samples.iter().cloned().collect()
     }

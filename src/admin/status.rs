@@ -42,7 +42,7 @@ pub struct StatusReport {
     pub summary: String,
     /// What to do about it, if something is to be done.
     pub advice: Option<String>,
-    /// Which part of the page is about it: `tokens`, `keys`, `coming`, `server`.
+    /// Which part of the page is about it: `tokens`, `keys`, `coming`, `refused`, `faults`, `server`.
     pub about: Option<String>,
     /// Whether nothing needs anybody.
     pub well: bool,
@@ -293,7 +293,7 @@ pub struct ConditionReport {
 impl StatusReport {
     pub(super) fn new(now: &Observation, history: &History) -> Self {
         let checks = readiness::checks(now);
-        let headline = Headline::of(now, &checks);
+        let headline = Headline::of(now, &checks, history.newest());
         let overview = &now.overview;
         let mut faults: Vec<_> = now.calls.iter().flat_map(FailedCallReport::of).collect();
         faults.sort_by_key(|fault| std::cmp::Reverse(fault.at));
