@@ -369,7 +369,7 @@ mod tests {
         };
         let (summary, _) = said(&fine);
         assert!(summary.starts_with("One key cannot serve"), "{summary}");
-        let mut bad = fine.clone();
+        let mut bad = fine;
         for (change, begins, about) in [
             (
                 (|sample| sample.p99[0] = Some(2.0)) as fn(&mut Sample),
