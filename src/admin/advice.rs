@@ -211,7 +211,7 @@ pub(super) fn of_token(name: &str, state: &State) -> Option<String> {
                 .to_owned(),
         ),
         State::Away(_) => Some(format!(
-            "Look at the HSM and at the way to it. hsmac asks again by itself; at once with: hsmac token kick {name}"
+            "If the reason names a file, mend that; else look at the HSM and at the way to it. hsmac asks again by itself; at once with: hsmac token kick {name}"
         )),
         State::PinRefused(_) => Some(format!(
             "Correct the PIN file; nothing is tried before. If it is right: hsmac token unlock {name}"

@@ -16,6 +16,8 @@ use crate::{kms::service::Kms, model::KeyState};
 
 /// How often declared keys are looked at, if no host starts meanwhile.
 const INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// How often, while one of them cannot serve: whoever mends it wants to see that.
+const INTERVAL_IN_TROUBLE: Duration = Duration::from_secs(30);
 /// After a host has started: its siblings start too, and callers come first.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long one look may take. It waits behind searches of callers.
@@ -63,7 +65,7 @@ async fn look_again(kms: Weak<Kms>, failing: watch::Sender<bool>) {
         tokio::select! {
             () = any_change(&mut started) => sleep(SETTLE).await,
             () = declared_anew.notified() => {}
-            () = sleep(INTERVAL) => {}
+            () = sleep(if is_failing { INTERVAL_IN_TROUBLE } else { INTERVAL }) => {}
         }
     }
 }
