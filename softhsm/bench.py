@@ -24,6 +24,7 @@ import time
 
 SHORT = bool(os.environ.get("SHORT"))
 POLICIES = bool(os.environ.get("POLICIES"))
+GRANTS = bool(os.environ.get("GRANTS"))
 ROUNDS = 1 if SHORT else 3
 SECONDS = 5 if SHORT else 30
 TOKEN_SECONDS = 3 if SHORT else 10
@@ -32,11 +33,13 @@ CONNECTIONS, STREAMS = 16, 8
 MESSAGE = b"m" * 32
 KEY = "alias/demo"
 ACCOUNT = "000000000000"  # of `hsmac dev`
+CALLER = f"arn:aws:iam::{ACCOUNT}:user/dev"
 HOSTS = (1, 2, 3)
 # One call at a time on each, as AWS's clients have it. With 32 the hosts wait for calls (0.47 of the
 # naive loop where 64 make 0.60 and 128 make 0.55: token object, two cores).
 AWS_CONNECTIONS = 64
 MANY_KEYS = 10_000
+MANY_GRANTS = 50_000
 STATEMENTS = (1, 50)
 # Conditions of one statement of many, by its number: they hold for no call of the bench.
 HERE = lambda number: {
@@ -68,6 +71,9 @@ def main(hsmac, engines, base=None):
             return
         if POLICIES:
             print(bench.policies())
+            return
+        if GRANTS:
+            print(bench.grants(engines))
             return
         bench.certify()
         bench.fill(engines)
@@ -170,21 +176,18 @@ class Bench:
     def fill(self, engines):
         """A catalogue of many keys, besides the one that the configuration declares."""
         progress(f"putting {MANY_KEYS} keys into a catalogue")
-        lines = ["open"]
-        for number in range(MANY_KEYS):
-            key_id = f"{number:08x}-0000-4000-8000-00000000cafe"
-            record = {
-                "key_id": key_id, "account": ACCOUNT, "spec": "HMAC_256", "origin": "AWS_KMS",
-                "life": "Enabled", "description": "", "created": 1_700_000_000_123, "tags": [],
-                "policy": "", "check_value": None, "epoch": 1,
-                "locator": {"token": "dev", "cka_id": f"{number:08x}", "label": None},
-            }
-            lines.append(f"put key/{ACCOUNT}/{key_id} {json.dumps(record, separators=(',', ':'))}")
-        lines.append("close")
+        ids = (f"{number:08x}" for number in range(MANY_KEYS))
+        keys = (key_record(f"{number}-0000-4000-8000-00000000cafe", cka_id=number) for number in ids)
+        self.put(engines, self.many_keys, keys)
+
+    def put(self, engines, store, records):
+        """Records by their names, into a catalogue that nobody has open."""
+        lines = [f"put {name} {json.dumps(record, separators=(',', ':'))}" for name, record in records]
+        lines = ["open", *lines, "close"]
         done = subprocess.run(
             [engines, "--exact", "store_tool::a_catalogue_in_another_process", "--nocapture"],
             input="\n".join(lines) + "\n", text=True, capture_output=True,
-            env=self.env | {"TEST_HELPER_ARGUMENT": str(self.many_keys)},
+            env=self.env | {"TEST_HELPER_ARGUMENT": str(store)},
         )
         # What comes before is the test harness's.
         said = done.stdout.partition("helper: ready\n")[2].split("\n")[:-1]
@@ -236,6 +239,48 @@ class Bench:
             cpu = statistics.median(one["cpu"] for one in all_)
             lines.append(f"| {statements} | {quartiles(ratios) if statements else 1} | {cpu:.1f} |")
         return "\n".join(lines)
+
+    def grants(self, engines):
+        """What grants cost: calls over gRPC, on copies, by a caller whom a key's policy lets in, to those with
+        a key that has 50,000 grants, of which one lets the caller in; in turns on one server."""
+        by_policy, by_grant = (f"{number:08x}-0000-4000-8000-00000000cafe" for number in (1, 2))
+        rights = {"Effect": "Allow", "Principal": {"AWS": CALLER}, "Resource": "*"}
+        policy = lambda **actions: json.dumps({"Statement": rights | actions}, separators=(",", ":"))
+        grant = lambda number, grantee: (
+            f"grant/{ACCOUNT}/{by_grant}/{number:064x}",
+            {
+                "grantee": {"arn": grantee}, "operations": ["GenerateMac"], "issuer": ACCOUNT,
+                "created": 1_700_000_000_000,
+            },
+        )
+        others = (grant(number, f"arn:aws:iam::{ACCOUNT}:user/{number}") for number in range(1, MANY_GRANTS))
+        store = self.dir / "grants.db"
+        progress(f"putting {MANY_GRANTS} grants into a catalogue")
+        self.put(engines, store, [
+            key_record(by_policy, cka_id="01", label="demo", policy=policy(Action="kms:*")),
+            key_record(by_grant, cka_id="01", label="demo", policy=policy(NotAction="kms:GenerateMac")),
+            grant(MANY_GRANTS, CALLER),
+            *others,
+        ])
+        askers, rates, cpu = {}, {by_policy: [], by_grant: []}, {by_policy: [], by_grant: []}
+        for key in rates:
+            askers[key] = copy.copy(self)
+            askers[key].request = self.dir / f"{key}.bin"
+            askers[key].request.write_bytes(frame(generate_mac_request(key)))
+        with self.serve(2, True, {"store.sqlite.path": store}) as (front, port, _):
+            for turn in range(4 if SHORT else 40):
+                # Each goes first as often as the other.
+                for key in list(rates) if turn % 2 else reversed(rates):
+                    told = askers[key].loaded(port, 2, front=front)
+                    rates[key].append(told["rate"])
+                    cpu[key].append(told["cpu"])
+                progress(f"key policy {rates[by_policy][-1]:.0f}/s, grant {rates[by_grant][-1]:.0f}/s")
+        ratios = [granted / allowed for granted, allowed in zip(rates[by_grant], rates[by_policy])]
+        of_policy, of_grant = (statistics.median(cpu[key]) for key in (by_policy, by_grant))
+        return (
+            f"unary gRPC, working copies, by one of {MANY_GRANTS:,} grants on the key, to the rate by a key policy: "
+            f"{quartiles(ratios)}\nfront, µs of CPU a call: {of_grant:.1f} by the grant, {of_policy:.1f} by the policy"
+        )
 
     def with_policies(self, statements, conditions=HERE):
         """This, with policies of so many statements; of many the last one allows, and all others are looked
@@ -519,9 +564,19 @@ def cpu_seconds(process):
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def generate_mac_request():
+def key_record(key_id, cka_id, label=None, policy=""):
+    """The name of a key's record in the catalogue, and its value."""
+    return f"key/{ACCOUNT}/{key_id}", {
+        "key_id": key_id, "account": ACCOUNT, "spec": "HMAC_256", "origin": "AWS_KMS",
+        "life": "Enabled", "description": "", "created": 1_700_000_000_123, "tags": [],
+        "policy": policy, "check_value": None, "epoch": 1,
+        "locator": {"token": "dev", "cka_id": cka_id, "label": label},
+    }
+
+
+def generate_mac_request(key=KEY):
     """hsmac.v1.GenerateMacRequest: key_id = 1, message = 2, mac_algorithm = 3 (HMAC_SHA_256 = 2)."""
-    key = KEY.encode()
+    key = key.encode()
     return b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(MESSAGE)]) + MESSAGE + b"\x18\x02"
 
 

@@ -123,18 +123,17 @@ impl Kms {
         let grant_id = grant_id.transpose()?;
         let principals = self.principals();
         let grantee = grantee.map(|text| {
-            // By the ID that it had also one who is gone is found.
-            let gone = |grant: &GrantRecord| grant.body.grantee.id.as_deref() == Some(text);
-            let (found, _) = record.grants.page(None, None, 1, gone);
-            match found.into_iter().next() {
-                Some(grant) if !text.contains(':') => Ok(grant.body.grantee.clone()),
-                Some(_) | None => principal(&principals, "", text).map_err(|_| {
-                    Error::new(
-                        Kind::InvalidArn,
-                        "Input does not refer to a valid principal",
-                    )
-                }),
-            }
+            principal(&principals, "GranteePrincipal", text).or_else(|fault| {
+                // Who is gone is found by the ID that it had: nobody has that often, so that it may cost.
+                let had_it = |grant: &GrantRecord| grant.body.grantee.id.as_deref() == Some(text);
+                let is_id = !text.contains(':');
+                let found = is_id.then(|| record.grants.page(None, None, 1, had_it).0.pop());
+                let grantee = found.flatten().map(|grant| grant.body.grantee.clone());
+                grantee.ok_or_else(|| {
+                    let say = "Input does not refer to a valid principal";
+                    Error::new(Kind::InvalidArn, say).because(fault)
+                })
+            })
         });
         let grantee = grantee.transpose()?;
         if service.is_some() {
