@@ -15,7 +15,8 @@ pub struct ServedBy {
     pub host: u32,
 }
 
-/// Runs a call; gives the host that was noted last while it ran.
+/// Runs a call; gives the host that was noted last while it ran. A large future is pinned before, so that
+/// it is not copied.
 pub async fn noting<F: Future>(call: F) -> (F::Output, Option<ServedBy>) {
     let noted = async {
         let output = call.await;

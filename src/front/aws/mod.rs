@@ -18,6 +18,7 @@ mod sigv4;
 
 use std::{
     error::Error as StdError,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -135,8 +136,11 @@ impl Api {
         let span = tracing::debug_span!(
             "call", %request_id, client_request_id = ids.request_id(), trace_id = ids.trace_id()
         );
-        let answered = self.dispatch(request, sender, &mut called);
-        let (answered, served_by) = telemetry::noting(answered).instrument(span).await;
+        let (answered, served_by) = {
+            // Pinned here: whoever takes a future by value copies it, and this one is large.
+            let answered = pin!(self.dispatch(request, sender, &mut called));
+            telemetry::noting(answered).instrument(span).await
+        };
         let failed = match &answered {
             Err(RequestError::Fault(error)) => Some(error.kind()),
             // It is no call, and AWS's servers have no exception for it.

@@ -18,6 +18,7 @@ pub use health::{Condition, Health};
 use std::{
     convert::Infallible,
     error::Error as StdError,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -134,7 +135,8 @@ impl Api {
             trace_id = ids.trace_id()
         );
         let known = caller.as_ref().ok().cloned();
-        let answered = self.answer_by_deadline(request, caller, request_id);
+        // Pinned here: whoever takes a future by value copies it, and this one is large.
+        let answered = pin!(self.answer_by_deadline(request, caller, request_id));
         let (mut response, served_by) = telemetry::noting(answered).instrument(span).await;
         let failed = status::kind_of(response.headers());
         let took = self.calls.answered(operation, failed, began);
@@ -193,7 +195,7 @@ impl Api {
         let limit = limit(request.uri().path());
         // Tokens answer by the deadline themselves, and say why. This limit is for a request whose
         // message does not arrive.
-        let answered = async {
+        let answered = pin!(async {
             match known {
                 Some(caller) => {
                     let arriving =
@@ -202,7 +204,7 @@ impl Api {
                 }
                 None => self.route(request).await,
             }
-        };
+        });
         match tokio::time::timeout_at((until + SLACK).into(), answered).await {
             Ok(response) => {
                 match call_context::describe_library_error(response.headers(), limit, request_id) {
