@@ -10,10 +10,12 @@ printed as a table is kept in docs/drills.md.
 import argparse
 import asyncio
 import base64
+import contextlib
 import datetime
 import hashlib
 import hmac
 import json
+import logging
 import os
 import pathlib
 import re
@@ -276,8 +278,10 @@ class Peer:
         await self.send(PREFACE + frame(SETTINGS, payload))
 
     async def until_closed(self):
-        while await self.reader.read(1 << 16):
-            pass
+        # A connection that hsmac has reset is closed as well.
+        with contextlib.suppress(OSError):
+            while await self.reader.read(1 << 16):
+                pass
 
     async def flood(self, piece, pieces=50):
         """Sends a piece again and again, and throws away what comes back."""
@@ -765,6 +769,8 @@ def main():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
     if sys.argv[1:2] == ["--attack"]:
+        # It warns of each write to a socket that hsmac has closed, which is what is wanted here.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         name, address, authority, connections, seconds = sys.argv[2:]
         asyncio.run(attack(name, address, authority, int(connections), float(seconds)))
         return
