@@ -38,20 +38,16 @@ use crate::{
         principals::PrincipalPolicies,
         settings::{DeclaredRights, Settings},
     },
-    model::{KeyUsage, MacAlgorithm, PrincipalAttributes, simulated::simulate},
+    model::{MacAlgorithm, PrincipalAttributes, simulated::simulate},
     store::{
         CommitFault, Prefix,
         simulated::{CommitFate, SimulatedDisk, StoreFaults},
     },
     token::{
         Group,
-        simulation::{SimulatedGroup, World},
+        simulation::{SimulatedGroup, World, keeps_its_promises, takes_one_way},
     },
 };
-
-/// So many seeds in each test run, and in the long form.
-const SEEDS: u64 = 200;
-const LONG: u64 = 10_000;
 
 /// The time of day when a simulation begins.
 const NOON: Date = Date::of_millis(1_790_000_000_000);
@@ -70,40 +66,12 @@ const FOREIGN: [&str; 2] = ["payroll", "hsmac:not-a-key"];
 
 #[test]
 fn no_key_is_lost_and_no_object_is_left_whatever_befalls() {
-    if let Ok(seed) = std::env::var("SEED") {
-        let (trace, violations) = run(seed.parse().expect("SEED is a number"));
-        println!("{}", trace.join("\n"));
-        assert!(violations.is_empty(), "{violations:#?}");
-        return;
-    }
-    let long = std::env::var_os("TEST_LONG").is_some();
-    let mut failed = Vec::new();
-    for seed in 0..if long { LONG } else { SEEDS } {
-        let (trace, violations) = run(seed);
-        if !violations.is_empty() {
-            if failed.is_empty() {
-                println!("{}", trace.join("\n"));
-            }
-            println!("seed {seed}: {violations:#?}");
-            failed.push(seed);
-        }
-    }
-    assert!(
-        failed.is_empty(),
-        "promises are broken with the seeds {failed:?}; the first one's trace is above"
-    );
+    keeps_its_promises("lifecycle_simulation", run);
 }
 
 #[test]
 fn a_seed_of_a_lifecycle_does_the_same_each_time() {
-    for seed in 1000..1005 {
-        let (first, again) = (run(seed).0, run(seed).0);
-        let differ = first.iter().zip(&again).find(|(one, other)| one != other);
-        assert!(
-            differ.is_none() && first.len() == again.len(),
-            "seed {seed} takes two ways: {differ:?}"
-        );
-    }
+    takes_one_way(1000..1005, run);
 }
 
 fn run(seed: u64) -> (Vec<String>, Vec<String>) {
@@ -548,20 +516,9 @@ fn settings_without_keys() -> Settings {
 async fn create_keys(scene: Arc<Scene>, kms: Arc<Kms>, life: Arc<Life>) {
     while !life.calm.load(Ordering::SeqCst) {
         scene.world.pause(200, 4000).await;
-        let request = CreateKey {
-            policy: None,
-            description: None,
-            key_usage: EnumMember::Known(KeyUsage::GenerateVerifyMac),
-            key_spec: EnumMember::Known(KeySpec::Hmac256),
-            customer_master_key_spec: EnumMember::Absent,
-            custom_key_store_id: None,
-            xks_key_id: None,
-            origin: EnumMember::Absent,
-            tags: Vec::new(),
-            multi_region: false,
-            bypass_policy_lockout_safety_check: false,
-        };
-        let made = kms.create_key(&caller(ACCOUNT), request, within(3)).await;
+        let made = kms
+            .create_key(&caller(ACCOUNT), new_hmac_key(), within(3))
+            .await;
         match made {
             Ok(key) if !life.is_dead() => scene.know(key.key_id.as_str(), Fate::Serves),
             Ok(_) => {}

@@ -23,7 +23,8 @@ use super::{
 use crate::{
     error::{Error, Kind},
     model::{
-        Caller, Date, Grant, GrantId, GrantOperations, GrantPrincipal, KeySpec, Operation, Origin,
+        Caller, Date, Grant, GrantId, GrantOperations, GrantPrincipal, KeySpec, KeyUsage,
+        Operation, Origin,
     },
     store::{Change, Expect, Name, Store},
     token::Fault,
@@ -102,6 +103,23 @@ fn grant_id(number: u8) -> String {
 async fn write(store: &Store, name: Name, value: Vec<u8>) {
     let change = Change::new().put(name, value, Expect::Any);
     store.commit(change).await.unwrap();
+}
+
+/// A request for a key, as short as it may be.
+fn new_hmac_key() -> CreateKey {
+    CreateKey {
+        policy: None,
+        bypass_policy_lockout_safety_check: false,
+        description: None,
+        key_usage: EnumMember::Known(KeyUsage::GenerateVerifyMac),
+        key_spec: EnumMember::Known(KeySpec::Hmac256),
+        customer_master_key_spec: EnumMember::Absent,
+        custom_key_store_id: None,
+        xks_key_id: None,
+        origin: EnumMember::Absent,
+        tags: Vec::new(),
+        multi_region: false,
+    }
 }
 
 /// Far enough away for a test.

@@ -437,19 +437,7 @@ async fn after_a_restore_every_stored_key_is_disabled_until_it_is_confirmed() {
         assert!(error.say().contains("restored from a backup"), "{error}");
     }
     assert_eq!(state(&kms, FIRST).await, KeyState::Enabled);
-    let create = CreateKey {
-        policy: None,
-        description: None,
-        key_usage: EnumMember::Known(KeyUsage::GenerateVerifyMac),
-        key_spec: EnumMember::Known(KeySpec::Hmac256),
-        customer_master_key_spec: EnumMember::Absent,
-        custom_key_store_id: None,
-        xks_key_id: None,
-        origin: EnumMember::Absent,
-        tags: Vec::new(),
-        multi_region: false,
-        bypass_policy_lockout_safety_check: false,
-    };
+    let create = new_hmac_key();
     let error = kms
         .create_key(&caller(ACCOUNT), create, soon())
         .await
@@ -522,17 +510,8 @@ async fn the_last_use_outlives_the_process_and_tracking_begins_once() {
 async fn create_key_s_rules_are_told_before_anything_is_made() {
     let (_, kms) = one_key(StoredState::Enabled).await;
     let good = CreateKey {
-        policy: None,
-        description: None,
-        key_usage: EnumMember::Known(KeyUsage::GenerateVerifyMac),
         key_spec: EnumMember::Known(KeySpec::Hmac224),
-        customer_master_key_spec: EnumMember::Absent,
-        custom_key_store_id: None,
-        xks_key_id: None,
-        origin: EnumMember::Absent,
-        tags: Vec::new(),
-        multi_region: false,
-        bypass_policy_lockout_safety_check: false,
+        ..new_hmac_key()
     };
     for (request, kind, say) in [
         (

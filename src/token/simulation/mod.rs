@@ -39,6 +39,8 @@ mod world;
 pub(crate) use group::SimulatedGroup;
 pub(crate) use world::World;
 
+use std::ops::Range;
+
 use crate::token::simulated::{mix, set_chance};
 
 /// So many seeds in each test run, and in the long form.
@@ -47,6 +49,16 @@ const LONG: u64 = 10_000;
 
 #[test]
 fn whatever_befalls_hosts_each_call_is_answered_rightly_and_in_time() {
+    keeps_its_promises("token::simulation", run);
+}
+
+#[test]
+fn a_seed_does_the_same_each_time() {
+    takes_one_way(1000..1010, run);
+}
+
+/// Runs the seed that the environment names, with its trace, or all of them: none may break a promise.
+pub(crate) fn keeps_its_promises(name: &str, run: impl Fn(u64) -> (Vec<String>, Vec<String>)) {
     if let Ok(seed) = std::env::var("SEED") {
         let seed = seed.parse().expect("SEED is a number");
         let (trace, violations) = run(seed);
@@ -69,13 +81,13 @@ fn whatever_befalls_hosts_each_call_is_answered_rightly_and_in_time() {
     }
     assert!(
         failed.is_empty(),
-        "promises are broken with the seeds {failed:?}; the first one's trace is above; run one alone with SEED=… cargo test --lib token::simulation -- --nocapture"
+        "promises are broken with the seeds {failed:?}; the first one's trace is above; run one alone with SEED=… cargo test --lib {name} -- --nocapture"
     );
 }
 
-#[test]
-fn a_seed_does_the_same_each_time() {
-    for seed in 1000..1010 {
+/// Runs each seed twice: both traces must be one.
+pub(crate) fn takes_one_way(seeds: Range<u64>, run: impl Fn(u64) -> (Vec<String>, Vec<String>)) {
+    for seed in seeds {
         let (first, again) = (run(seed).0, run(seed).0);
         let differ = first.iter().zip(&again).find(|(one, other)| one != other);
         assert!(
