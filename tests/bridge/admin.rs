@@ -293,6 +293,13 @@ async fn a_hung_token_is_told_of_and_hsmac_is_alive_all_the_while() {
     let server = token.serve(&with_faults(&token, settings)).await;
     let operator = Operator::new(&token, &server).await;
     operator.until_ready(200).await;
+    // The key is found: a search may take longer than a MAC, and so may one that hangs.
+    server
+        .mac()
+        .await
+        .generate_mac(request(b"x"))
+        .await
+        .unwrap();
     token.rules("hang C_*");
     // More calls than there are workers, and than there are sessions.
     let mut calls = tokio::task::JoinSet::new();
