@@ -24,6 +24,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_status import rpc_status
 from grpc_tools import protoc
 
+from service import until_stopped
+
 PROTO = pathlib.Path(__file__).resolve().parents[2] / "proto"
 KEY_ID = "00000000-0000-4000-8000-000000000001"
 KEY_ARN = f"arn:aws:kms:us-east-1:000000000000:key/{KEY_ID}"
@@ -241,6 +243,8 @@ def deadlines(pb, channel, server):
     try:
         for host in hosts:
             os.kill(host, signal.SIGSTOP)
+        for host in hosts:
+            until_stopped(host)
         fault = refused(service.GenerateMac, request, timeout=0.3)
     finally:
         for host in hosts:

@@ -182,10 +182,26 @@ class Service:
         hosts = self.all_hosts() if number == signal.SIGSTOP else self.hosts()
         for host in hosts:
             os.kill(host, number)
+        for host in hosts if number == signal.SIGSTOP else ():
+            until_stopped(host)
 
     def full_disk(self):
         """While this lasts no file can grow: what a full disk is to the store."""
         return FullDisk(self.process.pid)
+
+
+def until_stopped(process):
+    """SIGSTOP stops a process when one of its threads comes to take it: on a busy machine the others go on until then."""
+    until = time.monotonic() + LIMIT
+    while not all(state(task) == "T" for task in pathlib.Path(f"/proc/{process}/task").iterdir()):
+        if time.monotonic() > until:
+            raise AssertionError(f"process {process} does not stop")
+        time.sleep(0.001)
+
+
+def state(task):
+    # After the name, which may have anything in it.
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 class FullDisk:

@@ -1,5 +1,6 @@
 // grpc-js with @grpc/proto-loader against a hsmac that grpc_javascript.py has started.
 
+import { readdirSync, readFileSync } from "node:fs";
 import { inspect } from "node:util";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
@@ -85,10 +86,19 @@ async function errorDetails() {
 async function deadlines() {
   const of = { keyId: key.id, message, macAlgorithm: key.algorithm };
   const signal = (name) => known.hosts.forEach((host) => process.kill(host, name));
-  const began = Date.now();
-  let late, left;
+  // A signal stops a process when one of its threads comes to take it: on a busy machine the others go on until then.
+  const stopped = (host) =>
+    readdirSync(`/proc/${host}/task`).every((task) =>
+      readFileSync(`/proc/${host}/task/${task}/stat`, "utf8").split(") ").at(-1).startsWith("T"),
+    );
+  let began, late, left;
   signal("SIGSTOP");
   try {
+    for (const end = Date.now() + LIMIT; !known.hosts.every(stopped) && Date.now() < end; ) {
+      await new Promise((done) => setTimeout(done, 1));
+    }
+    holds("the hosts are stopped", known.hosts.every(stopped), known.hosts);
+    began = Date.now();
     late = await refusal(macs, "generateMac", of, { deadline: Date.now() + 300 });
     left = await refusal(macs, "generateMac", of, {}, (one) => setImmediate(() => one.cancel()));
   } finally {
