@@ -73,7 +73,8 @@ impl Protocol for Api {
             let api = self.clone();
             let caller = (self.calls).authenticating(|| connection.caller_by(user_agent));
             let call = calls.begin();
-            async move {
+            // Boxed here: hyper and tokio hand a call's future on by value, and this one is large.
+            Box::pin(async move {
                 let is_stream = is_stream(request.uri().path());
                 let response = api.answer(request, caller).await;
                 // An answer that is no stream is complete, and its connection in use no longer.
@@ -82,7 +83,7 @@ impl Protocol for Api {
                 } else {
                     response
                 })
-            }
+            })
         });
         let io = GuardedIo::new(stream, PREFACE, limits);
         let end = End {
