@@ -16,7 +16,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frames::{FrameHeader, FrameScanner};
+use super::{
+    frames::{FrameHeader, FrameScanner},
+    late_streams::LateStreams,
+};
 
 /// How many frames a peer may send.
 pub(super) struct FloodLimits {
@@ -175,6 +178,7 @@ pub(super) struct GuardedIo<S> {
     incoming: FrameScanner,
     outgoing: FrameScanner,
     meter: FloodMeter,
+    late: LateStreams,
     /// Shared with whoever wants to know why the connection has ended: the library does not tell.
     flood: Arc<OnceLock<Flood>>,
     gathered: bool,
@@ -189,6 +193,7 @@ impl<S> GuardedIo<S> {
             incoming: FrameScanner::default(),
             outgoing: FrameScanner::default(),
             meter: FloodMeter::new(limits),
+            late: LateStreams::default(),
             flood: Arc::default(),
             gathered: false,
         }
@@ -212,7 +217,11 @@ impl<S> GuardedIo<S> {
 
     /// Follows what the library has written.
     fn wrote(&mut self, bytes: &[u8]) {
-        let Ok(()) = self.outgoing.scan(bytes, |_| Ok::<_, Infallible>(()));
+        let Self { outgoing, late, .. } = self;
+        let Ok(()) = outgoing.scan(bytes, |header, _| {
+            late.sent(header);
+            Ok::<_, Infallible>(())
+        });
     }
 }
 
@@ -246,20 +255,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<S> {
         if let Some(flood) = self.flood.get().copied() {
             return Poll::Ready(Err(io::Error::other(flood)));
         }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let this = &mut *self;
-        let meter = &mut this.meter;
-        let counted = this
-            .incoming
-            .scan(&buffer.filled()[before..], |header| meter.count(header));
-        match counted {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err(flood) => {
+        let before = buffer.filled().len();
+        loop {
+            this.late.give_back(buffer);
+            let read = buffer.filled().len();
+            let Poll::Ready(ended) = Pin::new(&mut this.stream).poll_read(context, buffer) else {
+                this.late.hold(buffer, read - before);
+                return Poll::Pending;
+            };
+            ended?;
+            let (meter, late) = (&mut this.meter, &mut this.late);
+            let is_end = buffer.filled().len() == read;
+            let counted = this
+                .incoming
+                .scan(&buffer.filled()[read..], |header, length| {
+                    meter.count(header)?;
+                    late.received(header, read + length);
+                    Ok(())
+                });
+            if let Err(flood) = counted {
                 buffer.set_filled(before);
                 let _ = this.flood.set(flood);
                 this.say_goodbye(context);
-                Poll::Ready(Err(io::Error::other(flood)))
+                return Poll::Ready(Err(io::Error::other(flood)));
+            }
+            late.disguise(&mut buffer.filled_mut()[before..], before);
+            if !is_end && late.is_watching() {
+                late.hold(buffer, this.incoming.of_header());
+            }
+            // No byte at all would be the end to whoever reads.
+            if is_end || buffer.filled().len() > before {
+                return Poll::Ready(Ok(()));
             }
         }
     }

@@ -18,10 +18,14 @@ impl FrameHeader {
     pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
     pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const PING: u8 = 6;
     pub(super) const GOAWAY: u8 = 7;
+    pub(super) const WINDOW_UPDATE: u8 = 8;
     pub(super) const CONTINUATION: u8 = 9;
     /// Of DATA and HEADERS.
     pub(super) const END_STREAM: u8 = 1;
+    /// Of PING and SETTINGS.
+    pub(super) const ACK: u8 = 1;
 
     pub(super) fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -56,15 +60,17 @@ pub(super) struct FrameScanner {
 }
 
 impl FrameScanner {
-    /// Takes the next bytes, and calls `each` for every header that is complete with them.
+    /// Takes the next bytes, and calls `each` for every header that is complete with them, and with how
+    /// many of the bytes it is.
     ///
     /// # Errors
     /// The first of `each`; then the scanner is where that header ends.
     pub(super) fn scan<E>(
         &mut self,
-        mut bytes: &[u8],
-        mut each: impl FnMut(FrameHeader) -> Result<(), E>,
+        all: &[u8],
+        mut each: impl FnMut(FrameHeader, usize) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut bytes = all;
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let passed = self.payload.min(bytes.len());
@@ -81,10 +87,15 @@ impl FrameScanner {
                 self.filled = 0;
                 let header = FrameHeader::read(self.header);
                 self.payload = header.length as usize;
-                each(header)?;
+                each(header, all.len() - bytes.len())?;
             }
         }
         Ok(())
+    }
+
+    /// How many bytes of a header have passed by whose other bytes have not.
+    pub(super) fn of_header(&self) -> usize {
+        self.filled
     }
 
     /// Whether the last byte that passed by was the last of a frame.
@@ -112,7 +123,7 @@ mod tests {
         let mut scanner = FrameScanner::default();
         let mut seen = Vec::new();
         for cut in cuts {
-            let kept: Result<(), Infallible> = scanner.scan(cut, |header| {
+            let kept: Result<(), Infallible> = scanner.scan(cut, |header, _| {
                 seen.push(header);
                 Ok(())
             });

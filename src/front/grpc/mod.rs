@@ -10,6 +10,7 @@ mod flood;
 mod frames;
 mod health;
 mod key;
+mod late_streams;
 mod mac;
 mod status;
 
