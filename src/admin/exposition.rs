@@ -381,7 +381,7 @@ impl Families<'_> {
         )?;
         self.counter(
             "jobs_refused",
-            "Jobs that were not done: the queue was full, or nobody waited any more.",
+            "Jobs that were not done: the queue was full, a caller with fewer calls in it needed the room (displaced), they would have been too late (hopeless), or nobody waited any more (expired).",
             groups
                 .iter()
                 .flat_map(|group| with_reasons(group, &group.refused)),

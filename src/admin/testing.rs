@@ -34,7 +34,12 @@ pub(super) fn observation() -> Observation {
                 queued: 3,
                 queue_capacity: 1024,
                 queue_wait: took(2),
-                refused: [("full", 4), ("expired", 5)],
+                refused: [
+                    ("full", 4),
+                    ("displaced", 6),
+                    ("hopeless", 7),
+                    ("expired", 5),
+                ],
                 moved: vec![("busy", 1), ("host", 2), ("hedge", 3), ("hedge_won", 1)],
                 tokens: vec![token("a", State::Up), away],
             }],

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use super::{AccountId, Arn, Principal};
+use super::{AccountId, Arn, Flow, Principal};
 
 /// Who sends a request: a principal's ARN and its account, and what policies ask of the request's way.
 #[derive(Clone)]
@@ -11,6 +11,7 @@ pub struct Caller {
     account: AccountId,
     origin: RequestOrigin,
     principal: Option<Arc<Principal>>,
+    flow: Flow,
 }
 
 /// What policies ask of the way that a request came.
@@ -63,6 +64,7 @@ impl Caller {
             account: account.parse()?,
             origin: RequestOrigin::default(),
             principal: None,
+            flow: Flow::OWN,
         })
     }
 
@@ -133,6 +135,17 @@ impl Caller {
             principal: Some(principal),
             ..self
         }
+    }
+
+    /// This caller, whose calls wait in this flow.
+    #[must_use]
+    pub fn in_flow(self, flow: Flow) -> Self {
+        Self { flow, ..self }
+    }
+
+    /// In which flow its calls wait for a token.
+    pub fn flow(&self) -> Flow {
+        self.flow
     }
 
     /// What the principal had when it was authenticated; none, if nobody did that.

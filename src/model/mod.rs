@@ -7,6 +7,7 @@
 mod alias;
 mod arn;
 mod caller;
+mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -29,6 +30,7 @@ pub use arn::{
     AccountId, Arn, ArnScope, KeyId, KeyReference, ReferenceFault, alias_arn, alias_in, key_arn,
 };
 pub use caller::{Caller, RequestOrigin};
+pub use flow::Flow;
 pub use grant::{Bearer, Grant, GrantId, GrantOperations, GrantPrincipal, GrantedTo};
 pub use hex::{decode_hex, encode_hex};
 pub use key::{KeySpec, KeyUsage, MacAlgorithm, Origin};

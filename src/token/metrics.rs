@@ -110,6 +110,10 @@ pub(in crate::token) struct QueueMetrics {
     pub(in crate::token) wait: Histogram,
     /// Jobs that were refused since the queue was full.
     pub(in crate::token) full: Counter,
+    /// Jobs that were refused for one of a caller who had fewer in a full queue.
+    pub(in crate::token) displaced: Counter,
+    /// Jobs that were refused since they would have been too late.
+    pub(in crate::token) hopeless: Counter,
     /// Jobs for which nobody waited any more when their turn came.
     pub(in crate::token) expired: Counter,
     /// Hedges whose answer the caller got: the first host was slower, or failed.
@@ -204,8 +208,8 @@ pub struct GroupSnapshot {
     pub queue_capacity: usize,
     /// How long jobs were queued.
     pub queue_wait: Distribution,
-    /// Jobs that were not done, by the reason: `full`, `expired`.
-    pub refused: [(&'static str, u64); 2],
+    /// Jobs that were not done, by the reason: `full`, `displaced`, `hopeless`, `expired`.
+    pub refused: [(&'static str, u64); 4],
     /// Jobs that went to another host, by the reason: `busy`, `host`, `hedge`; and `hedge_won`, the hedges that
     /// answered first.
     pub moved: Vec<(&'static str, u64)>,
@@ -227,6 +231,8 @@ impl GroupSnapshot {
             queue_wait: metrics.wait.snapshot(),
             refused: [
                 ("full", metrics.full.get()),
+                ("displaced", metrics.displaced.get()),
+                ("hopeless", metrics.hopeless.get()),
                 ("expired", metrics.expired.get()),
             ],
             moved: moved

@@ -40,15 +40,18 @@ use tokio::{
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::token::{
-    dispatch::{
-        Dispatcher, TokenStatus,
-        job::{Job, Work},
-        queue::Queue,
+use crate::{
+    model::Flow,
+    token::{
+        dispatch::{
+            Dispatcher, TokenStatus,
+            job::{Job, Work},
+            queue::Queue,
+        },
+        host::member::Member,
+        key::Closing,
+        level::Level,
     },
-    host::member::Member,
-    key::Closing,
-    level::Level,
 };
 
 /// One or more tokens that hold the same keys.
@@ -105,7 +108,7 @@ impl Group {
             .map(|bytes| bytes as usize)
     }
 
-    /// Makes the MAC of a message with a key, in the key's algorithm.
+    /// Makes the MAC of a message with a key, in the key's algorithm; in its turn among the flows.
     ///
     /// # Errors
     /// Each [`Fault`]; by `until` at the latest.
@@ -113,6 +116,7 @@ impl Group {
         &self,
         key: &Arc<TokenKey>,
         message: Bytes,
+        flow: Flow,
         until: Instant,
     ) -> Result<Bytes, Fault> {
         if let Some(fault) = self.dispatcher.queue.poison.refusal(key, &message) {
@@ -123,20 +127,25 @@ impl Group {
             message,
         };
         self.dispatcher
-            .ask_about(key, work, until.into())
+            .ask_about(key, work, flow, until.into())
             .await?
             .mac()
     }
 
-    /// Random bytes from a token's generator.
+    /// Random bytes from a token's generator, in their turn among the flows.
     ///
     /// # Errors
     /// As [`Group::mac`], but for those of a key.
-    pub async fn random(&self, number_of_bytes: usize, until: Instant) -> Result<Bytes, Fault> {
+    pub async fn random(
+        &self,
+        number_of_bytes: usize,
+        flow: Flow,
+        until: Instant,
+    ) -> Result<Bytes, Fault> {
         let number_of_bytes = u32::try_from(number_of_bytes)
             .map_err(|_| Fault::Unsupported("so many random bytes".into()))?;
         self.dispatcher
-            .ask(Work::Random { number_of_bytes }, until.into())
+            .ask(Work::Random { number_of_bytes }, flow, until.into())
             .await?
             .random()
     }
@@ -150,7 +159,7 @@ impl Group {
             key: Arc::clone(key),
         };
         self.dispatcher
-            .ask_about(key, work, until.into())
+            .ask_about(key, work, Flow::OWN, until.into())
             .await?
             .facts()
     }

@@ -74,7 +74,8 @@ pub struct Settings {
     /// those that it has. Default 60.
     #[serde(default = "sixty")]
     pub max_starts_per_minute: u32,
-    /// Calls that may wait for the token, 1 to 100,000; one more is refused at once. Default 1,024.
+    /// Calls that may wait for the token, 1 to 100,000. They are served in turn by caller; one more is
+    /// refused at once, of the caller who has most of them. Default 1,024.
     #[serde(default = "queue")]
     pub queue: u32,
     /// Environment of this token's hosts, besides the inherited one.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hsmac::{
-    model::KeySpec,
+    model::{Flow, KeySpec},
     token::{
         Destroyed, Fault, Group, HostEnvironment, HostProgram, ObjectLocator, Settings, TokenKey,
     },
@@ -107,8 +107,17 @@ async fn a_key_is_made_serves_and_is_destroyed_once() {
     assert!(matches!(taken, Fault::Key(_)), "{taken}");
 
     let serving = key(Some(made.check_value.clone()));
-    let one = group.mac(&serving, "x".into(), soon()).await.unwrap();
-    assert_eq!(one, group.mac(&serving, "x".into(), soon()).await.unwrap());
+    let one = group
+        .mac(&serving, "x".into(), Flow::OWN, soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        one,
+        group
+            .mac(&serving, "x".into(), Flow::OWN, soon())
+            .await
+            .unwrap()
+    );
 
     let unproved = group
         .destroy(&key(None), &mut none(), soon())
@@ -137,7 +146,10 @@ async fn given_material_makes_the_macs_that_it_should() {
     let material = Zeroizing::new(KEY.to_vec());
     let made = group.import(&key(None), material, soon()).await.unwrap();
     let key = key(Some(made.check_value));
-    let mac = group.mac(&key, "x".into(), soon()).await.unwrap();
+    let mac = group
+        .mac(&key, "x".into(), Flow::OWN, soon())
+        .await
+        .unwrap();
     assert_eq!(mac, hmac_sha256(&KEY, b"x"));
     group.end(soon()).await;
 }
@@ -169,7 +181,7 @@ async fn a_creation_whose_host_dies_is_unknown_and_never_done_by_another() {
         (*group.generations().borrow() == 3).then_some(())
     })
     .await;
-    group.random(8, soon()).await.unwrap();
+    group.random(8, Flow::OWN, soon()).await.unwrap();
     let log = fs::read_to_string(token.path("fault.log")).unwrap();
     assert_eq!(log.matches("C_GenerateKey").count(), 1, "{log}");
     token.rules("");
@@ -185,7 +197,7 @@ async fn a_creation_whose_host_dies_is_unknown_and_never_done_by_another() {
 async fn what_comes_of_a_creation_is_waited_for_beyond_the_deadline() {
     let token = Token::new();
     let group = start(&token, &[serde_json::json!({})]);
-    group.random(8, soon()).await.unwrap();
+    group.random(8, Flow::OWN, soon()).await.unwrap();
     token.rules("delay C_GenerateKey 4s");
     let until = Instant::now() + Duration::from_secs(2);
     let made = group.generate(&key(None), until).await;
@@ -213,7 +225,7 @@ async fn what_comes_of_a_creation_is_waited_for_beyond_the_deadline() {
 async fn a_call_that_hangs_ends_with_its_host() {
     let token = Token::new();
     let group = start(&token, &[serde_json::json!({ "slow_timeout": "500ms" })]);
-    group.random(8, soon()).await.unwrap();
+    group.random(8, Flow::OWN, soon()).await.unwrap();
     token.rules("hang C_GenerateKey");
     let until = Instant::now() + Duration::from_secs(2);
     let fault = group.generate(&key(None), until).await.unwrap_err();

@@ -15,7 +15,7 @@ use crate::{
         service::Kms,
     },
     metrics::one_in,
-    model::{Caller, KeyState, MacAlgorithm, Operation, Refusal},
+    model::{Caller, Flow, KeyState, MacAlgorithm, Operation, Refusal},
     token,
 };
 
@@ -193,7 +193,7 @@ impl Kms {
                 "There are several tokens and none is chosen for GenerateRandom; the operator must set new_keys.",
             ));
         };
-        let made = group.random(number, until).await;
+        let made = group.random(number, caller.flow(), until).await;
         made.map_err(|fault| asked_by(caller, from_token(fault)))
     }
 
@@ -235,7 +235,9 @@ impl Kms {
         }
         for _ in 0..ADMISSIONS {
             let (record, key) = &admitted;
-            let made = self.mac_with(record, key, operation, request, until).await;
+            let made = self
+                .mac_with(record, key, (operation, caller.flow()), request, until)
+                .await;
             match made.map_err(|error| asked_by(caller, error))? {
                 Ok(mac) => return Ok((admitted.0, mac)),
                 // The key was closed while this call was under way, or another policy or the end of a
@@ -277,7 +279,7 @@ impl Kms {
         &self,
         record: &KeyRecord,
         key: &Arc<token::TokenKey>,
-        operation: Operation,
+        (operation, flow): (Operation, Flow),
         request: &MacRequest<'_>,
         until: Instant,
     ) -> Result<Result<Bytes, token::Fault>, Error> {
@@ -308,7 +310,8 @@ impl Kms {
                 ),
             )]));
         }
-        match group.mac(key, request.message.clone(), until).await {
+        let message = request.message.clone();
+        match group.mac(key, message, flow, until).await {
             Ok(mac) => Ok(Ok(mac)),
             Err(fault @ token::Fault::Closed) => Ok(Err(fault)),
             Err(fault) => Err(from_key(fault, &record.arn)),

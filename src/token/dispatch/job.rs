@@ -12,12 +12,15 @@ use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
 use zeroize::Zeroizing;
 
-use crate::metrics::{Counter, one_in};
-use crate::token::{
-    key::TokenKey,
-    locks::UNPOISONED,
-    metrics::Function,
-    status::{Destroyed, Fault, KeyFacts},
+use crate::{
+    metrics::{Counter, one_in},
+    model::Flow,
+    token::{
+        key::TokenKey,
+        locks::UNPOISONED,
+        metrics::Function,
+        status::{Destroyed, Fault, KeyFacts},
+    },
 };
 
 thread_local! {
@@ -33,6 +36,8 @@ const MOST_CRASHES: u8 = 2;
 pub(in crate::token) struct Job {
     pub(in crate::token) work: Work,
     pub(in crate::token) until: Instant,
+    /// With whose jobs it waits.
+    pub(in crate::token) flow: Flow,
     /// When it was made, of one in four: looks at the clock add up.
     pub(in crate::token) queued: Option<Instant>,
     /// Hosts that must not have it, since the other job of the pair is with them.
@@ -123,6 +128,7 @@ impl Job {
             Self {
                 work,
                 until,
+                flow: Flow::OWN,
                 queued: one_in(4, &JOBS).then(Instant::now),
                 missed: Vec::new(),
                 member: None,
@@ -133,6 +139,12 @@ impl Job {
             },
             answer,
         )
+    }
+
+    /// Lets the job wait with those of a flow.
+    pub(in crate::token) fn in_flow(mut self, flow: Flow) -> Self {
+        self.flow = flow;
+        self
     }
 
     /// Pins the job to one token of the group.
@@ -270,6 +282,7 @@ impl Job {
         Some(Self {
             work,
             until: self.until,
+            flow: self.flow,
             queued: one_in(4, &JOBS).then(Instant::now),
             missed,
             member: self.member,
@@ -328,6 +341,12 @@ impl Work {
             Self::Destroy { .. } => Function::Destroy,
             Self::Probe { .. } => return None,
         })
+    }
+
+    /// Whether a caller waits for it who can be told at once that it will be too late: MACs and random
+    /// bytes, whose rate is known.
+    pub(in crate::token) fn is_foreseen(&self) -> bool {
+        matches!(self, Self::Mac { .. } | Self::Random { .. })
     }
 
     /// Whether it changes the token.

@@ -4,6 +4,8 @@
 //! what changes a token is given to one host only. Does not: know how a host is started or what it
 //! does with a job.
 
+mod drain_rate;
+mod fair_queue;
 pub(super) mod job;
 mod mutation;
 pub(super) mod poison;
@@ -20,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    model::Flow,
     telemetry,
     token::{
         dispatch::{
@@ -54,23 +57,29 @@ impl Dispatcher {
         &self,
         key: &TokenKey,
         work: Work,
+        flow: Flow,
         until: Instant,
     ) -> Result<JobOutput, Fault> {
         // Whether the key can serve is looked at when a host takes the job, not here: callers may
         // have looked already, and what matters is what is known by then.
         let _using = key.begin_use().ok_or(Fault::Closed)?;
-        self.ask(work, until).await
+        self.ask(work, flow, until).await
     }
 
-    /// Has some host do work.
+    /// Has some host do work, in its turn among the flows.
     ///
     /// # Errors
     /// Each [`Fault`] but `Closed` and `Unknown`.
-    pub(super) async fn ask(&self, work: Work, until: Instant) -> Result<JobOutput, Fault> {
+    pub(super) async fn ask(
+        &self,
+        work: Work,
+        flow: Flow,
+        until: Instant,
+    ) -> Result<JobOutput, Fault> {
         self.available()?;
         let (job, answer) = Job::new(work, until);
         let note = Arc::default();
-        let job = job.noting(&note);
+        let job = job.in_flow(flow).noting(&note);
         if job.is_pinned() && !self.queue.has_candidate(&job) {
             return Err(Fault::Unavailable(
                 "no token of the group that can be asked has the key".into(),
@@ -80,7 +89,7 @@ impl Dispatcher {
         match timeout_at(until, answer).await {
             Ok(Ok(answer)) => {
                 self.note_host(&note, answer.is_ok());
-                answer
+                answer.map_err(|fault| self.named(fault))
             }
             // The queue drops jobs that nobody waits for any more, sometimes sooner than the timer
             // here wakes up.

@@ -1,16 +1,16 @@
-//! The one queue of a group of tokens: bounded, first in first out, shared by all hosts.
+//! The one queue of a group of tokens: bounded, fair among flows, shared by all hosts.
 //!
-//! A host that serves is registered with a [`HostHandle`]: the handles say which hosts there are, and
+//! When it is full, who has the most jobs in it loses one; a job that cannot be served by its deadline, as
+//! fast as the token is, is refused at once rather than then. A host that serves is registered with a [`HostHandle`]: the handles say which hosts there are, and
 //! an order to all hosts goes to each handle. Hosts take jobs as they have room, so that the fastest
 //! does the most and nobody routes.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -18,20 +18,25 @@ use tokio::{
     time::Instant,
 };
 
-use crate::token::{
-    dispatch::{
-        job::{Job, Work},
-        poison::PoisonList,
+use crate::{
+    model::Flow,
+    token::{
+        dispatch::{
+            drain_rate::DrainRate,
+            fair_queue::{FairQueue, Verdict},
+            job::{Job, Work},
+            poison::PoisonList,
+        },
+        key::{Closing, TokenKey},
+        locks::UNPOISONED,
+        metrics::{GroupSnapshot, HostSnapshot, Move, QueueMetrics},
+        status::Fault,
     },
-    key::{Closing, TokenKey},
-    locks::UNPOISONED,
-    metrics::{GroupSnapshot, HostSnapshot, Move, QueueMetrics},
-    status::Fault,
 };
 
 /// Jobs that no host has taken yet.
 pub(in crate::token) struct Queue {
-    jobs: Mutex<VecDeque<Job>>,
+    waiting: Mutex<Waiting>,
     capacity: usize,
     arrived: Notify,
     hosts: RwLock<Vec<Arc<HostHandle>>>,
@@ -43,6 +48,16 @@ pub(in crate::token) struct Queue {
     /// Hosts that have come to serve, ever.
     hosts_started: watch::Sender<u64>,
     pub(in crate::token) metrics: QueueMetrics,
+}
+
+/// The jobs, and how fast they go.
+#[derive(Default)]
+struct Waiting {
+    jobs: FairQueue<Job>,
+    rate: DrainRate,
+    /// Looks at jobs that calls of a full queue have paid for: once they are enough all jobs are looked at,
+    /// so that refusing a job costs no more however long the queue is.
+    looks: usize,
 }
 
 /// One host that serves.
@@ -95,7 +110,7 @@ impl Queue {
     /// For so many jobs and so many tokens.
     pub(in crate::token) fn new(capacity: usize, members: usize) -> Self {
         Self {
-            jobs: Mutex::default(),
+            waiting: Mutex::default(),
             capacity,
             arrived: Notify::new(),
             hosts: RwLock::default(),
@@ -123,34 +138,63 @@ impl Queue {
         self.hosts_started.subscribe()
     }
 
-    /// Adds a job at the end; never waits for room.
+    /// Adds a job at the end of its flow; never waits for room.
     ///
     /// # Errors
-    /// [`Fault::Saturated`]: the queue is full.
+    /// [`Fault::Saturated`]: the queue is full and no flow has more jobs in it, or the job would be too late.
     pub(in crate::token) fn push(&self, job: Job) -> Result<(), Fault> {
         let pinned = job.is_pinned();
-        {
-            let mut jobs = self.jobs.lock().expect(UNPOISONED);
-            if jobs.len() >= self.capacity {
-                // Abandoned jobs are dropped before the queue is reported full. Those that wait
-                // longest are abandoned first, so a look at the first few is enough: refusing a job
-                // costs no more however long the queue is.
-                let abandoned = (0..jobs.len().min(LOOKED_AT)).find(|at| jobs[*at].is_abandoned());
-                if let Some(at) = abandoned {
-                    jobs.remove(at);
-                }
-                if jobs.len() >= self.capacity {
-                    self.metrics.full.increment();
-                    return Err(Fault::Saturated(format!(
-                        "the queue is full: {} calls wait",
-                        self.capacity
-                    )));
-                }
+        let displaced = {
+            let mut waiting = self.waiting.lock().expect(UNPOISONED);
+            if !pinned && let Some(wait) = waiting.is_hopeless(&job) {
+                self.metrics.hopeless.increment();
+                let ahead = waiting.jobs.len();
+                return Err(Fault::Saturated(format!(
+                    "{ahead} calls wait, and this one's turn would come in {wait:.1?}, after its deadline"
+                )));
             }
-            jobs.push_back(job);
+            let displaced = self.make_room(&mut waiting, job.flow)?;
+            waiting.jobs.push(job.flow, job);
+            displaced
+        };
+        if let Some(displaced) = displaced {
+            self.metrics.displaced.increment();
+            displaced.reply(Err(Fault::Saturated(format!(
+                "the queue is full: {} calls wait, and no other caller has as many of them",
+                self.capacity
+            ))));
         }
         self.call(pinned);
         Ok(())
+    }
+
+    /// Gives the job that another caller loses for this one, if it must.
+    fn make_room(&self, waiting: &mut Waiting, flow: Flow) -> Result<Option<Job>, Fault> {
+        // What was given back counts for nobody: hosts have had room for it.
+        if waiting.jobs.added() < self.capacity {
+            return Ok(None);
+        }
+        // Abandoned jobs are dropped before the queue is reported full: of the longest flow those that
+        // wait longest, which are abandoned first, and now and then all.
+        waiting
+            .jobs
+            .drop_one_of_longest(LOOKED_AT, Job::is_abandoned);
+        waiting.looks += LOOKED_AT;
+        if waiting.jobs.added() >= self.capacity && waiting.looks >= waiting.jobs.len() {
+            waiting.looks = 0;
+            waiting.jobs.remove_all(Job::is_abandoned);
+        }
+        if waiting.jobs.added() < self.capacity {
+            return Ok(None);
+        }
+        if let Some(displaced) = waiting.jobs.displace(flow) {
+            return Ok(Some(displaced));
+        }
+        self.metrics.full.increment();
+        Err(Fault::Saturated(format!(
+            "the queue is full: {} calls wait",
+            self.capacity
+        )))
     }
 
     /// Gives back what a host could not finish: before all others, and even over the bound.
@@ -160,7 +204,9 @@ impl Queue {
             return job.reply(Err(Fault::Closed));
         }
         let pinned = job.is_pinned();
-        self.jobs.lock().expect(UNPOISONED).push_front(job);
+        let mut waiting = self.waiting.lock().expect(UNPOISONED);
+        waiting.jobs.give_back(job);
+        drop(waiting);
         self.call(pinned);
     }
 
@@ -211,15 +257,14 @@ impl Queue {
         into: &mut Vec<Job>,
     ) -> bool {
         let (now, before) = (Instant::now(), into.len());
-        let mut jobs = self.jobs.lock().expect(UNPOISONED);
-        let mut passed_over = 0;
-        while room.fast + room.slow > 0
-            && let Some(job) = jobs.get(passed_over)
-        {
+        let mut waiting = self.waiting.lock().expect(UNPOISONED);
+        let judge = |job: &Job| {
+            if room.fast + room.slow == 0 {
+                return Verdict::Stop;
+            }
             if job.is_abandoned_at(now) {
-                jobs.remove(passed_over);
                 self.metrics.expired.increment();
-                continue;
+                return Verdict::Drop;
             }
             let lane = if is_slow(job) {
                 &mut room.slow
@@ -228,13 +273,14 @@ impl Queue {
             };
             if *lane > 0 && job.suits(handle.host, handle.member) {
                 *lane -= 1;
-                into.extend(jobs.remove(passed_over));
+                Verdict::Take
             } else {
-                passed_over += 1;
+                Verdict::PassOver
             }
-        }
-        let has_more = jobs.len() > passed_over;
-        drop(jobs);
+        };
+        let has_more = waiting.jobs.take(judge, |job| into.push(job));
+        waiting.rate.taken(now, into.len() - before, has_more);
+        drop(waiting);
         for queued in into[before..].iter().filter_map(|job| job.queued) {
             self.metrics
                 .wait
@@ -245,7 +291,7 @@ impl Queue {
 
     /// How many jobs no host has taken yet.
     pub(in crate::token) fn len(&self) -> usize {
-        self.jobs.lock().expect(UNPOISONED).len()
+        self.waiting.lock().expect(UNPOISONED).jobs.len()
     }
 
     /// The queue at this moment; the tokens are the caller's to add.
@@ -279,11 +325,9 @@ impl Queue {
 
     /// Answers those who wait and of whom `which` is true.
     pub(in crate::token) fn refuse(&self, which: impl Fn(&Job) -> bool, fault: &Fault) {
-        let refused: VecDeque<Job> = {
-            let mut jobs = self.jobs.lock().expect(UNPOISONED);
-            let (refused, kept) = std::mem::take(&mut *jobs).into_iter().partition(which);
-            *jobs = kept;
-            refused
+        let refused = {
+            let mut waiting = self.waiting.lock().expect(UNPOISONED);
+            waiting.jobs.remove_all(which)
         };
         for job in refused {
             job.reply(Err(fault.clone()));
@@ -395,8 +439,28 @@ impl Queue {
     }
 }
 
-/// So many of the oldest jobs are looked at when the queue is full.
+/// So many jobs are looked at for each one that comes when the queue is full.
 const LOOKED_AT: usize = 32;
+/// A flow that has fewer jobs is not foreseen to be late: that would cost each call a look at the clock, and
+/// others cannot make it late.
+const FORESEEN: usize = 32;
+
+impl Waiting {
+    /// How long a job would wait, if that is longer than its caller does.
+    fn is_hopeless(&self, job: &Job) -> Option<Duration> {
+        if self.jobs.of_flow(job.flow) < FORESEEN || !job.work.is_foreseen() {
+            return None;
+        }
+        let now = Instant::now();
+        let is_late = |wait: &Duration| now + *wait > job.until;
+        // Most jobs would be in time even behind all others.
+        self.rate
+            .time_for(self.jobs.len(), now)
+            .filter(is_late)
+            .and_then(|_| self.rate.time_for(self.jobs.ahead_of(job.flow), now))
+            .filter(is_late)
+    }
+}
 
 impl HostHandle {
     /// Waits until this very host is wanted.
@@ -500,6 +564,69 @@ mod tests {
         queue.take(&queue.register(1, 0, 1), fast(9), |_| false, &mut taken);
         assert_eq!(taken.len(), 2);
         drop(waits);
+    }
+
+    #[test]
+    fn a_full_queue_has_room_for_a_caller_who_has_fewer_jobs_in_it() {
+        let queue = Queue::new(4, 1);
+        let mut of_greedy = Vec::new();
+        for _ in 0..4 {
+            let (job, waits) = random();
+            queue.push(job.in_flow(Flow::new(1, 1))).unwrap();
+            of_greedy.push(waits);
+        }
+        let modest = || {
+            let (job, waits) = random();
+            (job.in_flow(Flow::new(2, 1)), waits)
+        };
+        let (one, mut waits) = modest();
+        queue.push(one).unwrap();
+        assert!(waits.try_recv().is_err(), "it waits");
+        let last = of_greedy.pop().unwrap().try_recv().unwrap();
+        assert!(
+            matches!(last, Err(Fault::Saturated(why)) if why.contains("no other caller has as many"))
+        );
+        let (another, _waits) = modest();
+        queue.push(another).unwrap();
+        let (third, _waits_too) = modest();
+        assert!(queue.push(third).is_err(), "two and two are fair");
+        let refused = queue.snapshot("").refused;
+        assert_eq!(refused[..2], [("full", 1), ("displaced", 2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_would_be_too_late_is_refused_at_once() {
+        let queue = Queue::new(1000, 1);
+        let host = queue.register(1, 0, 1);
+        let push = |seconds: u64| {
+            let until = Instant::now() + Duration::from_secs(seconds);
+            let (job, waits) = Job::new(Work::Random { number_of_bytes: 1 }, until);
+            queue.push(job.in_flow(Flow::new(1, 1))).map(|()| waits)
+        };
+        let mut waiting = Vec::new();
+        let mut taken = Vec::new();
+        // A hundred jobs a second, while more come than go.
+        for _ in 0..100 {
+            waiting.push(push(600).unwrap());
+            waiting.push(push(600).unwrap());
+            tokio::time::advance(Duration::from_millis(10)).await;
+            queue.take(&host, fast(1), |_| false, &mut taken);
+        }
+        assert_eq!(queue.len(), 100);
+        waiting.push(push(5).unwrap());
+        let late = push(0).err().unwrap().to_string();
+        assert!(late.contains("after its deadline"), "{late}");
+        // Whoever has fewer waiting is not behind all of them.
+        let (job, waits) = Job::new(
+            Work::Random { number_of_bytes: 1 },
+            Instant::now() + Duration::from_millis(500),
+        );
+        queue.push(job.in_flow(Flow::new(2, 1))).unwrap();
+        waiting.push(waits);
+        // After an outage nothing is known of how fast it goes.
+        tokio::time::advance(Duration::from_secs(3)).await;
+        waiting.push(push(0).unwrap());
+        assert_eq!(queue.snapshot("").refused[2], ("hopeless", 1));
     }
 
     #[test]

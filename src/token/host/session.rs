@@ -40,8 +40,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(25);
 const WAITING_US: u32 = 500;
 /// The most jobs that may wait in a host.
 const MOST_WAITING: u32 = 64;
-/// The most jobs that the management session of a host may have.
-const MOST_SLOW: usize = 32;
+/// The most jobs that the management session of a host may have: enough that it need not wait for the next
+/// one, and few, since whose turn it is among callers is decided in the queue, not here.
+const MOST_SLOW: usize = 4;
 
 /// A host that serves.
 pub(super) struct HostSession {

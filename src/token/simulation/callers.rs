@@ -15,7 +15,7 @@ use super::{
     scene::Scene,
 };
 use crate::{
-    model::{KeyId, KeySpec},
+    model::{Flow, KeyId, KeySpec},
     token::{
         CheckValue, Fault, Group, ObjectLocator, TokenKey, locks::UNPOISONED, status::KeyFacts,
     },
@@ -31,6 +31,19 @@ const CHANGING: Duration = Duration::from_secs(6);
 
 /// Hosts serve by then, where nothing goes wrong.
 const STARTED: Duration = Duration::from_secs(1);
+
+/// Callers besides those that have the first numbers.
+pub(super) const HEALTH: usize = 30;
+const RANDOM: usize = 31;
+const POISONER: usize = 32;
+const CROWD: usize = 33;
+const CREATOR: usize = 34;
+
+/// The flow of a caller. Some count more than others.
+pub(super) fn flow(caller: usize) -> Flow {
+    let caller = u32::try_from(caller % 40).expect("few callers");
+    Flow::new(caller + 1, 1 + caller % 3)
+}
 
 /// A key that callers use: what is asked for by its label, and which secret it must be.
 pub(super) struct KeySlot {
@@ -101,7 +114,7 @@ pub(super) async fn ask(scene: Arc<Scene>, group: Arc<Group>, caller: usize) {
         let slot = &scene.slots[scene.world.index(scene.slots.len())];
         let message = format!("message {number} of {caller}");
         let limit = Duration::from_millis([100, 500, 2000, 5000][scene.world.index(4)]);
-        let _ = ask_once(&scene, &group, slot, message.into(), limit).await;
+        let _ = ask_once(&scene, &group, slot, message.into(), flow(caller), limit).await;
         scene.world.pause(0, 400).await;
     }
 }
@@ -112,6 +125,7 @@ pub(super) async fn ask_once(
     group: &Group,
     slot: &KeySlot,
     message: Bytes,
+    flow: Flow,
     limit: Duration,
 ) -> Result<(), Fault> {
     let key = slot.current();
@@ -123,7 +137,7 @@ pub(super) async fn ask_once(
         }
     }
     let until = Instant::now() + limit;
-    let answer = group.mac(&key, message.clone(), until.into_std());
+    let answer = group.mac(&key, message.clone(), flow, until.into_std());
     let what = format!("{} with {}", String::from_utf8_lossy(&message), slot.label);
     let Ok(answer) = timeout_at(until + BOUND, answer).await else {
         scene
@@ -140,7 +154,15 @@ pub(super) async fn ask_once(
         }
         Err(fault) => {
             let closed = *fault == Fault::Closed && key.is_closed();
-            check_fault(scene, &what, fault, closed, until);
+            let is_of_crowd = flow == self::flow(CROWD);
+            let its_own_doing = match fault {
+                Fault::Saturated(_) => true,
+                Fault::Deadline(_) => Instant::now() >= until,
+                _ => false,
+            };
+            if !(is_of_crowd && its_own_doing) {
+                check_fault(scene, &what, fault, closed, until);
+            }
         }
     }
     scene.world.note(format_args!(
@@ -160,6 +182,9 @@ fn check_fault(scene: &Scene, what: &str, fault: &Fault, closed: bool, until: In
         format_args!("{what}: {fault}, where nothing went wrong"),
     );
     match fault {
+        Fault::Saturated(reason) => world.violated(format_args!(
+            "{what}: a caller who has one call at a time is refused: {reason}"
+        )),
         Fault::Closed => world.promise(closed, format_args!("{what}: the key is not closed")),
         Fault::Deadline(reason) => world.promise(
             Instant::now() >= until,
@@ -178,7 +203,12 @@ pub(super) async fn ask_for_random(scene: Arc<Scene>, group: Arc<Group>) {
     while !scene.is_over() {
         let until = Instant::now() + scene.world.span(50, 2000);
         let what = "a random call";
-        match timeout_at(until + BOUND, group.random(16, until.into_std())).await {
+        match timeout_at(
+            until + BOUND,
+            group.random(16, flow(RANDOM), until.into_std()),
+        )
+        .await
+        {
             Err(_) => scene
                 .world
                 .violated(format_args!("{what} is not answered by its deadline")),
@@ -188,6 +218,22 @@ pub(super) async fn ask_for_random(scene: Arc<Scene>, group: Arc<Group>) {
             Ok(Err(fault)) => check_fault(&scene, what, &fault, false, until),
         }
         scene.world.pause(100, 1500).await;
+    }
+}
+
+/// One of many who call as one principal: their own calls may be refused for it, and nobody else's.
+pub(super) async fn crowd(scene: Arc<Scene>, group: Arc<Group>, member: usize) {
+    let mut number = 0;
+    while !scene.is_over() {
+        number += 1;
+        let slot = &scene.slots[scene.world.index(scene.slots.len())];
+        let message = format!("message {number} of {member} in a crowd");
+        let limit = Duration::from_millis([100, 2000, 5000][scene.world.index(3)]);
+        let _ = ask_once(&scene, &group, slot, message.into(), flow(CROWD), limit).await;
+        // All at once, now and then.
+        let now = u64::try_from(scene.world.elapsed().as_millis()).expect("a short time");
+        let pause = Duration::from_millis(2000 - now % 2000);
+        sleep(pause).await;
     }
 }
 
@@ -203,6 +249,7 @@ pub(super) async fn poison(scene: Arc<Scene>, group: Arc<Group>) {
             &group,
             slot,
             message.clone(),
+            flow(POISONER),
             Duration::from_secs(2),
         )
         .await;
@@ -303,7 +350,9 @@ async fn use_created(scene: &Scene, group: &Group, id: &KeyId, label: &str, fact
     let key = Arc::new(TokenKey::new(id.clone(), KeySpec::Hmac256, locator, value));
     let until = Instant::now() + Duration::from_secs(2);
     let message = Bytes::from(format!("a message for {label}"));
-    let made = group.mac(&key, message.clone(), until.into_std()).await;
+    let made = group
+        .mac(&key, message.clone(), flow(CREATOR), until.into_std())
+        .await;
     let token = &scene.hsm.tokens[0];
     if let (Ok(made), Some(secret)) = (&made, token.object(label)) {
         let right = *made == mac(secret, &message);

@@ -5,6 +5,8 @@
 //! Promises, for each seed:
 //!
 //! * no caller gets a wrong MAC, each is answered by its deadline, and a fault only if there was one;
+//! * whoever has one call at a time is never refused for lack of room, whatever a crowd of another caller's
+//!   calls does beside them;
 //! * a PIN that was refused is tried once, one without a clear answer twice, also by an hsmac that was
 //!   killed meanwhile;
 //! * no more hosts start in a minute than may, and no token has more than two processes too many;

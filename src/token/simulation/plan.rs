@@ -170,6 +170,8 @@ pub(super) struct Plan {
     pub(super) deaf: u64,
     /// Of a thousand processes that are killed, how many take their time.
     pub(super) unkillable: u64,
+    /// How many calls one more principal makes at once, who may be refused for it; 0: nobody does.
+    pub(super) crowd: usize,
     /// Whether somebody sends a message again and again that kills hosts.
     pub(super) poison: bool,
     /// How long there are faults.
@@ -204,6 +206,7 @@ impl Plan {
             events: Vec::new(),
             deaf: 0,
             unkillable: 0,
+            crowd: [0, 0, 20, 100][world.index(4)],
             poison: some(4),
             chaos: world.span(8000, 25_000),
             ends_early: world.happens(150),

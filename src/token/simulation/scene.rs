@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    callers::{self, KeySlot, ask_once},
+    callers::{self, HEALTH, KeySlot, ask_once},
     ledger::Ledger,
     model_token::{ModelHsm, ModelToken},
     plan::{Event, Plan},
@@ -154,6 +154,9 @@ impl Scene {
             group.clone(),
             number,
         ));
+        for member in 0..self.plan.crowd {
+            tasks.spawn(callers::crowd(self.clone(), group.clone(), member));
+        }
         if self.plan.poison {
             tasks.spawn(callers::poison(self.clone(), group.clone()));
         }
@@ -315,7 +318,8 @@ impl Scene {
     async fn look(&self, group: &Group, round: usize) -> Option<String> {
         for slot in &self.slots {
             let message = format!("message for health {round}").into();
-            let asked = ask_once(self, group, slot, message, Duration::from_secs(2)).await;
+            let flow = callers::flow(HEALTH);
+            let asked = ask_once(self, group, slot, message, flow, Duration::from_secs(2)).await;
             if let Err(fault) = asked {
                 return Some(format!("{}: {fault}", slot.label()));
             }
