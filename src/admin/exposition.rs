@@ -477,6 +477,18 @@ impl Families<'_> {
             "Tasks that no worker has taken yet.",
             [(vec![], number(now.runtime.queued as u64))],
         )?;
+        if let Some(spans) = now.traces {
+            let outcomes = [
+                ("exported", spans.exported),
+                ("failed", spans.failed),
+                ("dropped", spans.dropped),
+            ];
+            self.counter(
+                "trace_spans",
+                "Spans of traces, by what became of them.",
+                outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count)),
+            )?;
+        }
         let process = &now.process;
         self.seconds(
             "process_cpu_seconds",

@@ -11,6 +11,7 @@ use super::process::ProcessFigures;
 use crate::{
     front::{self, CallsSnapshot, ConnectionsSnapshot},
     kms::{Kms, Overview},
+    telemetry::traces::{self, TraceCounts},
 };
 
 /// Where an observation comes from.
@@ -62,6 +63,8 @@ pub(super) struct Observation {
     pub(super) is_ending: bool,
     pub(super) runtime: RuntimeFigures,
     pub(super) process: ProcessFigures,
+    /// Spans, if calls are traced.
+    pub(super) traces: Option<TraceCounts>,
 }
 
 /// How busy the runtime that serves callers is.
@@ -105,6 +108,7 @@ impl Sources {
                 queued: metrics.global_queue_depth(),
             },
             process: ProcessFigures::read(),
+            traces: traces::counts(),
         }
     }
 }

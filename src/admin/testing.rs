@@ -98,6 +98,7 @@ pub(super) fn observation() -> Observation {
             threads: 6,
             start_time: 1_699_990_000.0,
         },
+        traces: None,
     }
 }
 

@@ -42,6 +42,7 @@ use crate::{
     front,
     kms::{self, DeclaredRights, Kms},
     store::Store,
+    telemetry::traces,
     token::{self, State},
 };
 
@@ -91,6 +92,7 @@ impl App {
         let listeners = Listeners::bind(&settings)?;
         let admin = Admin::start(&settings.admin)
             .map_err(|fault| AppError::Configuration(fault.to_string()))?;
+        traces::start(&settings.traces).map_err(AppError::Configuration)?;
         let store = settings.store.as_ref().map(Store::open).transpose()?;
         let groups = start_groups(&settings, token::Settings::group);
         let settled = tokio::select! {
@@ -238,6 +240,7 @@ impl App {
         }
         let until = Instant::now() + (drain - grace);
         end_parts(&self.groups, &self.kms, self.store, until).await;
+        traces::stop().await;
         info!(event = "stopped", "ended");
     }
 }

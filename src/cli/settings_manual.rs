@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 /// A section: how it is written in the file, the source that has it, and the struct that it is.
-const SECTIONS: [(&str, &str, &str); 11] = [
+const SECTIONS: [(&str, &str, &str); 12] = [
     ("", include_str!("../config/mod.rs"), "Settings"),
     ("[grpc]", FRONT, "GrpcSettings"),
     ("[grpc.tls], [aws.tls]", FRONT, "TlsSettings"),
@@ -29,6 +29,11 @@ const SECTIONS: [(&str, &str, &str); 11] = [
     ),
     ("[admin]", include_str!("../admin/settings.rs"), "Settings"),
     ("[log]", include_str!("../telemetry/mod.rs"), "Settings"),
+    (
+        "[traces]",
+        include_str!("../telemetry/traces/mod.rs"),
+        "Settings",
+    ),
 ];
 const FRONT: &str = include_str!("../front/settings.rs");
 

@@ -87,6 +87,9 @@ pub struct Settings {
     /// `[log]`
     #[serde(default)]
     pub log: telemetry::Settings,
+    /// `[traces]`
+    #[serde(default)]
+    pub traces: telemetry::traces::Settings,
     #[serde(skip)]
     origins: SettingOrigins,
     #[serde(skip)]

@@ -7,7 +7,7 @@ use std::{
         LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue};
@@ -17,7 +17,10 @@ use super::log_limit::LogLimit;
 use crate::{
     error::{Error, Kind},
     model::echo,
-    telemetry::ServedBy,
+    telemetry::{
+        CallNotes,
+        traces::{self, TraceParent, TracedCall},
+    },
 };
 
 /// Names one call in its answer and in the log: a UUID whose first half is random for the process, and
@@ -72,6 +75,11 @@ impl ClientIds {
         (is_word && text.len() <= LONGEST_ID).then_some(text)
     }
 
+    /// What `traceparent` says, if it is well-formed.
+    fn parent(&self) -> Option<TraceParent> {
+        TraceParent::parse(self.traceparent.as_ref()?.to_str().ok()?)
+    }
+
     /// The trace ID of `traceparent` (W3C Trace Context): `00-TRACE-PARENT-FLAGS`.
     pub(super) fn trace_id(&self) -> Option<&str> {
         let text = self.traceparent.as_ref()?.to_str().ok()?;
@@ -92,13 +100,42 @@ pub(super) struct AnsweredCall<'a> {
     /// Why, if it is our side's fault.
     pub(super) cause: Option<&'a str>,
     pub(super) took: Duration,
-    pub(super) served_by: Option<ServedBy>,
+    /// `grpc` or `aws`.
+    pub(super) wire: &'static str,
+    /// `hsmac.v1.MacService/GenerateMac` or `KMS/GenerateMac`; none unless calls are traced.
+    pub(super) span: Option<&'a str>,
+    /// Whether the caller has proved who it is.
+    pub(super) is_authenticated: bool,
+    pub(super) began: Instant,
+    pub(super) notes: CallNotes,
 }
 
 impl AnsweredCall<'_> {
+    /// Traces the call if it is worth that, and logs it.
+    pub(super) fn tell(&self) {
+        let trace = self.span.and_then(|name| self.trace(name));
+        self.log(trace.as_deref());
+    }
+
+    /// Gives the ID of the call's trace, if there is one.
+    fn trace(&self, name: &str) -> Option<String> {
+        traces::record(&TracedCall {
+            name,
+            wire: self.wire,
+            request_id: self.request_id.0,
+            exception: self.failed.map(Kind::exception),
+            is_our_fault: self.failed.is_some_and(Kind::is_ours),
+            is_authenticated: self.is_authenticated,
+            parent: self.ids.parent(),
+            began: self.began,
+            took: self.took,
+            notes: &self.notes,
+        })
+    }
+
     /// One line at `debug`. What is our side's fault is a warning, as often as [`limit`] lets it: a token
     /// that is away refuses every call, and the token itself says so.
-    pub(super) fn log(&self) {
+    fn log(&self, trace: Option<&str>) {
         let Self {
             request_id,
             operation,
@@ -109,9 +146,11 @@ impl AnsweredCall<'_> {
             return;
         }
         let exception = self.failed.map(Kind::exception);
-        let (client_request_id, trace_id) = (self.ids.request_id(), self.ids.trace_id());
-        let token = self.served_by.as_ref().map(|by| by.token.as_str());
-        let host = self.served_by.as_ref().map(|by| by.host);
+        let client_request_id = self.ids.request_id();
+        let trace_id = trace.or_else(|| self.ids.trace_id());
+        let served_by = self.notes.served_by.as_ref();
+        let token = served_by.map(|by| by.token.as_str());
+        let host = served_by.map(|by| by.host);
         let (took_s, reason) = (microseconds(self.took), self.cause);
         match count {
             Some(count) => tracing::warn!(

@@ -23,6 +23,7 @@ use crate::{
     },
     model::{AccountId, Caller, Date, Operation, is_reserved, policy::Policy},
     store::{self, Change, Changes, Store},
+    telemetry::StageTimer,
     token::{Group, GroupSnapshot},
 };
 
@@ -211,14 +212,17 @@ impl Kms {
             principals: &principals,
             caller,
         };
-        require(
+        let stage = StageTimer::begin();
+        let authorized = require(
             &mut enforce,
             &self.catalogue,
             caller,
             operation,
             subject,
             context,
-        )
+        );
+        stage.end("authorize");
+        authorized
     }
 
     /// The key of a request whose constraints hold: resolved, and the caller allowed to use it.

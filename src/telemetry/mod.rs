@@ -1,14 +1,15 @@
-//! Logs: lines on stderr, for people or for collectors.
+//! Logs: lines on stderr, for people or for collectors. Traces: spans of calls, for a collector.
 //!
 //! Hides: how lines look, which targets are logged. Promises: one line a record, whatever a peer or a module
 //! put into it; no colours unless a terminal reads them; `RUST_LOG` without effect; libraries log nothing
 //! unless the operator names them; level and format may change while hsmac runs. Does not: audit (that may not
 //! be filtered, sampled or dropped).
 
+mod call_notes;
 mod level;
 mod lines;
 mod panics;
-mod served_by;
+pub mod traces;
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -24,10 +25,11 @@ use tracing_subscriber::{
 
 use self::lines::{Lines, SpanFields};
 pub use self::{
+    call_notes::{CallNotes, ServedBy, Stage, note_host, note_stage, noting},
     level::Level,
     lines::Format,
     panics::log_panics,
-    served_by::{ServedBy, note, noting},
+    traces::StageTimer,
 };
 
 /// `[log]`: what is logged, and how it looks. Logs go to stderr.

@@ -45,6 +45,19 @@ impl Function {
     }
 }
 
+impl Function {
+    /// The PKCS#11 function that does it.
+    pub(in crate::token) const fn of_pkcs11(self) -> &'static str {
+        match self {
+            Self::Mac => "C_Sign",
+            Self::Find => "C_FindObjects",
+            Self::Generate => "C_GenerateKey",
+            Self::Destroy => "C_DestroyObject",
+            Self::Random => "C_GenerateRandom",
+        }
+    }
+}
+
 /// How a host came to its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::token) enum HostEnd {

@@ -36,5 +36,7 @@ mod start;
 mod status;
 mod tls;
 mod token_faults;
+#[cfg(feature = "otlp")]
+mod traces;
 mod vectors;
 mod wire;

@@ -31,6 +31,9 @@ impl Settings {
         if self.drain_timeout > Duration::from_secs(3600) {
             fault("drain_timeout", "it must be at most 1h".into());
         }
+        for (within, text) in self.traces.faults() {
+            fault(&format!("traces.{within}"), text);
+        }
         self.grpc_faults(&mut fault);
         self.aws_faults(&mut fault);
         self.token_faults(&mut fault, invalid);

@@ -51,7 +51,7 @@ use crate::{
     error::{Error, Kind},
     kms::Kms,
     model::{Caller, Operation},
-    telemetry,
+    telemetry::{self, StageTimer, traces},
 };
 
 /// The ALPN name of HTTP/1.1 (RFC 7301).
@@ -136,7 +136,7 @@ impl Api {
         let span = tracing::debug_span!(
             "call", %request_id, client_request_id = ids.request_id(), trace_id = ids.trace_id()
         );
-        let (answered, served_by) = {
+        let (answered, notes) = {
             // Pinned here: whoever takes a future by value copies it, and this one is large.
             let answered = pin!(self.dispatch(request, sender, &mut called));
             telemetry::noting(answered).instrument(span).await
@@ -152,6 +152,7 @@ impl Api {
             Err(RequestError::Fault(error)) => shown_cause(error),
             Err(RequestError::Http(..)) | Ok(_) => None,
         };
+        let traced = traces::is_on().then(|| format!("KMS/{}", called.operation.name()));
         AnsweredCall {
             request_id,
             ids: &ids,
@@ -159,9 +160,13 @@ impl Api {
             failed,
             cause: cause.as_deref(),
             took,
-            served_by,
+            wire: "aws",
+            span: traced.as_deref(),
+            is_authenticated: called.caller.is_some(),
+            began,
+            notes,
         }
-        .log();
+        .tell();
         if let Err(RequestError::Fault(error)) = &answered {
             let Called { operation, caller } = &called;
             let recent = &self.calls.recent;
@@ -217,6 +222,7 @@ impl Api {
         json::require_json(&body)?;
         let operation = operation(&head)?;
         called.operation = operation.into();
+        let stage = StageTimer::begin();
         let caller = self.calls.authenticating(|| match certificate_caller {
             // A signature is of one request, a certificate of a connection: the signature counts.
             Some(certificate_caller) if !sigv4::is_signed(&head) => {
@@ -229,7 +235,9 @@ impl Api {
                     .caller(&head, &body, SystemTime::now())
                     .inspect_err(|error| self.log_refused(error, &head, sender))
             }
-        })?;
+        });
+        stage.end("authenticate");
+        let caller = caller?;
         let caller = sender.locate(&caller, head.headers.get(header::USER_AGENT));
         sender.mark_authenticated(&caller);
         called.caller = Some(caller.clone());

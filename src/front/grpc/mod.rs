@@ -52,7 +52,7 @@ use crate::{
         FILE_DESCRIPTOR_SET, key_service_server::KeyServiceServer,
         mac_service_server::MacServiceServer,
     },
-    telemetry,
+    telemetry::{self, traces},
 };
 
 /// The ALPN name of HTTP/2 (RFC 7301).
@@ -136,9 +136,10 @@ impl Api {
             trace_id = ids.trace_id()
         );
         let known = caller.as_ref().ok().cloned();
+        let traced = traces::is_on().then(|| request.uri().clone());
         // Pinned here: whoever takes a future by value copies it, and this one is large.
         let answered = pin!(self.answer_by_deadline(request, caller, request_id));
-        let (mut response, served_by) = telemetry::noting(answered).instrument(span).await;
+        let (mut response, notes) = telemetry::noting(answered).instrument(span).await;
         let failed = status::kind_of(response.headers());
         let took = self.calls.answered(operation, failed, began);
         let cause = failed.and_then(|_| status::cause_of(response.extensions()));
@@ -149,9 +150,13 @@ impl Api {
             failed,
             cause: cause.as_deref(),
             took,
-            served_by,
+            wire: "grpc",
+            span: traced.as_ref().map(|uri| span_name(operation, uri.path())),
+            is_authenticated: known.is_some(),
+            began,
+            notes,
         }
-        .log();
+        .tell();
         if let Some(kind) = failed {
             let recent = &self.calls.recent;
             recent.failed(operation.name(), kind, known.as_deref(), cause, request_id);
@@ -285,6 +290,15 @@ fn operation(path: &str) -> CalledOperation {
     method.map_or(CalledOperation::OTHER, |(_, method)| {
         CalledOperation::named(method)
     })
+}
+
+/// A call's name in traces. Only what hsmac serves has one of its own: paths are a peer's words.
+fn span_name(operation: CalledOperation, path: &str) -> &str {
+    if operation == CalledOperation::OTHER {
+        "other"
+    } else {
+        path.trim_start_matches('/')
+    }
 }
 
 /// `/package.Service/Method`

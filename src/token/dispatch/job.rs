@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -13,8 +13,10 @@ use tokio::{sync::oneshot, time::Instant};
 use zeroize::Zeroizing;
 
 use crate::{
+    host_ipc::monotonic,
     metrics::{Counter, one_in},
     model::Flow,
+    telemetry::traces,
     token::{
         key::TokenKey,
         locks::UNPOISONED,
@@ -48,8 +50,8 @@ pub(in crate::token) struct Job {
     sent: Option<Arc<AtomicBool>>,
     /// The host that has it; 0: none has had it yet.
     host: u32,
-    /// Where the host is noted that has answered.
-    note: Option<Arc<AtomicU32>>,
+    /// Where it is noted who has answered, and when the job was sent.
+    note: Option<Arc<JobNote>>,
     reply: Reply,
 }
 
@@ -121,6 +123,15 @@ struct Hedged {
     unanswered: AtomicU8,
 }
 
+/// What a job notes for whoever logs and traces its call.
+#[derive(Debug, Default)]
+pub(in crate::token) struct JobNote {
+    /// The host that has answered; 0: none.
+    pub(in crate::token) host: AtomicU32,
+    /// When a host got it last, on the clock of [`monotonic`]; 0: it was not sent, or calls are not traced.
+    pub(in crate::token) sent: AtomicU64,
+}
+
 impl Job {
     pub(in crate::token) fn new(work: Work, until: Instant) -> (Self, oneshot::Receiver<Outcome>) {
         let (caller, answer) = oneshot::channel();
@@ -159,8 +170,8 @@ impl Job {
         self
     }
 
-    /// Lets the job note which host has answered it.
-    pub(in crate::token) fn noting(mut self, note: &Arc<AtomicU32>) -> Self {
+    /// Lets the job note which host has answered it, and when that got it.
+    pub(in crate::token) fn noting(mut self, note: &Arc<JobNote>) -> Self {
         self.note = Some(Arc::clone(note));
         self
     }
@@ -168,6 +179,11 @@ impl Job {
     /// It is on its way to a host. Said before it is written to the host's socket.
     pub(in crate::token) fn tell_sent(&mut self, host: u32) {
         self.host = host;
+        if traces::is_on()
+            && let Some(note) = &self.note
+        {
+            note.sent.store(monotonic(), Ordering::Relaxed);
+        }
         if let Some(sent) = &self.sent {
             sent.store(true, Ordering::SeqCst);
         }
@@ -300,7 +316,7 @@ impl Job {
     pub(in crate::token) fn reply(self, outcome: Outcome) {
         let note = || {
             if let Some(note) = &self.note {
-                note.store(self.host, Ordering::Relaxed);
+                note.host.store(self.host, Ordering::Relaxed);
             }
         };
         // A caller that has gone away is no fault.

@@ -11,9 +11,12 @@ mod mutation;
 pub(super) mod poison;
 pub(super) mod queue;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -22,14 +25,16 @@ use tokio::{
 };
 
 use crate::{
+    host_ipc::monotonic,
     model::Flow,
-    telemetry,
+    telemetry::{self, StageTimer, traces},
     token::{
         dispatch::{
-            job::{Job, JobOutput, Work},
+            job::{Job, JobNote, JobOutput, Work},
             queue::Queue,
         },
         key::TokenKey,
+        metrics::Function,
         settings::Settings,
         status::{Fault, State},
     },
@@ -78,17 +83,21 @@ impl Dispatcher {
     ) -> Result<JobOutput, Fault> {
         self.available()?;
         let (job, answer) = Job::new(work, until);
-        let note = Arc::default();
+        let note = Arc::<JobNote>::default();
         let job = job.in_flow(flow).noting(&note);
+        let function = job.work.function();
         if job.is_pinned() && !self.queue.has_candidate(&job) {
             return Err(Fault::Unavailable(
                 "no token of the group that can be asked has the key".into(),
             ));
         }
+        let stage = StageTimer::begin();
         self.queue.push(job).map_err(|fault| self.named(fault))?;
-        match timeout_at(until, answer).await {
+        let answer = timeout_at(until, answer).await;
+        note_stages(&stage, &note, function);
+        match answer {
             Ok(Ok(answer)) => {
-                self.note_host(&note, answer.is_ok());
+                self.note_host(&note.host, answer.is_ok());
                 answer.map_err(|fault| self.named(fault))
             }
             // The queue drops jobs that nobody waits for any more, sometimes sooner than the timer
@@ -101,10 +110,11 @@ impl Dispatcher {
         }
     }
 
-    /// For the log: the host that answered this call, if somebody reads it.
+    /// For log and traces: the host that answered this call, if somebody reads it.
     fn note_host(&self, note: &AtomicU32, is_good: bool) {
         let host = note.load(Ordering::Relaxed);
-        if host == 0 || is_good && !tracing::enabled!(tracing::Level::DEBUG) {
+        let is_read = !is_good || traces::is_on() || tracing::enabled!(tracing::Level::DEBUG);
+        if host == 0 || !is_read {
             return;
         }
         // Of a host that has ended since, the group is known.
@@ -114,7 +124,7 @@ impl Dispatcher {
         };
         let token = member.and_then(|member| self.tokens.get(member));
         let name = token.map_or(&self.group, |token| &token.settings.name);
-        telemetry::note(name, host);
+        telemetry::note_host(name, host);
     }
 
     /// Whether a host serves or may come to.
@@ -152,5 +162,19 @@ impl Dispatcher {
         };
         let reasons: Vec<String> = self.tokens.iter().map(reason).collect();
         Fault::Unavailable(reasons.join("; "))
+    }
+}
+/// For traces: how long a call waited for a host, and how long the last one had it.
+fn note_stages(stage: &StageTimer, note: &JobNote, function: Option<Function>) {
+    let Some(began) = stage.began() else {
+        return;
+    };
+    let now = std::time::Instant::now();
+    let sent = note.sent.load(Ordering::Relaxed);
+    let with_host = Duration::from_nanos(monotonic().saturating_sub(sent));
+    let sent = (sent > 0).then(|| now.checked_sub(with_host)).flatten();
+    telemetry::note_stage("queue", began, sent.unwrap_or(now));
+    if let (Some(sent), Some(function)) = (sent, function) {
+        telemetry::note_stage(function.of_pkcs11(), sent, now);
     }
 }
