@@ -215,6 +215,12 @@ impl Families<'_> {
                 )
             }),
         )?;
+        let throttled = now.limits.throttled.iter();
+        self.counter(
+            "throttled",
+            "Calls that were refused since their principal was over its limits.",
+            throttled.map(|(quota, count)| (vec![("quota", *quota)], *count)),
+        )?;
         let proofs = now.calls.iter().flat_map(|calls| {
             let kinds = Kind::ALL
                 .into_iter()

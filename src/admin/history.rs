@@ -24,8 +24,10 @@ pub struct Sample {
     pub p99: [Option<f64>; 3],
     /// Calls a second that failed for reasons that are ours: the token, a time-out, a bug.
     pub our_faults: f64,
-    /// Calls a second that were refused to be fast enough for others.
+    /// Calls a second that were refused since a queue was full or too long for them.
     pub throttled: f64,
+    /// Calls a second that were refused since their principals were over their limits.
+    pub limited: f64,
     /// Calls a second that were not allowed, or came without a proof.
     pub denied: f64,
     /// The p99 of the wait in the tokens' queues, in seconds.
@@ -46,6 +48,7 @@ struct Totals {
     queue: Distribution,
     our_faults: u64,
     throttled: u64,
+    limited: u64,
     denied: u64,
 }
 
@@ -68,11 +71,14 @@ impl Totals {
                 .filter(|one| one.exception.is_some_and(which));
             of_kind.map(|one| one.count).sum()
         };
+        let limited = observation.limits.throttled.iter();
+        let limited = limited.map(|(_, count)| count).sum();
         Self {
             took,
             queue,
+            limited,
             our_faults: count(Kind::is_ours),
-            throttled: count(|kind| kind == Kind::Throttling),
+            throttled: count(|kind| kind == Kind::Throttling).saturating_sub(limited),
             denied: count(|kind| kind == Kind::AccessDenied || kind.is_unauthenticated()),
         }
     }
@@ -96,6 +102,7 @@ impl History {
                 p99: std::array::from_fn(|index| took[index].quantile(0.99)),
                 our_faults: rate(now.our_faults, before.our_faults),
                 throttled: rate(now.throttled, before.throttled),
+                limited: rate(now.limited, before.limited),
                 denied: rate(now.denied, before.denied),
                 queue_p99: now.queue.since(&before.queue).quantile(0.99),
             });

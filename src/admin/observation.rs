@@ -9,7 +9,7 @@ use tokio::{runtime, sync::watch};
 
 use super::process::ProcessFigures;
 use crate::{
-    front::{self, CallsSnapshot, ConnectionsSnapshot},
+    front::{self, CallsSnapshot, ConnectionsSnapshot, LimitsSnapshot},
     kms::{Kms, Overview},
     telemetry::traces::{self, TraceCounts},
 };
@@ -22,6 +22,8 @@ pub struct Sources {
     pub grpc: Arc<front::grpc::Api>,
     /// The API of AWS's clients, if it is served.
     pub aws: Option<Arc<front::aws::Api>>,
+    /// What each principal may ask for.
+    pub limits: Arc<front::Limits>,
     /// The connections of each listener.
     pub listeners: Vec<front::Connections>,
     /// Who authenticates callers, and by which certificates.
@@ -52,6 +54,7 @@ pub(super) struct Observation {
     pub(super) at: SystemTime,
     pub(super) overview: Overview,
     pub(super) calls: Vec<CallsSnapshot>,
+    pub(super) limits: LimitsSnapshot,
     pub(super) connections: Vec<ConnectionsSnapshot>,
     /// Each certificate and list: its listener, what it is, when it ends in seconds since 1970.
     pub(super) certificates: Vec<(&'static str, &'static str, i64)>,
@@ -89,6 +92,7 @@ impl Sources {
             at: SystemTime::now(),
             overview: self.kms.overview(),
             calls: apis.into_iter().flatten().collect(),
+            limits: self.limits.snapshot(),
             connections: self
                 .listeners
                 .iter()

@@ -211,6 +211,10 @@ function refused(state) {
   show("refused", rows.length
     ? table([["Who"], ["Operation"], ["Exception"], ["Times", "number"], ["Last", "short"], ["Request ID"]], rows)
     : none("Nobody was denied or throttled."));
+  const limited = state.throttled.map((one) => [one.principal, code(one.quota), one.count.toLocaleString("en"), moment(one.at, state.at)]);
+  show("throttled", limited.length
+    ? table([["Over its limits"], ["Quota"], ["Times", "number"], ["Last", "short"]], limited)
+    : "");
 }
 
 function faults(state) {

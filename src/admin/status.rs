@@ -68,6 +68,8 @@ pub struct StatusReport {
     pub faults: Vec<FailedCallReport>,
     /// Who was refused, the last first.
     pub refusals: Vec<RefusalReport>,
+    /// Principals that asked for more than their limits allow, the last first; 32 at most.
+    pub throttled: Vec<ThrottledReport>,
     /// The connections of each listener.
     pub connections: Vec<ConnectionsReport>,
     /// The ends of certificates and revocation lists.
@@ -250,6 +252,20 @@ pub struct RefusalReport {
     pub request_id: String,
 }
 
+/// A principal that asked for more than its limits allow.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ThrottledReport {
+    /// Its ARN.
+    pub principal: String,
+    /// By what, the last time: a quota, or `concurrent`.
+    pub quota: String,
+    /// How many of its calls were refused for it since the start.
+    pub count: u64,
+    /// When it was the last time.
+    pub at: u64,
+}
+
 /// The connections of one listener.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -340,6 +356,7 @@ impl StatusReport {
             calls: now.calls.iter().flat_map(CallsReport::of).collect(),
             faults,
             refusals,
+            throttled: throttled(now),
             connections: connections(now),
             certificates: certificates(now),
             conditions: conditions(now),
@@ -347,6 +364,18 @@ impl StatusReport {
             history: history.samples(),
         }
     }
+}
+
+fn throttled(now: &Observation) -> Vec<ThrottledReport> {
+    let throttled = now.limits.principals.iter();
+    throttled
+        .map(|one| ThrottledReport {
+            principal: one.arn.clone(),
+            quota: one.quota.to_owned(),
+            count: one.count,
+            at: seconds(one.at),
+        })
+        .collect()
 }
 
 fn connections(now: &Observation) -> Vec<ConnectionsReport> {

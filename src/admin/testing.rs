@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     error::Kind,
-    front::{CallCount, CallsSnapshot, ConnectionsSnapshot, RecentFault, Refusal},
+    front::{
+        CallCount, CallsSnapshot, ConnectionsSnapshot, LimitsSnapshot, RecentFault, Refusal,
+        ThrottledPrincipal,
+    },
     kms::{Overview, ScheduledDeletion, TroubledKey},
     metrics::{Distribution, Histogram},
     model::{Date, KeyState},
@@ -69,6 +72,19 @@ pub(super) fn observation() -> Observation {
             calls("grpc", Kind::KeyUnavailable),
             calls("aws", Kind::AccessDenied),
         ],
+        limits: LimitsSnapshot {
+            throttled: vec![
+                ("cryptographic_operations_symmetric", 11),
+                ("create_key", 0),
+                ("concurrent", 1),
+            ],
+            principals: vec![ThrottledPrincipal {
+                arn: "arn:aws:iam::111122223333:role/batch".to_owned(),
+                quota: "cryptographic_operations_symmetric",
+                count: 12,
+                at: UNIX_EPOCH + Duration::from_secs(NOW - 20),
+            }],
+        },
         connections: vec![ConnectionsSnapshot {
             wire: "grpc",
             authenticated: 1,

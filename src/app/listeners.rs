@@ -10,6 +10,7 @@ use crate::{
     config::{LoadedFiles, Settings},
     front::{self, AccessKeys, Authenticator},
     kms::{DeclaredKey, DeclaredRights, Kms},
+    model::Caller,
 };
 
 /// The bound listeners. Clients may connect; they wait until they are served.
@@ -59,6 +60,7 @@ impl Listeners {
 /// How callers are authenticated and what they may do, from files that were read at one time.
 pub(super) struct Access {
     pub(super) callers: front::Access,
+    pub(super) limits: front::LimitTable,
     pub(super) keys: Vec<DeclaredKey>,
     pub(super) rights: DeclaredRights,
 }
@@ -66,7 +68,11 @@ pub(super) struct Access {
 impl Access {
     /// # Errors
     /// A sentence that names an access key with two principals.
-    pub(super) fn new(settings: &Settings, files: LoadedFiles) -> Result<Self, String> {
+    pub(super) fn new(
+        settings: &Settings,
+        files: LoadedFiles,
+        limits: &front::Limits,
+    ) -> Result<Self, String> {
         let LoadedFiles {
             grpc_tls,
             aws_tls,
@@ -74,14 +80,18 @@ impl Access {
             rights,
         } = files;
         let mut principals = settings.principal.clone();
+        let anonymous = settings.grpc.anonymous.as_ref();
+        let arns = principals.iter().map(|principal| &principal.arn);
+        let arns = arns.chain(anonymous).map(|arn| arn.0.arn());
+        let limits = limits.prepare(&settings.limits, arns);
+        let known = |caller: &Caller| limits.in_flow(rights.authenticate(caller));
         for principal in &mut principals {
-            principal.arn.0 = rights.authenticate(&principal.arn.0);
+            principal.arn.0 = known(&principal.arn.0);
         }
         for (_, caller, _) in &mut access_keys {
-            *caller = rights.authenticate(caller);
+            *caller = known(caller);
         }
-        let anonymous = settings.grpc.anonymous.as_ref();
-        let anonymous = anonymous.map(|one| rights.authenticate(&one.0));
+        let anonymous = anonymous.map(|one| known(&one.0));
         let access_keys = AccessKeys::new(access_keys, aws_tls.is_some())
             .map_err(|text| format!("principal: {text}"))?;
         let mut grpc = Authenticator::new(grpc_tls, &principals, anonymous.as_ref());
@@ -96,6 +106,7 @@ impl Access {
         };
         Ok(Self {
             callers,
+            limits,
             keys: settings.key.clone(),
             rights,
         })
@@ -105,6 +116,7 @@ impl Access {
 /// The APIs that answer on the listeners.
 pub(super) struct Apis {
     access: watch::Sender<Arc<front::Access>>,
+    pub(super) limits: Arc<front::Limits>,
     pub(super) grpc: Arc<front::grpc::Api>,
     pub(super) aws: Option<Arc<front::aws::Api>>,
     kms: Arc<Kms>,
@@ -116,15 +128,29 @@ impl Apis {
         kms: &Arc<Kms>,
         settings: &Settings,
         callers: front::Access,
+        limits: Arc<front::Limits>,
     ) -> (Self, front::grpc::Health) {
         let (access, watched) = watch::channel(Arc::new(callers));
-        let (grpc, health) =
-            front::grpc::Api::new(Arc::clone(kms), &settings.grpc, watched.clone()).await;
+        let (grpc, health) = front::grpc::Api::new(
+            Arc::clone(kms),
+            &settings.grpc,
+            watched.clone(),
+            limits.clone(),
+        )
+        .await;
         let aws = settings.aws.as_ref().map(|aws| {
-            front::aws::Api::new(Arc::clone(kms), aws, &settings.region, watched.clone())
+            let region = &settings.region;
+            front::aws::Api::new(
+                Arc::clone(kms),
+                aws,
+                region,
+                watched.clone(),
+                limits.clone(),
+            )
         });
         let apis = Self {
             access,
+            limits,
             grpc,
             aws,
             kms: Arc::clone(kms),
@@ -143,9 +169,11 @@ impl Apis {
     pub(super) async fn admit(&self, access: Access) -> Vec<String> {
         let Access {
             callers,
+            limits,
             keys,
             rights,
         } = access;
+        self.limits.replace(limits);
         // Security: callers carry the rights that they were authenticated with, and what `declare` says
         // of them counts besides. So nobody has more than before or more than after at any moment.
         self.access.send_replace(Arc::new(callers));

@@ -58,6 +58,7 @@ pub struct App {
     /// How the files were before anything was read from them.
     fingerprints: FileFingerprints,
     callers: front::Access,
+    limits: Arc<front::Limits>,
     listeners: Listeners,
     admin: Admin,
     groups: Groups,
@@ -83,12 +84,15 @@ impl App {
         } = loaded;
         let mut signals = Signals::watch()?;
         prepare_state_dir(&settings)?;
-        let access = Access::new(&settings, files.clone()).map_err(AppError::Configuration)?;
+        let limits = Arc::<front::Limits>::default();
+        let access = Access::new(&settings, files.clone(), &limits);
         let Access {
             callers,
+            limits: table,
             keys: _,
             rights,
-        } = access;
+        } = access.map_err(AppError::Configuration)?;
+        limits.replace(table);
         let listeners = Listeners::bind(&settings)?;
         let admin = Admin::start(&settings.admin)
             .map_err(|fault| AppError::Configuration(fault.to_string()))?;
@@ -119,6 +123,7 @@ impl App {
             files,
             fingerprints,
             callers,
+            limits,
             listeners,
             admin,
             groups,
@@ -163,7 +168,7 @@ impl App {
             notify(&[sd_notify::NotifyState::Stopping]);
             ending.send_replace(true);
         };
-        let (apis, health) = Apis::new(&self.kms, &self.settings, self.callers).await;
+        let (apis, health) = Apis::new(&self.kms, &self.settings, self.callers, self.limits).await;
         let apis = Arc::new(apis);
         let failing = watch::Sender::new(false);
         let pending = watch::Sender::new(Vec::new());
@@ -191,6 +196,7 @@ impl App {
             kms: Arc::clone(&self.kms),
             grpc: Arc::clone(&apis.grpc),
             aws: apis.aws.clone(),
+            limits: apis.limits.clone(),
             listeners: self.listeners.connections(),
             access: apis.access(),
             conditions: conditions

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::{ConfigFault, FileFingerprints, LoadedFiles, Reloaded, Settings},
+    front,
     kms::Kms,
     telemetry,
 };
@@ -106,8 +107,8 @@ impl Reload {
     /// Reads everything again. What is good takes effect; what is broken stays as it was.
     async fn attempt(&mut self, what: &str, now: &FileFingerprints) {
         let (started, current) = (self.started.clone(), self.settings.clone());
-        let files = self.files.clone();
-        let read = spawn_blocking(move || reload(&started, &current, &files)).await;
+        let (files, limits) = (self.files.clone(), self.apis.limits.clone());
+        let read = spawn_blocking(move || reload(&started, &current, &files, &limits)).await;
         let changed = self.read != *now;
         self.read = now.clone();
         let (reloaded, access) = match read.map_err(|error| error.to_string()).flatten() {
@@ -205,9 +206,10 @@ fn reload(
     started: &Settings,
     current: &Settings,
     files: &LoadedFiles,
+    limits: &front::Limits,
 ) -> Result<(Reloaded, Access), String> {
     let reloaded = started.reload(current, files);
-    let access = Access::new(&reloaded.settings, reloaded.files.clone())?;
+    let access = Access::new(&reloaded.settings, reloaded.files.clone(), limits)?;
     Ok((reloaded, access))
 }
 

@@ -5,12 +5,14 @@
 use std::fmt::Write as _;
 
 /// A section: how it is written in the file, the source that has it, and the struct that it is.
-const SECTIONS: [(&str, &str, &str); 12] = [
+const SECTIONS: [(&str, &str, &str); 14] = [
     ("", include_str!("../config/mod.rs"), "Settings"),
     ("[grpc]", FRONT, "GrpcSettings"),
     ("[grpc.tls], [aws.tls]", FRONT, "TlsSettings"),
     ("[aws]", FRONT, "AwsSettings"),
     ("[[principal]]", FRONT, "PrincipalSettings"),
+    ("[limits.default]", LIMITS, "DefaultLimits"),
+    ("[[limits.principal]]", LIMITS, "OwnLimits"),
     (
         "[token.NAME]",
         include_str!("../token/settings.rs"),
@@ -36,6 +38,7 @@ const SECTIONS: [(&str, &str, &str); 12] = [
     ),
 ];
 const FRONT: &str = include_str!("../front/settings.rs");
+const LIMITS: &str = include_str!("../front/limits/settings.rs");
 
 /// The page, in roff.
 pub(super) fn page() -> String {

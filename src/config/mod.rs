@@ -73,6 +73,9 @@ pub struct Settings {
     /// `[[principal]]`
     #[serde(default)]
     pub principal: Vec<front::PrincipalSettings>,
+    /// `[limits]`
+    #[serde(default)]
+    pub limits: front::LimitsSettings,
     /// `[token.NAME]`, by name.
     #[serde(default)]
     pub token: BTreeMap<String, token::Settings>,

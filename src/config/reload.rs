@@ -130,6 +130,7 @@ impl Settings {
         let mut rest = self.clone();
         rest.principal.clear();
         rest.organization = None;
+        rest.limits = front::LimitsSettings::default();
         rest.log = telemetry::Settings::default();
         rest.key.clear();
         rest.grpc.tls = None;

@@ -141,7 +141,10 @@ impl AnsweredCall<'_> {
             operation,
             ..
         } = self;
-        let count = self.failed.and_then(limit).and_then(LogLimit::pass);
+        // Of a caller over its limits there is an event that says so.
+        let over_limits = self.failed == Some(Kind::Throttling) && self.cause.is_none();
+        let failed = self.failed.filter(|_| !over_limits);
+        let count = failed.and_then(limit).and_then(LogLimit::pass);
         if count.is_none() && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }

@@ -114,7 +114,9 @@ async fn api() -> Arc<grpc::Api> {
         tls: None,
     };
     let (_, access) = watch::channel(Arc::default());
-    grpc::Api::new(kms, &settings, access).await.0
+    grpc::Api::new(kms, &settings, access, Arc::default())
+        .await
+        .0
 }
 
 const LIMIT: Duration = Duration::from_secs(5);

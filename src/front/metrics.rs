@@ -9,7 +9,10 @@ use std::{
 
 use crate::{
     error::Kind,
-    front::recent::{Recent, RecentFault, Refusal},
+    front::{
+        limits::Quota,
+        recent::{Recent, RecentFault, Refusal},
+    },
     metrics::{Distribution, Histogram, SHARDS, one_in, own_shard},
     model::Operation,
 };
@@ -48,6 +51,15 @@ impl CalledOperation {
             "VerifyMacs" => Self::VERIFY_MACS,
             _ => Operation::named(name).map_or(Self::OTHER, Self::from),
         }
+    }
+
+    /// What it is counted under.
+    pub(super) fn quota(self) -> Quota {
+        if self.is_stream() {
+            return Quota::SYMMETRIC;
+        }
+        let operation = Operation::ALL.get(self.0);
+        operation.map_or(Quota::OTHER, |operation| Quota::of(*operation))
     }
 
     fn is_stream(self) -> bool {

@@ -16,6 +16,7 @@ mod call;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod grpc;
+mod limits;
 mod listener;
 mod log_limit;
 mod metrics;
@@ -29,6 +30,10 @@ pub use auth::{
     access_key::{AccessKeys, SecretAccessKey},
     authenticator::Authenticator,
     connection::ClientConnection,
+};
+pub use limits::{
+    DefaultLimits, LimitTable, Limits, LimitsSettings, LimitsSnapshot, OwnLimits, Quota, Rate,
+    ThrottledPrincipal,
 };
 pub use listener::{
     accept::{Listener, Protocol, bind, serve},

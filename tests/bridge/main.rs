@@ -19,6 +19,7 @@ mod deletion;
 mod drills;
 mod grants;
 mod keys;
+mod limits;
 mod logs;
 mod many;
 mod objects;

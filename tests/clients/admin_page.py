@@ -121,6 +121,7 @@ def everything_at_once(checks, browser, tunnel, pictures):
         "keys": ["the token has no such object", "2 Unavailable"],
         "coming": ["the store was restored", "1 object of deleted keys", "in 7 days", "in 2 days"],
         "refused": ["user/reports", "ThrottlingException", "unknown"],
+        "throttled": ["role/batch", "cryptographic_operations_symmetric", "12,031"],
         "faults": ["KeyUnavailableException", "Do"],
         "server": ["grpc.listen", "hsmac.reload"],
     }.items():

@@ -48,6 +48,7 @@ def suite(checks, service):
     checks.part(boto3_others.callers, checks, service)
     checks.part(boto3_others.full_disk, checks, kms, service)
     checks.part(boto3_others.stuck_token, checks, service)
+    checks.part(boto3_others.throttled, checks, service)
     checks.part(boto3_others.token_away, checks, service)
     if len(sys.argv) > 2:
         checks.part(boto3_others.faulty_token, checks, service, pathlib.Path(sys.argv[2]).resolve())

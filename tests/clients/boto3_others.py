@@ -6,6 +6,7 @@ import pathlib
 import re
 import signal
 import tempfile
+import time
 from unittest import mock
 
 import boto3
@@ -323,6 +324,31 @@ def stuck_token(checks, service):
         service.signal_hosts(signal.SIGCONT)
     again = lambda: accepted(lambda: kms.generate_mac(**of))
     checks.holds("it answers again", until("a MAC", again))
+
+
+def throttled(checks, service):
+    """A caller over its rate: what it is told, and that botocore's standard retries wait so long."""
+    rate = [f"limits.default.rates.list_aliases.{setting}" for setting in ("rate=1", "per=4s", "burst=1")]
+    service.serve(*rate)
+    once = client(service)
+    once.list_aliases()
+    say = "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls."
+    refused(checks, "a second call in four seconds", once.list_aliases, "ThrottlingException", say)
+    once.list_keys()
+    try:
+        once.list_aliases()
+        checks.holds("a third one is refused", False)
+    except botocore.exceptions.ClientError as fault:
+        told = int(fault.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-retry-after"])
+        checks.holds("the answer says when there is room", 0 < told <= 4000, told)
+        time.sleep(told / 1000)
+        checks.holds("and there is", accepted(once.list_aliases))
+    # One more attempt: by its own backoff it would come within a second.
+    again = client(service, retries={"mode": "standard", "total_max_attempts": 2})
+    began = time.monotonic()
+    answer = again.list_aliases()
+    checks.equal("botocore tries again", answer["ResponseMetadata"]["RetryAttempts"], 1)
+    checks.holds("and waits as told", time.monotonic() - began > 2, time.monotonic() - began)
 
 
 def token_away(checks, service):

@@ -8,6 +8,7 @@ checked by what must hold between calls.
 """
 
 import importlib
+import json
 import os
 import pathlib
 import signal
@@ -58,6 +59,17 @@ def main(hsmac):
                     health_and_reflection(health, channel)
                 server.terminate()
                 check("SIGTERM ends the server with 0", server.wait(LIMIT) == 0)
+                address = f"127.0.0.1:{free_port()}"
+                settings = ["aws.listen=127.0.0.1:0", f"grpc.listen={address}", *LIMITS]
+                arguments = [hsmac, "serve", "--config", folder / "dev" / "hsmac.toml"]
+                for setting in settings:
+                    arguments += ["--set", setting]
+                server = subprocess.Popen(
+                    arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder
+                )
+                throttled(pb, address)
+                server.terminate()
+                check("SIGTERM ends it with 0 again", server.wait(LIMIT) == 0)
             except BaseException:
                 server.kill()
                 log.seek(0)
@@ -288,6 +300,50 @@ def well_known():
     import grpc_tools
 
     return pathlib.Path(grpc_tools.__file__).parent / "_proto"
+
+
+# One call in two seconds, and none at once after a pause.
+LIMITS = [f"limits.default.rates.list_aliases.{setting}" for setting in ("rate=1", "per=2s", "burst=1")]
+# Only what the server says makes the second attempt come late enough.
+RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 2,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.01s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+
+
+def throttled(pb, address):
+    request = pb.key_pb2.ListAliasesRequest()
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(timeout=LIMIT)
+        service = pb.key_pb2_grpc.KeyServiceStub(channel)
+        service.ListAliases(request, timeout=LIMIT)
+        fault = refused(service.ListAliases, request)
+        check("over the rate", fault.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and reason_of(fault) == "THROTTLING")
+        delay = details(fault, error_details_pb2.RetryInfo).retry_delay
+        told = delay.seconds + delay.nanos / 1e9
+        check(f"{told} s is when there is room", 0 < told <= 2)
+        pushback = dict(fault.trailing_metadata())["grpc-retry-pushback-ms"]
+        check("grpc-retry-pushback-ms says the same", float(pushback) == told * 1000)
+        time.sleep(told)
+        service.ListAliases(request, timeout=LIMIT)
+    with grpc.insecure_channel(address, options=[("grpc.service_config", json.dumps(RETRIES))]) as channel:
+        grpc.channel_ready_future(channel).result(timeout=LIMIT)
+        service = pb.key_pb2_grpc.KeyServiceStub(channel)
+        began = time.monotonic()
+        for _ in range(3):
+            service.ListAliases(request, timeout=LIMIT)
+        took = time.monotonic() - began
+        check(f"gRPC's own retries wait as told: three calls took {took:.1f} s", took > 4)
 
 
 def wait_until_serving(health, server):

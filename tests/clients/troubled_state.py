@@ -22,6 +22,7 @@ def sample(index):
         "p99": [None if is_away else 0.002 * slow, None if is_away else (0.005 if wave > 0.9 else 0.002) * slow, 0.01],
         "our_faults": 340 + 60 * wave if is_away else 0,
         "throttled": 0,
+        "limited": 0,
         "denied": 0.3 if index % 40 == 0 else 0,
         "queue_p99": None if is_away else (0.0005 if wave < 0.8 else 0.001) * slow,
     }
@@ -183,6 +184,14 @@ TROUBLED = {
             else "The token was too slow, or the queue too long: look at the wait in the queue and at the hosts.",
         }
         for number in range(4)
+    ],
+    "throttled": [
+        {
+            "principal": "arn:aws:iam::111122223333:role/batch",
+            "quota": "cryptographic_operations_symmetric",
+            "count": 12_031,
+            "at": NOW - 2 * MINUTE,
+        },
     ],
     "refusals": [
         {

@@ -25,6 +25,7 @@ pub(super) fn page(report: &StatusReport, paint: Paint) -> String {
     page.keys();
     page.coming();
     page.refusals();
+    page.throttled();
     page.faults();
     page.server();
     page.text
@@ -160,9 +161,10 @@ impl Page<'_> {
         }
         if let Some(sample) = sample {
             self.line(&format!(
-                "  faults of ours {}, throttled {}, denied {}; wait in the queue p99 {}",
+                "  faults of ours {}, throttled {}, over limits {}, denied {}; wait in the queue p99 {}",
                 words::rate(sample.our_faults),
                 words::rate(sample.throttled),
+                words::rate(sample.limited),
                 words::rate(sample.denied),
                 words::took(sample.queue_p99)
             ));
@@ -254,6 +256,21 @@ impl Page<'_> {
             ));
         }
         self.more(report.refusals.len());
+    }
+
+    fn throttled(&mut self) {
+        let report = self.report;
+        if report.throttled.is_empty() {
+            return;
+        }
+        self.title("Who is over their limits");
+        for one in report.throttled.iter().take(MOST) {
+            let ago = words::ago(report.at, one.at);
+            let count = words::plural(one.count, "time");
+            let (principal, quota) = (&one.principal, &one.quota);
+            self.line(&format!("  {principal}  {quota}, {count}, the last {ago}"));
+        }
+        self.more(report.throttled.len());
     }
 
     fn faults(&mut self) {

@@ -200,10 +200,12 @@ impl Layers {
             self.faults.push(self.origins.fault_at(origin, "", text));
             return;
         }
-        if steps
-            .first()
-            .is_some_and(|section| matches!(section.as_str(), "key" | "principal"))
-        {
+        let is_list = match &steps[..] {
+            [section, ..] if matches!(section.as_str(), "key" | "principal") => true,
+            [section, list, ..] => section == "limits" && list == "principal",
+            [] | [_] => false,
+        };
+        if is_list {
             let text = format!("{layer} does not reach the [[…]] lists; write them in the file");
             self.faults.push(self.origins.fault_at(origin, "", text));
             return;

@@ -2,6 +2,7 @@
 //! other settings.
 
 mod keys;
+mod limits;
 mod listeners;
 mod principals;
 mod tokens;
@@ -39,6 +40,7 @@ impl Settings {
         self.token_faults(&mut fault, invalid);
         self.key_faults(&mut fault, invalid);
         self.principal_faults(&mut fault, invalid);
+        self.limit_faults(&mut fault);
         faults
     }
 }

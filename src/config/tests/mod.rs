@@ -635,3 +635,81 @@ proptest! {
         let _ = place(&lines.join("\n")).load(&[&set], &[("HSMAC__TOKEN__A__HOSTS", "x")]);
     }
 }
+
+#[test]
+fn limits_are_of_principals_that_there_are_and_in_range() {
+    let limits = r#"
+[limits.default]
+concurrent = 256
+rates.create_key = { rate = 5 }
+rates.cryptographic_operations_symmetric = { rate = 10000, burst = 20000 }
+[[limits.principal]]
+arn = "arn:aws:iam::111122223333:user/billing"
+weight = 3
+rates.create_key = { rate = 1, per = "4s" }
+"#;
+    let good = format!("{GOOD}{BILLING}{limits}");
+    place(&good).load(&[], &[]).unwrap();
+    for (right, wrong, said) in [
+        (
+            "rate = 5 ",
+            "rate = 2000000 ",
+            "limits.default.rates.create_key.rate: it must be 1 to",
+        ),
+        (
+            "create_key = { rate = 5",
+            "make_key = { rate = 5",
+            "\"make_key\" is no quota; they are",
+        ),
+        (
+            "burst = 20000",
+            "burst = 0",
+            "limits.default.rates.cryptographic_operations_symmetric.burst",
+        ),
+        ("burst", "bursts", "bursts"),
+        (
+            "weight = 3",
+            "weight = 0",
+            "limits.principal[0].weight: it must be 1 to 100",
+        ),
+        (
+            "concurrent = 256",
+            "concurrent = -1",
+            "limits.default.concurrent",
+        ),
+        (
+            "billing\"\nweight",
+            "bill\"\nweight",
+            "there is no [[principal]] with the arn",
+        ),
+        (
+            "\"4s\"",
+            "\"4ms\"",
+            "limits.principal[0].rates.create_key.per: it must be 1s to 1h",
+        ),
+        (
+            "[[limits.principal]]\n",
+            "[[limits.principal]]\narn = \"arn:aws:iam::111122223333:user/billing\"\n[[limits.principal]]\n",
+            "limits.principal[0] has the limits of this principal",
+        ),
+    ] {
+        assert!(good.contains(right), "{right}");
+        let found = place(&good.replacen(right, wrong, 1)).faults(&[], &[]);
+        assert!(
+            found.iter().any(|fault| fault.contains(said)),
+            "{wrong}: {found:#?}"
+        );
+        assert_eq!(found.len(), 1, "{found:#?}");
+    }
+    let set = "limits.default.rates.create_key.rate=7";
+    let (settings, _) = place(&good).load(&[set], &[]).unwrap();
+    assert_ne!(
+        settings.limits,
+        place(&good).load(&[], &[]).unwrap().0.limits
+    );
+    let list = place(&good).faults(&["limits.principal.weight=7"], &[]);
+    assert!(
+        list[0].contains("does not reach the [[…]] lists"),
+        "{list:?}"
+    );
+}

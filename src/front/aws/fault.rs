@@ -1,7 +1,7 @@
 //! Errors of the API as AWS's clients read them: an HTTP status, and a body that names the exception.
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Map, Value};
 
@@ -21,8 +21,16 @@ pub(super) fn response(error: &Error, request_id: RequestId) -> Response<Full<By
     if !error.say().is_empty() {
         body.insert(message_member(kind).into(), error.say().into());
     }
-    json::response(status(kind), json::bytes(&Value::Object(body)))
+    let mut response = json::response(status(kind), json::bytes(&Value::Object(body)));
+    if let Some(pause) = error.pause() {
+        let milliseconds = HeaderValue::from(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        response.headers_mut().insert(RETRY_AFTER, milliseconds);
+    }
+    response
 }
+
+/// When to try again, in milliseconds: botocore's standard mode and the SDKs for JavaScript and Rust wait so long.
+const RETRY_AFTER: HeaderName = HeaderName::from_static("x-amz-retry-after");
 
 /// AWS's own status: a client retries what has 500.
 const fn status(kind: Kind) -> StatusCode {
@@ -104,6 +112,10 @@ mod tests {
                 r#"{"__type":"KeyUnavailableException","message":"Gone."}"#.into()
             )
         );
+        let pause = std::time::Duration::from_millis(1500);
+        let busy = Error::new(Kind::Throttling, "Later.").retry_after(pause);
+        let busy = response(&busy, RequestId::next());
+        assert_eq!(busy.headers()["x-amz-retry-after"], "1500");
         let denied = Error::new(Kind::AccessDenied, "No \"way\".");
         assert_eq!(
             said(&denied).await,

@@ -42,6 +42,7 @@ use self::{
 use super::{
     auth::access::{Access, AccessWatch},
     call::{AnsweredCall, ClientIds, RequestId},
+    limits::{Limits, Quota},
     log_limit::LogLimit,
     metrics::{CallMetrics, CalledOperation, CallsSnapshot},
     recent::shown_cause,
@@ -66,6 +67,7 @@ pub struct Api {
     clock_skew: Duration,
     host_names: Vec<String>,
     deadline: Duration,
+    limits: Arc<Limits>,
     refused_signatures: LogLimit,
     calls: CallMetrics,
 }
@@ -91,6 +93,7 @@ impl Api {
         settings: &AwsSettings,
         region: &str,
         access: watch::Receiver<Arc<Access>>,
+        limits: Arc<Limits>,
     ) -> Arc<Self> {
         let host_names = settings.host_names.iter();
         let access = AccessWatch::new(access, |access| &access.aws);
@@ -103,6 +106,7 @@ impl Api {
             clock_skew: settings.clock_skew,
             host_names: host_names.map(|name| name.to_ascii_lowercase()).collect(),
             deadline: settings.deadline,
+            limits,
             refused_signatures: LogLimit::new(),
             calls: CallMetrics::new("aws"),
         })
@@ -241,6 +245,8 @@ impl Api {
         let caller = sender.locate(&caller, head.headers.get(header::USER_AGENT));
         sender.mark_authenticated(&caller);
         called.caller = Some(caller.clone());
+        // Before anybody looks at what is asked for: calls that are denied count too.
+        let _permit = self.limits.admit(&caller, Quota::of(operation))?;
         let call = Call {
             kms: &self.kms,
             caller: &caller,
@@ -512,7 +518,13 @@ mod tests {
             ..Access::default()
         };
         let (_, access) = watch::channel(Arc::new(access));
-        Api::new(without_tokens(), &settings, "us-west-2", access)
+        Api::new(
+            without_tokens(),
+            &settings,
+            "us-west-2",
+            access,
+            Arc::default(),
+        )
     }
 
     fn request(headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {

@@ -319,7 +319,7 @@ mod tests {
             ..Access::default()
         };
         let (_, access) = watch::channel(Arc::new(access));
-        let (api, _) = Api::new(without_tokens(), &settings, access).await;
+        let (api, _) = Api::new(without_tokens(), &settings, access, Arc::default()).await;
         let address = listener.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async move { drop(stopped.await) };
@@ -477,7 +477,7 @@ mod tests {
             ..Access::default()
         };
         let (_sender, access) = watch::channel(Arc::new(access));
-        let (api, _) = Api::new(without_tokens(), &settings, access).await;
+        let (api, _) = Api::new(without_tokens(), &settings, access, Arc::default()).await;
         let (client, server) = tokio::io::duplex(1 << 20);
         let peer = Peer::Tcp(([127, 0, 0, 1], 9).into());
         let slot = PreAuthConnections::at_most("grpc", 4).admit(&peer);

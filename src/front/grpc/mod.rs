@@ -41,11 +41,13 @@ use super::{
         failure::AuthFailure,
     },
     call::{AnsweredCall, ClientIds, RequestId},
+    limits::{CallPermit, Limits},
     log_limit::LogLimit,
     metrics::{CallMetrics, CalledOperation, CallsSnapshot},
     settings::GrpcSettings,
 };
 use crate::{
+    error::Error,
     kms::{self, Kms},
     model::Caller,
     proto::v1::{
@@ -66,6 +68,7 @@ pub struct Api {
     default_deadline: Duration,
     access: AccessWatch,
     max_streams: u32,
+    limits: Arc<Limits>,
     /// Connections that were closed for what peers sent.
     floods: LogLimit,
     calls: CallMetrics,
@@ -78,6 +81,7 @@ impl Api {
         kms: Arc<Kms>,
         settings: &GrpcSettings,
         access: watch::Receiver<Arc<Access>>,
+        limits: Arc<Limits>,
     ) -> (Arc<Self>, Health) {
         let (health, health_server) = Health::new(kms.serving()).await;
         let mut rest = Routes::builder();
@@ -107,6 +111,7 @@ impl Api {
             default_deadline: settings.default_deadline,
             access: AccessWatch::new(access, |access| &access.grpc),
             max_streams: settings.max_streams,
+            limits,
             floods: LogLimit::new(),
             calls: CallMetrics::new("grpc"),
         };
@@ -188,6 +193,11 @@ impl Api {
             Err(_) if path == HEALTH_CHECK => None,
             Err(failure) => return status::status(&(*failure).into(), request_id).into_http(),
         };
+        // Before anybody looks at what is asked for: calls that are denied count too.
+        let _permit = match self.admit(known.as_deref(), path) {
+            Ok(permit) => permit,
+            Err(error) => return status::status(&error, request_id).into_http(),
+        };
         let arrives_until = (!is_stream(path)).then(|| tokio::time::Instant::now() + ARRIVAL);
         let until = match call_context::deadline(request.headers(), self.default_deadline) {
             Ok(until) => until,
@@ -219,6 +229,17 @@ impl Api {
                 }
             }
             Err(_) => status::status(&kms::timed_out(), request_id).into_http(),
+        }
+    }
+
+    /// Lets a call of a known caller in, as far as its limits allow. Health is no call.
+    fn admit(&self, caller: Option<&Caller>, path: &str) -> Result<Option<CallPermit>, Error> {
+        match caller {
+            Some(caller) if !path.starts_with(HEALTH) => {
+                let quota = operation(path).quota();
+                self.limits.admit(caller, quota).map(Some)
+            }
+            Some(_) | None => Ok(None),
         }
     }
 
@@ -324,6 +345,7 @@ const OTHER_LIMIT: SizeLimit = SizeLimit {
 const SLACK: Duration = Duration::from_millis(50);
 /// Load balancers ask for it, and have no proof.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const HEALTH: &str = "/grpc.health.v1.Health/";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const GENERATE_MACS: &str = "/hsmac.v1.MacService/GenerateMacs";
 const VERIFY_MACS: &str = "/hsmac.v1.MacService/VerifyMacs";
@@ -363,7 +385,9 @@ mod tests {
             ..Access::default()
         };
         let (_, access) = watch::channel(Arc::new(access));
-        Api::new(without_tokens(), &settings, access).await.0
+        Api::new(without_tokens(), &settings, access, Arc::default())
+            .await
+            .0
     }
 
     fn request(path: &str, body: Body) -> Request<Body> {

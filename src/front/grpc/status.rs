@@ -3,7 +3,7 @@
 use std::{collections::HashMap, error::Error as _, sync::Arc};
 
 use http::{Extensions, HeaderMap};
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{BadRequest, ErrorDetails, ErrorInfo, FieldViolation, RetryInfo, StatusExt as _};
 
 use super::super::{
@@ -32,6 +32,12 @@ pub(super) fn status(error: &Error, request_id: RequestId) -> Status {
         details.push(RetryInfo::new(Some(pause)).into());
     }
     let mut status = Status::with_error_details_vec(code, error.say_with(shortened), details);
+    if let Some(pause) = error.pause() {
+        // What gRPC's own retries go by (gRFC A6); RetryInfo is for programs.
+        let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let milliseconds = MetadataValue::from(milliseconds);
+        status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds);
+    }
     if let Some(cause) = shown_cause(error) {
         // Security: it stays in this process; the network sees code, message and details.
         status.set_source(Arc::new(Cause(cause)));
@@ -137,6 +143,7 @@ fn snake_case(member: &str) -> String {
 }
 
 const DOMAIN: &str = "hsmac";
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +202,8 @@ mod tests {
         let busy = status(&busy, RequestId::next());
         let details = busy.get_error_details();
         assert_eq!(details.retry_info().unwrap().retry_delay, Some(pause));
+        let pushback = busy.metadata().get("grpc-retry-pushback-ms").unwrap();
+        assert_eq!(pushback, "100");
         // In their order: the ErrorInfo is the first.
         for (status, reason) in [(refused, "VALIDATION"), (busy, "THROTTLING")] {
             let first = status.get_error_details_vec().into_iter().next();
