@@ -241,6 +241,8 @@ SLOW = {"HsmacSlow", "HsmacSessionsBusy", "HsmacQueueWait", "HsmacHedging"}
 LOAD = {"HsmacShedding", "HsmacErrorBudget"}
 # Where hosts end, a call may be refused, and on a slow machine the token be without a host for a moment.
 HOSTS_END = AWAY | {"HsmacErrorBudget"}
+# What MACs are counted under.
+QUOTA = "cryptographic_operations_symmetric"
 WELL = Drill("well", set(), lambda folder: certificate(folder, "aws", 365))
 DRILLS = [
     Drill("token away", AWAY, begin=token_away),
@@ -271,6 +273,12 @@ DRILLS = [
         lambda _: ["token.dev.hedge_after=20ms"],
         token("delay C_Sign 300ms every 5"),
         also=LOAD,
+    ),
+    Drill(
+        "greedy caller",
+        {"HsmacThrottled"},
+        lambda _: [f"limits.default.rates.{QUOTA}.{setting}" for setting in ("rate=5", "burst=1")],
+        calls,
     ),
     Drill("full disk", {"HsmacStoreFaults"}, begin=full_disk, also={"HsmacErrorBudget"}),
     Drill("restored catalogue", {"HsmacDeletionsHeld"}, prepare=restored),

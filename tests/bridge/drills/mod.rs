@@ -7,6 +7,7 @@
 mod acted;
 mod codes;
 mod deletion;
+mod fair;
 mod fence;
 mod groups;
 mod lanes;
