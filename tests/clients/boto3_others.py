@@ -5,6 +5,7 @@ import datetime
 import pathlib
 import re
 import signal
+import subprocess
 import tempfile
 import time
 from unittest import mock
@@ -15,7 +16,7 @@ import botocore.exceptions
 from botocore.config import Config
 
 from boto3_kms import MESSAGE, accepted, client, refused, void
-from service import CALLER, KEYS, NOBODY, NOBODY_ARN, REGION, SECRET, Service, until
+from service import CALLER, KEYS, LIMIT, NOBODY, NOBODY_ARN, REGION, SECRET, Service, until
 
 SERVED = set("""CancelKeyDeletion CreateAlias CreateGrant CreateKey DeleteAlias DescribeCustomKeyStores DescribeKey DisableKey
     DisableKeyRotation EnableKey EnableKeyRotation GenerateMac GenerateRandom GetKeyLastUsage GetKeyPolicy
@@ -343,6 +344,11 @@ def throttled(checks, service):
         checks.holds("the answer says when there is room", 0 < told <= 4000, told)
         time.sleep(told / 1000)
         checks.holds("and there is", accepted(once.list_aliases))
+    # The caller without a proof over gRPC is the same principal, and has no other rate.
+    ask = [service.hsmac, "kms", "list-aliases"]
+    environment = service.environment | {"HSMAC_ENDPOINT": f"http://{service.grpc}"}
+    told = subprocess.run(ask, capture_output=True, text=True, env=environment, timeout=LIMIT)
+    checks.holds("gRPC shares the rate", told.returncode == 254 and "ThrottlingException" in told.stderr, told)
     # One more attempt: by its own backoff it would come within a second.
     again = client(service, retries={"mode": "standard", "total_max_attempts": 2})
     began = time.monotonic()

@@ -395,7 +395,7 @@ const CLIENT_VARIABLES: [&str; 7] = [
 ];
 
 /// Variables that "did you mean" suggests for a misspelt one.
-const VARIABLES: [&str; 19] = [
+const VARIABLES: [&str; 21] = [
     "HSMAC_ENDPOINT",
     "HSMAC__ACCOUNT",
     "HSMAC__ALLOW_READABLE_SECRETS",
@@ -409,6 +409,8 @@ const VARIABLES: [&str; 19] = [
     "HSMAC__GRPC__MAX_CONNECTIONS",
     "HSMAC__GRPC__MAX_STREAMS",
     "HSMAC__GRPC__REFLECTION",
+    "HSMAC__LIMITS__DEFAULT__CONCURRENT",
+    "HSMAC__LIMITS__DEFAULT__WEIGHT",
     "HSMAC__LOG__FORMAT",
     "HSMAC__LOG__LEVEL",
     "HSMAC__NEW_KEYS",

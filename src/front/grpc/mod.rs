@@ -41,13 +41,12 @@ use super::{
         failure::AuthFailure,
     },
     call::{AnsweredCall, ClientIds, RequestId},
-    limits::{CallPermit, Limits},
+    limits::Limits,
     log_limit::LogLimit,
     metrics::{CallMetrics, CalledOperation, CallsSnapshot},
     settings::GrpcSettings,
 };
 use crate::{
-    error::Error,
     kms::{self, Kms},
     model::Caller,
     proto::v1::{
@@ -143,7 +142,7 @@ impl Api {
         let known = caller.as_ref().ok().cloned();
         let traced = traces::is_on().then(|| request.uri().clone());
         // Pinned here: whoever takes a future by value copies it, and this one is large.
-        let answered = pin!(self.answer_by_deadline(request, caller, request_id));
+        let answered = pin!(self.answer_by_deadline(request, caller, operation, request_id));
         let (mut response, notes) = telemetry::noting(answered).instrument(span).await;
         let failed = status::kind_of(response.headers());
         let took = self.calls.answered(operation, failed, began);
@@ -176,6 +175,7 @@ impl Api {
         &self,
         mut request: Request<B>,
         caller: Result<Arc<Caller>, AuthFailure>,
+        operation: CalledOperation,
         request_id: RequestId,
     ) -> Response<Body>
     where
@@ -194,7 +194,14 @@ impl Api {
             Err(failure) => return status::status(&(*failure).into(), request_id).into_http(),
         };
         // Before anybody looks at what is asked for: calls that are denied count too.
-        let _permit = match self.admit(known.as_deref(), path) {
+        let admitted = match &known {
+            // Health is no call.
+            Some(caller) if !path.starts_with(HEALTH) => {
+                self.limits.admit(caller, operation.quota()).map(Some)
+            }
+            Some(_) | None => Ok(None),
+        };
+        let _permit = match admitted {
             Ok(permit) => permit,
             Err(error) => return status::status(&error, request_id).into_http(),
         };
@@ -229,17 +236,6 @@ impl Api {
                 }
             }
             Err(_) => status::status(&kms::timed_out(), request_id).into_http(),
-        }
-    }
-
-    /// Lets a call of a known caller in, as far as its limits allow. Health is no call.
-    fn admit(&self, caller: Option<&Caller>, path: &str) -> Result<Option<CallPermit>, Error> {
-        match caller {
-            Some(caller) if !path.starts_with(HEALTH) => {
-                let quota = operation(path).quota();
-                self.limits.admit(caller, quota).map(Some)
-            }
-            Some(_) | None => Ok(None),
         }
     }
 
