@@ -122,6 +122,8 @@ enum Fate {
     Scheduled,
     /// Its deletion date comes so long after the beginning.
     Due(Duration),
+    /// So it does, unless a cancellation that is under way, or whose hsmac has died, came before.
+    Cancelling(Duration),
     /// An answer about it was a fault, or is still to come.
     Unclear,
 }
@@ -371,7 +373,7 @@ impl Scene {
                     }
                 }
                 Fate::Due(_) if there => return Some(format!("{key_id} is due and there")),
-                Fate::Due(_) | Fate::Scheduled | Fate::Unclear => {}
+                Fate::Due(_) | Fate::Cancelling(_) | Fate::Scheduled | Fate::Unclear => {}
             }
         }
         let records = self.disk.list(&Prefix::new("key/").unwrap());
@@ -473,7 +475,7 @@ fn wrongly_destroyed(
     let state = state(disk, key_id);
     match (state, books.get(key_id)) {
         (None, None) => None,
-        (None | Some(StoredState::Deleting), Some(Fate::Due(at))) => {
+        (None | Some(StoredState::Deleting), Some(Fate::Due(at) | Fate::Cancelling(at))) => {
             let early = at.saturating_sub(now);
             (early > BELIEVED).then(|| format!("its deletion date comes in {early:?}"))
         }
@@ -571,6 +573,9 @@ async fn delete_keys(scene: Arc<Scene>, kms: Arc<Kms>, life: Arc<Life>) {
         }
         // Perhaps in the moment in which it is too late.
         let before = scene.books().get(&key_id).copied();
+        if let Some(Fate::Due(due)) = before {
+            know(Fate::Cancelling(due));
+        }
         let request = CancelKeyDeletion {
             key_id: Some(key_id.clone()),
         };
@@ -580,16 +585,17 @@ async fn delete_keys(scene: Arc<Scene>, kms: Arc<Kms>, life: Arc<Life>) {
             .note(format_args!("{key_id}: cancelled: {}", cancelled.is_ok()));
         match (cancelled, before) {
             (Ok(_), _) => know(Fate::Unclear),
-            (Err(error), Some(Fate::Due(_))) if error.kind() == Kind::NotFound => continue,
-            (Err(_), _) => {
+            (Err(error), Some(due @ Fate::Due(_))) if error.kind() == Kind::NotFound => {
+                know(due);
+                continue;
+            }
+            (Err(_), before) => {
                 // Whether it was cancelled the record tells.
                 let is_due = matches!(
                     scene.state(&key_id),
                     None | Some(StoredState::Deleting | StoredState::PendingDeletion { .. })
                 );
-                if !is_due {
-                    know(Fate::Unclear);
-                }
+                know(before.filter(|_| is_due).unwrap_or(Fate::Unclear));
                 continue;
             }
         }

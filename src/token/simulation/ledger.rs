@@ -159,11 +159,12 @@ impl Ledger {
         });
     }
 
-    /// A host reads a job.
-    pub(super) fn job_read(&self, sequence: u64, changes: Option<u64>) {
+    /// A host reads a job. One that dies with hsmac at this moment reads nothing that counts: its
+    /// successors' hsmac counts anew.
+    pub(super) fn job_read(&self, process: u64, sequence: u64, changes: Option<u64>) {
         let (is_new, may_change) = self.with(|books| {
             (
-                books.sequences.insert(sequence),
+                !books.hosts.contains_key(&process) || books.sequences.insert(sequence),
                 changes.is_none_or(|reference| books.changes.insert(reference)),
             )
         });

@@ -105,7 +105,7 @@ impl ModelHost {
 
     fn take(&mut self, job: Job) {
         let changes = self.changed_by(&job);
-        self.ledger.job_read(job.sequence, changes);
+        self.ledger.job_read(self.process, job.sequence, changes);
         if self.jobs.planned_end {
             return;
         }
