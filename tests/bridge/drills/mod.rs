@@ -14,6 +14,7 @@ mod lanes;
 mod login;
 mod logins;
 mod poison;
+mod prober;
 mod sessions;
 mod tls;
 mod tokens;
