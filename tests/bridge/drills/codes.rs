@@ -60,7 +60,7 @@ async fn every_code_once_costs_no_call_but_those_about_the_message() {
     let failed = load
         .end("every code of C_SignInit and C_Sign", &healed)
         .await;
-    only(&failed, "InvalidArgument VALIDATION");
+    only(&failed, &["InvalidArgument VALIDATION"]);
 }
 
 /// A token that refuses the PIN in the middle of its service is not asked again with it: the other
@@ -127,7 +127,7 @@ async fn every_code_once_at_the_start_heals() {
     drill.rules("");
     load.goes_on(100).await;
     let failed = load.end("every code at a host's start", &healed).await;
-    only(&failed, "Unavailable KEY_UNAVAILABLE");
+    only(&failed, NO_HOST);
 }
 
 fn refused(load: &Load) -> u64 {

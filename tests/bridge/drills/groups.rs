@@ -71,7 +71,7 @@ async fn a_key_that_only_one_member_has_is_served_by_that_one() {
     drill.members[0].rules("");
     load.goes_on(much(100)).await;
     let failed = load.end("a key on one member only", &[healed]).await;
-    only(&failed, "Unavailable KEY_UNAVAILABLE");
+    only(&failed, NO_HOST);
     assert_eq!(drill.logged("the key is unavailable"), 0);
 }
 

@@ -404,11 +404,18 @@ fn much(number: u64) -> u64 {
     if long() { number * 100 } else { number }
 }
 
-/// All calls that failed said this.
-fn only(failed: &BTreeMap<String, u64>, words: &str) {
+/// Calls that failed while no host served: the token was away, or no host had come up by the deadline,
+/// which on a busy machine takes longer than the two seconds.
+const NO_HOST: &[&str] = &[
+    "Unavailable KEY_UNAVAILABLE",
+    "DeadlineExceeded DEPENDENCY_TIMEOUT",
+];
+
+/// All calls that failed said one of these.
+fn only(failed: &BTreeMap<String, u64>, words: &[&str]) {
     let strange: Vec<_> = failed
         .keys()
-        .filter(|said| !said.starts_with(words))
+        .filter(|said| !words.iter().any(|words| said.starts_with(words)))
         .collect();
     assert!(strange.is_empty(), "{strange:?}");
 }
