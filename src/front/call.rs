@@ -82,12 +82,8 @@ impl ClientIds {
 
     /// The trace ID of `traceparent` (W3C Trace Context): `00-TRACE-PARENT-FLAGS`.
     pub(super) fn trace_id(&self) -> Option<&str> {
-        let text = self.traceparent.as_ref()?.to_str().ok()?;
-        let mut parts = text.split('-');
-        let (version, trace) = (parts.next()?, parts.next()?);
-        let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let is_one = version.len() == 2 && trace.len() == 32 && is_hex(version) && is_hex(trace);
-        is_one.then_some(trace)
+        self.parent()?;
+        self.traceparent.as_ref()?.to_str().ok()?.split('-').nth(1)
     }
 }
 

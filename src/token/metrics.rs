@@ -43,9 +43,7 @@ impl Function {
             Self::Random => "random",
         }
     }
-}
 
-impl Function {
     /// The PKCS#11 function that does it.
     pub(in crate::token) const fn of_pkcs11(self) -> &'static str {
         match self {

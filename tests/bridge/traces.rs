@@ -1,6 +1,11 @@
 //! Traces, as a collector gets them. Builds with the feature `otlp`.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use hsmac::proto::v1::GenerateMacRequest;
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -8,14 +13,14 @@ use opentelemetry_proto::tonic::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{KeyValue, any_value::Value},
-    trace::v1::{Span, status::StatusCode},
+    trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
 use tokio::net::TcpListener;
-use tonic::{Request, Response, Status, server::NamedService};
+use tonic::{Request, Response, Status};
 
 use crate::{
     operator::{Operator, watched, with_faults},
-    support::{Token, request, signal, until},
+    support::{CALLER, Token, request, signal, until},
 };
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -75,7 +80,6 @@ impl Collector {
 
 /// tonic's own server is not among our features: hyper serves one connection after the other.
 async fn serve(collector: Collector, listener: TcpListener) {
-    assert!(!TraceServiceServer::<Collector>::NAME.is_empty());
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let service = hyper_util::service::TowerToHyperService::new(TraceServiceServer::new(
@@ -108,12 +112,7 @@ async fn a_call_and_its_parts_are_spans_of_the_trace_that_its_caller_names() {
     let token = Token::with_key();
     let config = token.config() + &traces(&address, "one_in = 0\n") + "[log]\nlevel = \"debug\"\n";
     let server = token.serve(&config).await;
-    let mut asked = Request::new(request(b"x"));
-    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    asked
-        .metadata_mut()
-        .insert("traceparent", parent.parse().unwrap());
-    let answer = server.mac().await.generate_mac(asked).await.unwrap();
+    let answer = server.mac().await.generate_mac(of_trace()).await.unwrap();
     let request_id = answer
         .metadata()
         .get("x-request-id")
@@ -136,12 +135,6 @@ async fn a_call_and_its_parts_are_spans_of_the_trace_that_its_caller_names() {
 
     let (root, below) = collector.call(request_id).await;
     assert_eq!(root.name, "hsmac.v1.MacService/GenerateMac");
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
     assert_eq!(
         (hex(&root.trace_id), hex(&root.parent_span_id)),
         (TRACE.to_owned(), "00f067aa0ba902b7".to_owned())
@@ -234,4 +227,64 @@ async fn a_collector_that_is_gone_costs_no_call_and_is_told_of_once() {
     );
     signal(server.child.id(), "TERM");
     assert!(server.ended().await.success());
+}
+
+/// Who has not proved who they are puts nothing into a trace of others.
+#[tokio::test]
+async fn the_traceparent_of_a_peer_without_a_proof_is_not_believed() {
+    let (collector, address) = Collector::start().await;
+    let token = Token::with_key();
+    let mut config = token.config() + &traces(&address, "one_in = 1\n");
+    // Another user of the machine is let in, this one is not.
+    config = config.replace(&format!("anonymous = \"{CALLER}\"\n"), "");
+    config = config.replace("[[principal]]\n", "[[principal]]\nunix_uid = 54321\n");
+    let server = token.serve(&config).await;
+    let refused = server.mac().await.generate_mac(of_trace()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused:?}");
+    let request_id = refused.metadata().get("x-request-id").unwrap();
+    let (root, _) = collector.call(request_id.to_str().unwrap()).await;
+    assert_ne!(hex(&root.trace_id), TRACE);
+    assert!(root.parent_span_id.is_empty(), "{root:?}");
+}
+
+/// Callers may ask for 200 traces a second; what else they ask for is answered, and not traced.
+#[tokio::test]
+async fn callers_get_no_more_traces_than_200_a_second() {
+    let (collector, address) = Collector::start().await;
+    let token = Token::with_key();
+    let server = token
+        .serve(&(token.config() + &traces(&address, "one_in = 0\nslow = \"60s\"\n")))
+        .await;
+    let (mut client, began) = (server.mac().await, Instant::now());
+    for _ in 0..1000 {
+        client.generate_mac(of_trace()).await.unwrap();
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+    // The end hands over what waits.
+    assert!(server.terminate().await.success());
+    let spans = collector.spans();
+    let calls = spans
+        .iter()
+        .filter(|span| span.kind == SpanKind::Server as i32);
+    let calls = calls.count();
+    // One second more may have begun than have passed.
+    assert!(
+        (200..=200 * (seconds + 1)).contains(&calls),
+        "{calls} in {seconds} s"
+    );
+}
+
+/// A request that says that it is part of a trace.
+fn of_trace() -> Request<GenerateMacRequest> {
+    let mut asked = Request::new(request(b"x"));
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    asked
+        .metadata_mut()
+        .insert("traceparent", parent.parse().unwrap());
+    asked
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

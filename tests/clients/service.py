@@ -192,11 +192,8 @@ class Service:
 
 def until_stopped(process):
     """SIGSTOP stops a process when one of its threads comes to take it: on a busy machine the others go on until then."""
-    until = time.monotonic() + LIMIT
-    while not all(state(task) == "T" for task in pathlib.Path(f"/proc/{process}/task").iterdir()):
-        if time.monotonic() > until:
-            raise AssertionError(f"process {process} does not stop")
-        time.sleep(0.001)
+    tasks = lambda: pathlib.Path(f"/proc/{process}/task").iterdir()
+    until(f"process {process} is stopped", lambda: all(state(task) == "T" for task in tasks()))
 
 
 def state(task):

@@ -281,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<S> {
                 return Poll::Ready(Err(io::Error::other(flood)));
             }
             late.disguise(&mut buffer.filled_mut()[before..], before);
-            if !is_end && late.is_watching() {
+            if !is_end && late.is_settled() {
                 late.hold(buffer, this.incoming.of_header());
             }
             // No byte at all would be the end to whoever reads.

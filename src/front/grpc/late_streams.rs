@@ -24,9 +24,8 @@ pub(super) struct LateStreams {
     pings: u64,
     /// How many answers to PINGs come before the one that settles the last stream, that one included.
     answers_left: Option<u64>,
+    /// The last stream that the peer opened before that answer.
     last_stream: u32,
-    /// The last stream is settled.
-    settled: bool,
     /// Where headers of frames end that come too late, in the buffer that is being read into.
     late: Vec<usize>,
     /// Bytes that are read and not handed on: of a header whose kind may have to be another one.
@@ -34,9 +33,9 @@ pub(super) struct LateStreams {
 }
 
 impl LateStreams {
-    /// Whether headers have to be whole when they are handed on.
-    pub(super) fn is_watching(&self) -> bool {
-        self.settled
+    /// Whether the last stream is settled: headers have to be whole then when they are handed on.
+    pub(super) fn is_settled(&self) -> bool {
+        self.answers_left == Some(0)
     }
 
     /// Sees a frame that we send.
@@ -56,7 +55,7 @@ impl LateStreams {
     /// Sees a frame that the peer sends, whose header ends at `end` of the buffer.
     pub(super) fn received(&mut self, header: FrameHeader, end: usize) {
         match header.kind {
-            FrameHeader::HEADERS if !self.settled => {
+            FrameHeader::HEADERS if !self.is_settled() => {
                 self.last_stream = self.last_stream.max(header.stream);
             }
             // PINGs are answered in their order. A peer that answers one that was never sent spoils
@@ -65,10 +64,9 @@ impl LateStreams {
                 self.pings = self.pings.saturating_sub(1);
                 if let Some(left) = &mut self.answers_left {
                     *left = left.saturating_sub(1);
-                    self.settled |= *left == 0;
                 }
             }
-            FrameHeader::WINDOW_UPDATE if self.settled && header.stream > self.last_stream => {
+            FrameHeader::WINDOW_UPDATE if self.is_settled() && header.stream > self.last_stream => {
                 self.late.push(end);
             }
             _ => {}

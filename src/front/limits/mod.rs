@@ -261,13 +261,8 @@ impl Usage {
             );
         }
         // Clients are told whole milliseconds, and come too early with fewer.
-        let whole = Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let wait = if whole < wait {
-            whole + Duration::from_millis(1)
-        } else {
-            whole
-        };
-        Error::new(Kind::Throttling, TEXT).retry_after(wait)
+        let whole = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Error::new(Kind::Throttling, TEXT).retry_after(Duration::from_millis(whole))
     }
 
     fn shown(&self) -> Option<ThrottledPrincipal> {

@@ -10,7 +10,7 @@ use crate::model::Operation;
 #[serde(try_from = "String")]
 pub struct Quota(u8);
 
-/// GenerateMac, VerifyMac, GenerateRandom; of the streams each item.
+/// GenerateMac, VerifyMac, GenerateRandom.
 const SYMMETRIC: &str = "cryptographic_operations_symmetric";
 /// What hsmac does not do, and what is no operation: unknown methods, reflection.
 const OTHER: &str = "other_operations";

@@ -96,7 +96,7 @@ impl Exporter {
             .fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Exports what is queued, as far as the time suffices.
+    /// Exports what is queued, as far as two seconds suffice.
     pub(super) async fn stop(&self) {
         let end = self
             .end
@@ -144,7 +144,7 @@ impl Export {
                 waiting.close();
                 while waiting.recv_many(&mut calls, BATCH).await > 0 {}
             } else {
-                // Others may come until then; an end comes first.
+                // Others may come until then.
                 let gathered = async {
                     while calls.len() < BATCH && waiting.recv_many(&mut calls, BATCH).await > 0 {}
                 };

@@ -91,27 +91,18 @@ pub fn counts() -> Option<TraceCounts> {
 pub fn record(call: &TracedCall<'_>) -> Option<String> {
     let tracer = TRACER.get().filter(|_| is_on())?;
     let parent = call.parent.filter(|_| call.is_authenticated);
-    let is_asked_for = parent.is_some_and(|parent| parent.is_sampled)
-        && tracer
-            .asked_for
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+    let is_asked_for = parent.is_some_and(|parent| parent.is_sampled) && take(&tracer.asked_for);
     let is_worth_it =
         is_asked_for || call.is_our_fault || call.took >= tracer.slow || tracer.is_next();
     if !is_worth_it {
         return None;
     }
-    let spans = tracer.spans(call);
-    if !tracer
-        .all
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    {
-        tracer.exporter.drop_spans(spans.len());
+    if !take(&tracer.all) {
+        // The call's, and one for each part of it.
+        tracer.exporter.drop_spans(1 + call.notes.stages.len());
         return None;
     }
+    let spans = tracer.spans(call);
     let trace = spans.first()?.span_context.trace_id().to_string();
     tracer.exporter.send(spans);
     Some(trace)
@@ -200,6 +191,10 @@ impl Tracer {
         }
         spans
     }
+}
+
+fn take(budget: &Mutex<Budget>) -> bool {
+    budget.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn new_span() -> SpanId {

@@ -17,7 +17,7 @@ pub(super) struct FairQueue<T> {
     /// What was given back, the last first.
     returned: VecDeque<T>,
     /// By the flow's number.
-    flows: Vec<Line<T>>,
+    flows: Vec<FlowQueue<T>>,
     /// The flows that have jobs, in the order of their turns.
     ring: VecDeque<u32>,
     lengths: Lengths,
@@ -28,7 +28,7 @@ pub(super) struct FairQueue<T> {
 
 /// The jobs of one flow.
 #[derive(Debug)]
-struct Line<T> {
+struct FlowQueue<T> {
     jobs: VecDeque<T>,
     weight: u32,
     /// How many more are served in this turn; 0: its turn has not begun.
@@ -65,16 +65,16 @@ impl<T> FairQueue<T> {
     pub(super) fn push(&mut self, flow: Flow, job: T) {
         let number = flow.number() as usize;
         if self.flows.len() <= number {
-            self.flows.resize_with(number + 1, Line::default);
+            self.flows.resize_with(number + 1, FlowQueue::default);
         }
-        let line = &mut self.flows[number];
-        if line.jobs.is_empty() {
+        let queue = &mut self.flows[number];
+        if queue.jobs.is_empty() {
             self.ring.push_back(flow.number());
         }
-        line.weight = flow.weight();
-        line.jobs.push_back(job);
+        queue.weight = flow.weight();
+        queue.jobs.push_back(job);
         self.waiting += 1;
-        self.lengths.set(flow.number(), line.weighted_length());
+        self.lengths.set(flow.number(), queue.weighted_length());
     }
 
     /// Puts a job before all others.
@@ -105,14 +105,14 @@ impl<T> FairQueue<T> {
         self.takings += 1;
         let mut at = 0;
         while let Some(number) = self.ring.get(at).copied() {
-            let line = &mut self.flows[number as usize];
-            if line.passed_over.0 != self.takings {
-                line.passed_over = (self.takings, 0);
+            let queue = &mut self.flows[number as usize];
+            if queue.passed_over.0 != self.takings {
+                queue.passed_over = (self.takings, 0);
             }
             let (mut stopped, mut is_through, mut turn_is_over) = (false, false, false);
             while !turn_is_over {
-                let at = line.passed_over.1;
-                let Some(job) = line.jobs.get(at) else {
+                let at = queue.passed_over.1;
+                let Some(job) = queue.jobs.get(at) else {
                     is_through = true;
                     break;
                 };
@@ -122,25 +122,25 @@ impl<T> FairQueue<T> {
                         break;
                     }
                     Verdict::PassOver => {
-                        line.passed_over.1 += 1;
+                        queue.passed_over.1 += 1;
                         passed_over += 1;
                     }
                     verdict @ (Verdict::Take | Verdict::Drop) => {
-                        let job = line.jobs.remove(at);
+                        let job = queue.jobs.remove(at);
                         self.waiting -= 1;
                         if verdict == Verdict::Take {
-                            if line.credit == 0 {
-                                line.credit = line.weight;
+                            if queue.credit == 0 {
+                                queue.credit = queue.weight;
                             }
-                            line.credit -= 1;
-                            turn_is_over = line.credit == 0;
+                            queue.credit -= 1;
+                            turn_is_over = queue.credit == 0;
                             job.into_iter().for_each(&mut serve);
                         }
                     }
                 }
             }
-            let is_empty = line.jobs.is_empty();
-            self.lengths.set(number, line.weighted_length());
+            let is_empty = queue.jobs.is_empty();
+            self.lengths.set(number, queue.weighted_length());
             if is_empty {
                 self.leave_ring(at);
             } else if turn_is_over && self.ring.len() > 1 {
@@ -166,8 +166,8 @@ impl<T> FairQueue<T> {
         if self.lengths.highest <= own / flow.weight() as usize {
             return None;
         }
-        let line = &mut self.flows[longest as usize];
-        let displaced = line.jobs.pop_back();
+        let queue = &mut self.flows[longest as usize];
+        let displaced = queue.jobs.pop_back();
         self.waiting -= usize::from(displaced.is_some());
         self.settle(longest);
         displaced
@@ -179,9 +179,9 @@ impl<T> FairQueue<T> {
         let Some(longest) = self.lengths.longest() else {
             return;
         };
-        let line = &mut self.flows[longest as usize];
-        if let Some(at) = line.jobs.iter().take(looked_at).position(which) {
-            line.jobs.remove(at);
+        let queue = &mut self.flows[longest as usize];
+        if let Some(at) = queue.jobs.iter().take(looked_at).position(which) {
+            queue.jobs.remove(at);
             self.waiting -= 1;
             self.settle(longest);
         }
@@ -189,8 +189,8 @@ impl<T> FairQueue<T> {
 
     /// How many jobs of this flow wait.
     pub(super) fn of_flow(&self, flow: Flow) -> usize {
-        let line = self.flows.get(flow.number() as usize);
-        line.map_or(0, |line| line.jobs.len())
+        let queue = self.flows.get(flow.number() as usize);
+        queue.map_or(0, |queue| queue.jobs.len())
     }
 
     /// How many jobs are served before one of this flow that comes now, at least: those of its flow, and of
@@ -201,8 +201,8 @@ impl<T> FairQueue<T> {
         let rounds = own / flow.weight() as usize;
         let others = self.ring.iter().filter(|one| **one != flow.number());
         let of_others = others.map(|one| {
-            let line = &self.flows[*one as usize];
-            line.jobs.len().min(rounds * line.weight as usize)
+            let queue = &self.flows[*one as usize];
+            queue.jobs.len().min(rounds * queue.weight as usize)
         });
         self.returned.len() + own + of_others.sum::<usize>()
     }
@@ -226,9 +226,9 @@ impl<T> FairQueue<T> {
 
     /// A flow has lost jobs.
     fn settle(&mut self, number: u32) {
-        let line = &self.flows[number as usize];
-        self.lengths.set(number, line.weighted_length());
-        if line.jobs.is_empty()
+        let queue = &self.flows[number as usize];
+        self.lengths.set(number, queue.weighted_length());
+        if queue.jobs.is_empty()
             && let Some(at) = self.ring.iter().position(|one| *one == number)
         {
             self.leave_ring(at);
@@ -238,11 +238,11 @@ impl<T> FairQueue<T> {
     /// The flow at this place of the ring has no job any more.
     fn leave_ring(&mut self, at: usize) {
         if let Some(number) = self.ring.remove(at) {
-            let line = &mut self.flows[number as usize];
-            line.credit = 0;
+            let queue = &mut self.flows[number as usize];
+            queue.credit = 0;
             // What a burst needed is not kept for each flow that ever had one.
-            if line.jobs.capacity() > KEPT {
-                line.jobs.shrink_to(KEPT);
+            if queue.jobs.capacity() > KEPT {
+                queue.jobs.shrink_to(KEPT);
             }
         }
     }
@@ -257,13 +257,13 @@ fn split<T>(jobs: &mut VecDeque<T>, which: impl FnMut(&T) -> bool, removed: &mut
     removed.extend(gone);
 }
 
-impl<T> Line<T> {
+impl<T> FlowQueue<T> {
     fn weighted_length(&self) -> usize {
         self.jobs.len() / self.weight.max(1) as usize
     }
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for FlowQueue<T> {
     fn default() -> Self {
         Self {
             jobs: VecDeque::new(),

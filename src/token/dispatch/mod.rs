@@ -164,6 +164,7 @@ impl Dispatcher {
         Fault::Unavailable(reasons.join("; "))
     }
 }
+
 /// For traces: how long a call waited for a host, and how long the last one had it.
 fn note_stages(stage: &StageTimer, note: &JobNote, function: Option<Function>) {
     let Some(began) = stage.began() else {

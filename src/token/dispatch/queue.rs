@@ -1,9 +1,9 @@
 //! The one queue of a group of tokens: bounded, fair among flows, shared by all hosts.
 //!
 //! When it is full, who has the most jobs in it loses one; a job that cannot be served by its deadline, as
-//! fast as the token is, is refused at once rather than then. A host that serves is registered with a [`HostHandle`]: the handles say which hosts there are, and
-//! an order to all hosts goes to each handle. Hosts take jobs as they have room, so that the fastest
-//! does the most and nobody routes.
+//! fast as the token is, is refused at once and not when the deadline has passed. A host that serves is
+//! registered with a [`HostHandle`]: the handles say which hosts there are, and an order to all hosts goes to
+//! each handle. Hosts take jobs as they have room, so that the fastest does the most and nobody routes.
 
 use std::{
     sync::{
