@@ -319,6 +319,8 @@ where
             TCP_TIME
         })
         .keep_alive(scope == Scope::Everything)
+        // Who has said all that it asks, as `nc -N` does, still gets its answers.
+        .half_close(true)
         .max_buf_size(16 << 10)
         .serve_connection(TokioIo::new(stream), service)
         .await;

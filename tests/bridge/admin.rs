@@ -224,11 +224,15 @@ async fn requests_in_one_piece_are_answered_in_order_on_the_socket_and_one_alone
         connection.end();
         to_the_end(connection)
     };
-    let [socket, tcp] = operator.both();
-    let seen = answers(socket);
-    assert_eq!(seen.matches("HTTP/1.1 200 OK").count(), 51, "{seen}");
-    assert_eq!(seen.matches("HTTP/1.1 404").count(), 1, "{seen}");
-    assert!(seen.ends_with("1 of 1 tokens serve\n"), "{seen}");
+    // It has said all that it asks, and often the server knows so before it answers the last.
+    for _ in 0..100 {
+        let [socket, _] = operator.both();
+        let seen = answers(socket);
+        assert_eq!(seen.matches("HTTP/1.1 200 OK").count(), 51, "{seen}");
+        assert_eq!(seen.matches("HTTP/1.1 404").count(), 1, "{seen}");
+        assert!(seen.ends_with("1 of 1 tokens serve\n"), "{seen}");
+    }
+    let [_, tcp] = operator.both();
     let seen = answers(tcp);
     assert_eq!(seen.matches("HTTP/1.1").count(), 1, "{seen}");
 }
