@@ -115,6 +115,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "service",
             "lifecycle",
             "authorization",
+            "groups",
             "catalogue",
             "serving",
             "metrics",
@@ -129,6 +130,7 @@ const PARTS: &[(&str, &[&str])] = &[
         "token",
         &[
             "mod",
+            "roster",
             "host",
             "dispatch",
             "metrics",

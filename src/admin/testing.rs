@@ -120,6 +120,7 @@ pub(super) fn observation() -> Observation {
 
 fn token(name: &str, state: State) -> TokenSnapshot {
     TokenSnapshot {
+        pending_settings: None,
         name: name.to_owned(),
         state,
         since: UNIX_EPOCH + Duration::from_secs(NOW - 600),

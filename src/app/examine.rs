@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     AppError, HOSTS_END,
-    groups::{end_groups, first_state, prepare_state_dir, start_groups},
+    groups::{end_all, environment, first_state, prepare_state_dir, start_groups},
 };
 use crate::{
     config::{LoadedFiles, Settings},
@@ -119,11 +119,11 @@ pub async fn examine(mut settings: Settings) -> Result<Vec<TokenExamination>, Ap
         token.hosts = 1;
     }
     // Each token alone: in a group another token would answer for a key that this one lacks.
-    let groups = start_groups(&settings, |token| &token.name);
+    let groups = start_groups(&settings, &environment(&settings), |token| &token.name);
     let mut examinations = Vec::new();
     for (name, group) in &groups {
         let limits = &settings.token[name];
-        let (_, state) = group.states().next().expect("a group has a token");
+        let (_, state) = group.states().pop().expect("a group has a token");
         let state = first_state(state, limits.start_timeout).await;
         let mut keys = Vec::new();
         if state.is_serving() {
@@ -146,6 +146,7 @@ pub async fn examine(mut settings: Settings) -> Result<Vec<TokenExamination>, Ap
             keys,
         });
     }
-    end_groups(&groups, Instant::now() + HOSTS_END).await;
+    let groups = groups.into_values().collect();
+    end_all(groups, Instant::now() + HOSTS_END).await;
     Ok(examinations)
 }

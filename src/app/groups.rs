@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -14,37 +14,206 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
+use tracing::info;
 
 use super::AppError;
 use crate::{
     config::Settings,
+    kms::DeclaredKey,
     token::{self, Group, HostEnvironment, HostProgram, State},
 };
 
 /// Tokens by the name that keys give: their group's, or their own.
-pub(super) type Groups = BTreeMap<String, Arc<Group>>;
+pub(super) type GroupMap = BTreeMap<String, Arc<Group>>;
 
 /// How long a start waits for tokens that do not answer while another one serves.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(2);
 
+/// How long a reload waits for a new token that is to have a key which another one serves now.
+const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(5);
+
+/// For how long a token that the configuration no longer has is waited for, beyond what a call may take.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// The groups of tokens, as they come and go.
+pub(super) struct Groups {
+    environment: HostEnvironment,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    serving: GroupMap,
+    /// Those that the configuration no longer has, and whose hosts end.
+    leaving: Vec<Arc<Group>>,
+}
+
+/// What a reload has made of the groups.
+pub(super) struct ChangedGroups {
+    pub(super) now: GroupMap,
+    /// Those that are new, as yet without a key.
+    pub(super) added: GroupMap,
+    /// Those that are gone, and must take no call any more before they [end](Groups::end_gone).
+    gone: Vec<Gone>,
+}
+
+/// A group that the configuration no longer has, and how long a call of it may take.
+type Gone = (Arc<Group>, Duration);
+
+impl Groups {
+    /// Starts the tokens.
+    pub(super) fn start(settings: &Settings) -> Arc<Self> {
+        let environment = environment(settings);
+        let serving = start_groups(settings, &environment, token::Settings::group);
+        let running = Running {
+            serving,
+            leaving: Vec::new(),
+        };
+        Arc::new(Self {
+            environment,
+            running: Mutex::new(running),
+        })
+    }
+
+    /// The groups at this moment.
+    pub(super) fn now(&self) -> GroupMap {
+        self.running().serving.clone()
+    }
+
+    /// Has the tokens be what the configuration says by now, which `before` said otherwise. Hosts come and go
+    /// by themselves; what is gone is the caller's to end.
+    pub(super) fn change(&self, settings: &Settings, before: &Settings) -> Option<ChangedGroups> {
+        if settings.token == before.token && settings.new_keys == before.new_keys {
+            return None;
+        }
+        let mut wanted = by_group(settings, token::Settings::group);
+        let mut running = self.running();
+        let gone: Vec<String> = running
+            .serving
+            .keys()
+            .filter(|name| !wanted.contains_key(*name))
+            .cloned()
+            .collect();
+        for (name, group) in &running.serving {
+            if let Some(tokens) = wanted.remove(name) {
+                group.change(tokens);
+            }
+        }
+        let mut added = GroupMap::new();
+        for (name, tokens) in wanted {
+            for token in &tokens {
+                info!(event = "token_added", token = %token.name, group = name, "the configuration has a new token or group: its hosts start");
+            }
+            let group = Group::start(&name, tokens, &self.environment);
+            added.insert(name, group);
+        }
+        running.serving.extend(added.clone());
+        let gone = gone.iter().filter_map(|name| running.serving.remove(name));
+        let gone: Vec<Arc<Group>> = gone.collect();
+        for (name, _) in gone.iter().flat_map(|group| group.states()) {
+            info!(event = "token_removed", token = %name, "the configuration no longer has the token: its hosts end");
+        }
+        running.leaving.extend(gone.iter().cloned());
+        let limits = before.token.values().map(|token| token.slow_timeout);
+        let limit = limits.max().unwrap_or_default() + MARGIN;
+        Some(ChangedGroups {
+            now: running.serving.clone(),
+            added,
+            gone: gone.into_iter().map(|group| (group, limit)).collect(),
+        })
+    }
+
+    /// Ends the hosts of groups that take no call any more, each once what it is at has ended.
+    pub(super) fn end_gone(self: &Arc<Self>, changed: ChangedGroups) {
+        for (group, limit) in changed.gone {
+            let groups = Arc::clone(self);
+            tokio::spawn(async move {
+                group.end(std::time::Instant::now() + limit).await;
+                let is_other = |other: &Arc<Group>| !Arc::ptr_eq(other, &group);
+                groups.running().leaving.retain(is_other);
+            });
+        }
+    }
+
+    /// Ends the hosts of all groups, `until` then at the latest.
+    pub(super) async fn end(&self, until: std::time::Instant) {
+        let all: Vec<Arc<Group>> = {
+            let running = self.running();
+            let serving = running.serving.values();
+            serving.chain(&running.leaving).cloned().collect()
+        };
+        end_all(all, until).await;
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().expect("no holder of this lock panics")
+    }
+}
+
 /// Starts the tokens; those with one name, as `name` gives it, are one group.
-pub(super) fn start_groups(settings: &Settings, name: impl Fn(&token::Settings) -> &str) -> Groups {
-    let environment = HostEnvironment {
+pub(super) fn start_groups(
+    settings: &Settings,
+    environment: &HostEnvironment,
+    name: impl Fn(&token::Settings) -> &str,
+) -> GroupMap {
+    by_group(settings, name)
+        .into_iter()
+        .map(|(name, tokens)| {
+            let group = Group::start(&name, tokens, environment);
+            (name, group)
+        })
+        .collect()
+}
+
+/// What hosts need besides their settings.
+pub(super) fn environment(settings: &Settings) -> HostEnvironment {
+    HostEnvironment {
         host: HostProgram::Binary(own_binary()),
         state_dir: settings.state_dir.clone(),
-    };
+    }
+}
+
+fn by_group(
+    settings: &Settings,
+    name: impl Fn(&token::Settings) -> &str,
+) -> BTreeMap<String, Vec<token::Settings>> {
     let mut groups: BTreeMap<String, Vec<token::Settings>> = BTreeMap::new();
     for token in settings.token.values() {
         let group = groups.entry(name(token).to_owned()).or_default();
         group.push(token.clone());
     }
     groups
-        .into_iter()
-        .map(|(name, tokens)| {
-            let group = Group::start(&name, tokens, &environment);
-            (name, group)
-        })
-        .collect()
+}
+
+/// Waits for new tokens that are to have keys which others serve now, so that calls of these need not wait:
+/// until one of each group serves or all have failed, and not longer than [`WAIT_FOR_SUCCESSOR`].
+pub(super) async fn wait_for_successors(
+    changed: &ChangedGroups,
+    now: &Settings,
+    before: &Settings,
+) {
+    let until = Instant::now() + WAIT_FOR_SUCCESSOR;
+    for (name, group) in &changed.added {
+        let has = |settings: &Settings, key: &DeclaredKey| {
+            let mut keys = settings.key.iter();
+            keys.any(|other| other.key_id == key.key_id)
+        };
+        let of_group = |key: &&DeclaredKey| key.token.as_ref().is_none_or(|token| token == name);
+        let mut keys = now.key.iter().filter(of_group);
+        if keys.any(|key| has(before, key)) {
+            let mut looks = JoinSet::new();
+            for (_, state) in group.states() {
+                looks.spawn(
+                    async move { first_state(state, WAIT_FOR_SUCCESSOR).await.is_serving() },
+                );
+            }
+            while let Ok(Some(look)) = timeout_at(until, looks.join_next()).await {
+                if matches!(look, Ok(true)) {
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// Waits until every token has started or failed. Once one serves, the others get [`WAIT_FOR_OTHERS`]:
@@ -54,11 +223,12 @@ pub(super) fn start_groups(settings: &Settings, name: impl Fn(&token::Settings) 
 /// [`AppError::Configuration`]: a token is misconfigured.
 pub(super) async fn wait_until_settled(
     settings: &Settings,
-    groups: &Groups,
+    groups: &GroupMap,
 ) -> Result<(), AppError> {
     let mut looks = JoinSet::new();
     for (name, state) in groups.values().flat_map(|group| group.states()) {
-        let (name, limit) = (name.to_owned(), settings.token[name].start_timeout);
+        let limit = settings.token.get(&name).map(|token| token.start_timeout);
+        let limit = limit.unwrap_or(WAIT_FOR_OTHERS);
         looks.spawn(async move { (first_state(state, limit).await, name) });
     }
     let mut until = None;
@@ -90,11 +260,10 @@ pub(super) async fn first_state(mut state: watch::Receiver<State>, limit: Durati
     }
 }
 
-/// Ends the hosts of all groups, `until` then at the latest.
-pub(super) async fn end_groups(groups: &Groups, until: std::time::Instant) {
+/// Ends the hosts of these groups, `until` then at the latest.
+pub(super) async fn end_all(groups: Vec<Arc<Group>>, until: std::time::Instant) {
     let mut ending = JoinSet::new();
-    for group in groups.values() {
-        let group = Arc::clone(group);
+    for group in groups {
         ending.spawn(async move { group.end(until).await });
     }
     ending.join_all().await;

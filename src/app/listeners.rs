@@ -9,7 +9,7 @@ use super::AppError;
 use crate::{
     config::{LoadedFiles, Settings},
     front::{self, AccessKeys, Authenticator},
-    kms::{DeclaredKey, DeclaredRights, Kms},
+    kms::{DeclaredKey, DeclaredRights, Kms, TokenGroups},
     model::Caller,
 };
 
@@ -164,9 +164,9 @@ impl Apis {
     }
 
     /// Replaces what authenticates callers of both listeners, with their rights, in one step; then the declared
-    /// keys. Connections are judged again; none is dropped for it whose caller is still known. Gives what is
+    /// keys, and the `tokens` if they are others. Connections are judged again; none is dropped for it whose caller is still known. Gives what is
     /// wrong with declared keys.
-    pub(super) async fn admit(&self, access: Access) -> Vec<String> {
+    pub(super) async fn admit(&self, access: Access, tokens: Option<TokenGroups>) -> Vec<String> {
         let Access {
             callers,
             limits,
@@ -177,7 +177,7 @@ impl Apis {
         // Security: callers carry the rights that they were authenticated with, and what `declare` says
         // of them counts besides. So nobody has more than before or more than after at any moment.
         self.access.send_replace(Arc::new(callers));
-        self.kms.declare(&keys, rights).await
+        self.kms.declare(&keys, rights, tokens).await
     }
 
     /// Serves AWS's clients until the end is asked for; gives the number of connections that had to

@@ -31,7 +31,7 @@ pub use self::{
     simulator::simulator,
 };
 use self::{
-    groups::{Groups, end_groups, start_groups, wait_until_settled},
+    groups::{GroupMap, Groups, wait_until_settled},
     listeners::{Access, Apis, Listeners},
     reload::Reload,
     signals::{Signals, notify},
@@ -43,7 +43,7 @@ use crate::{
     kms::{self, DeclaredRights, Kms},
     store::Store,
     telemetry::traces,
-    token::{self, State},
+    token::State,
 };
 
 /// The part of `drain_timeout` that is kept for the end of token hosts, which are killed after two
@@ -61,7 +61,7 @@ pub struct App {
     limits: Arc<front::Limits>,
     listeners: Listeners,
     admin: Admin,
-    groups: Groups,
+    groups: Arc<Groups>,
     store: Option<Store>,
     kms: Arc<Kms>,
     signals: Signals,
@@ -98,22 +98,23 @@ impl App {
             .map_err(|fault| AppError::Configuration(fault.to_string()))?;
         traces::start(&settings.traces).map_err(AppError::Configuration)?;
         let store = settings.store.as_ref().map(Store::open).transpose()?;
-        let groups = start_groups(&settings, token::Settings::group);
+        let groups = Groups::start(&settings);
+        let started = groups.now();
         let settled = tokio::select! {
-            settled = wait_until_settled(&settings, &groups) => settled,
+            settled = wait_until_settled(&settings, &started) => settled,
             () = signals.shutdown.received() => Err(AppError::Ended),
         };
         let kms = match settled {
             Ok(()) => {
                 let of_kms = kms_settings(&settings, rights);
-                build_kms(of_kms, &groups, store.clone()).await
+                build_kms(of_kms, started, store.clone()).await
             }
             Err(fault) => Err(fault),
         };
         let kms = match kms {
             Ok(kms) => kms,
             Err(fault) => {
-                end_groups(&groups, Instant::now() + HOSTS_END).await;
+                groups.end(Instant::now() + HOSTS_END).await;
                 close(store).await;
                 return Err(fault);
             }
@@ -144,8 +145,9 @@ impl App {
     }
 
     /// The state of each token, by its name.
-    pub fn states(&self) -> impl Iterator<Item = (&str, State)> {
-        let states = self.groups.values().flat_map(|group| group.states());
+    pub fn states(&self) -> impl Iterator<Item = (String, State)> {
+        let groups = self.groups.now().into_values();
+        let states = groups.flat_map(|group| group.states());
         states.map(|(name, state)| (name, state.borrow().clone()))
     }
 
@@ -225,7 +227,7 @@ impl App {
             grace,
         );
         let reload = Reload::new(
-            (apis.clone(), self.kms.clone()),
+            (apis.clone(), self.kms.clone(), self.groups.clone()),
             self.settings,
             self.files,
             self.fingerprints,
@@ -264,7 +266,7 @@ fn is_some(mut watched: watch::Receiver<Option<String>>) -> watch::Receiver<bool
 }
 
 async fn end_parts(groups: &Groups, kms: &Kms, store: Option<Store>, hosts_until: Instant) {
-    end_groups(groups, hosts_until).await;
+    groups.end(hosts_until).await;
     kms.end().await;
     close(store).await;
 }
@@ -277,12 +279,12 @@ async fn close(store: Option<Store>) {
 
 async fn build_kms(
     settings: kms::Settings,
-    groups: &Groups,
+    groups: GroupMap,
     store: Option<Store>,
 ) -> Result<Arc<Kms>, AppError> {
     match store {
-        None => Kms::new(settings, groups.clone()).map_err(AppError::Configuration),
-        Some(store) => Ok(Kms::open(settings, groups.clone(), store).await?),
+        None => Kms::new(settings, groups).map_err(AppError::Configuration),
+        Some(store) => Ok(Kms::open(settings, groups, store).await?),
     }
 }
 

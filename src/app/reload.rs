@@ -1,4 +1,4 @@
-//! Reload of certificates, revocation lists, principals and policies while hsmac runs.
+//! Reload of certificates, revocation lists, principals, policies, keys and tokens while hsmac runs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    groups::{Groups, wait_for_successors},
     listeners::{Access, Apis},
     policy_warnings::PolicyWarnings,
     signals::notify,
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     config::{ConfigFault, FileFingerprints, LoadedFiles, Reloaded, Settings},
     front,
-    kms::Kms,
+    kms::{Kms, TokenGroups},
     telemetry,
 };
 
@@ -39,13 +40,14 @@ pub(super) struct Reload {
     pending: watch::Sender<Vec<String>>,
     warned: Instant,
     kms: Arc<Kms>,
+    groups: Arc<Groups>,
     policy_warnings: PolicyWarnings,
 }
 
 impl Reload {
     /// `settings` are those that hsmac started with, and `read` how their files were before they were read.
     pub(super) fn new(
-        (apis, kms): (Arc<Apis>, Arc<Kms>),
+        (apis, kms, groups): (Arc<Apis>, Arc<Kms>, Arc<Groups>),
         settings: Settings,
         files: LoadedFiles,
         read: FileFingerprints,
@@ -65,6 +67,7 @@ impl Reload {
             pending,
             warned: Instant::now(),
             kms,
+            groups,
             policy_warnings,
         }
     }
@@ -120,7 +123,7 @@ impl Reload {
         if !changed && failure.is_some() && failure == self.failure.reason {
             return;
         }
-        let misdeclared = self.apis.admit(access).await;
+        let misdeclared = self.admit(&reloaded.settings, access).await;
         let reasons: Vec<String> = failure.into_iter().chain(misdeclared).collect();
         let failure = (!reasons.is_empty()).then(|| reasons.join("; "));
         // Principals may have other IDs now than those that a policy means.
@@ -147,6 +150,21 @@ impl Reload {
             Some(reason) => self.failure.set(what, reason),
         }
         self.warn();
+    }
+
+    /// Puts what was read in force; gives what is wrong with declared keys.
+    async fn admit(&self, settings: &Settings, access: Access) -> Vec<String> {
+        let Some(changed) = self.groups.change(settings, &self.settings) else {
+            return self.apis.admit(access, None).await;
+        };
+        wait_for_successors(&changed, settings, &self.settings).await;
+        let tokens = TokenGroups {
+            groups: changed.now.clone(),
+            new_keys: settings.new_keys.clone(),
+        };
+        let misdeclared = self.apis.admit(access, Some(tokens)).await;
+        self.groups.end_gone(changed);
+        misdeclared
     }
 
     fn warn(&mut self) {

@@ -96,18 +96,16 @@ impl Settings {
     }
 
     /// The settings that differ from those that hsmac serves with, and that only a restart puts in force:
-    /// each by its path, such as `token.primary.hosts`; a table that came or went as a whole by its own.
+    /// each by its path, such as `store.path`; a table that came or went as a whole by its own.
     pub fn needing_restart(&self, serving: &Self) -> Vec<String> {
         let (new, old) = (self.without_reloadable(), serving.without_reloadable());
         let sections = [
             ("account", new.account != old.account),
             ("region", new.region != old.region),
-            ("new_keys", new.new_keys != old.new_keys),
             ("state_dir", new.state_dir != old.state_dir),
             ("drain_timeout", new.drain_timeout != old.drain_timeout),
             ("grpc", new.grpc != old.grpc),
             ("aws", new.aws != old.aws),
-            ("token", new.token != old.token),
             ("store", new.store != old.store),
             ("admin", new.admin != old.admin),
         ];
@@ -133,6 +131,8 @@ impl Settings {
         rest.limits = front::LimitsSettings::default();
         rest.log = telemetry::Settings::default();
         rest.key.clear();
+        rest.token.clear();
+        rest.new_keys = None;
         rest.grpc.tls = None;
         rest.grpc.anonymous = None;
         if let Some(aws) = &mut rest.aws {

@@ -12,7 +12,10 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
-use crate::{kms::service::Kms, model::KeyState};
+use crate::{
+    kms::{groups::any_change, service::Kms},
+    model::KeyState,
+};
 
 /// How often declared keys are looked at, if no host starts meanwhile.
 const INTERVAL: Duration = Duration::from_secs(5 * 60);
@@ -54,11 +57,12 @@ impl Kms {
 
 async fn look_again(kms: Weak<Kms>, failing: watch::Sender<bool>) {
     let Some(service) = kms.upgrade() else { return };
-    let (mut started, declared_anew) =
-        (service.hosts_started(), Arc::clone(&service.declared_anew));
+    let declared_anew = Arc::clone(&service.declared_anew);
     drop(service);
     loop {
         let Some(service) = kms.upgrade() else { return };
+        // Of the groups that there are now: a host that comes up during the look is told after it.
+        let mut started = service.hosts_started();
         let is_failing = service.look_at_declared_keys().await;
         failing.send_if_modified(|before| std::mem::replace(before, is_failing) != is_failing);
         drop(service);
@@ -68,24 +72,4 @@ async fn look_again(kms: Weak<Kms>, failing: watch::Sender<bool>) {
             () = sleep(if is_failing { INTERVAL_IN_TROUBLE } else { INTERVAL }) => {}
         }
     }
-}
-
-/// Waits until a host of one of the groups has come to serve.
-async fn any_change(started: &mut [watch::Receiver<u64>]) {
-    let changes = started.iter_mut().map(|group| {
-        Box::pin(async move {
-            if group.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-    });
-    let mut changes: Vec<_> = changes.collect();
-    std::future::poll_fn(|context| {
-        let mut changes = changes.iter_mut();
-        match changes.any(|change| change.as_mut().poll(context).is_ready()) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await;
 }

@@ -19,12 +19,14 @@
 //! | `lifecycle` | changes, creations, deletions: what takes time |
 //! | `authorization` | who may do what; what each operation needs |
 //! | `catalogue` | the keys in memory, and the form of their records in the store |
+//! | `groups` | the groups of tokens that there are |
 //! | `metrics`, `settings`, `principals`, `policy_documents`, `serving`, `grant_token`, `errors` | what is counted; what the configuration says; identity policies; policy texts; health; tokens of grants; KMS's texts of errors |
 
 mod authorization;
 mod catalogue;
 mod errors;
 mod grant_token;
+mod groups;
 mod key_watch;
 mod lifecycle;
 mod metrics;
@@ -41,6 +43,7 @@ mod tools;
 pub(crate) mod testing;
 
 pub(crate) use errors::timed_out;
+pub use groups::{TokenChanges, TokenGroups};
 pub use operations::*;
 pub use overview::{Overview, ScheduledDeletion, TroubledKey};
 pub use policy_documents::read_policy;

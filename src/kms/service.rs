@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
-use tracing::info;
+use tracing::{error, info};
 
 use crate::{
     error::{Error, Kind, Violation},
@@ -15,6 +15,7 @@ use crate::{
         },
         catalogue::{Catalogue, Declared, KeyRecord, Snapshot, stored},
         errors::{internal, wrong_state},
+        groups::{GroupChange, Groups, TokenChanges, TokenGroups},
         lifecycle::{Decided, Lifecycle, may_change, tracking_start},
         metrics::Metrics,
         principals::Principals,
@@ -24,7 +25,7 @@ use crate::{
     model::{AccountId, Caller, Date, Operation, is_reserved, policy::Policy},
     store::{self, Change, Changes, Store},
     telemetry::StageTimer,
-    token::{Group, GroupSnapshot},
+    token::{Group, GroupSnapshot, TokenKey},
 };
 
 /// The keys, and the tokens that they are in.
@@ -35,10 +36,8 @@ pub struct Kms {
     /// Since when last uses are recorded.
     pub(super) tracking_start: Date,
     principals: ArcSwap<Principals>,
-    groups: Arc<[Arc<Group>]>,
-    /// The group that makes keys and random bytes: its place in `groups`.
-    new_keys_group: Option<usize>,
-    /// Told when declared keys are others than before.
+    groups: Arc<Groups>,
+    /// Told when declared keys, or the groups that may have them, are others than before.
     pub(super) declared_anew: Arc<Notify>,
     pub(super) metrics: Metrics,
 }
@@ -87,24 +86,38 @@ impl Kms {
     /// Puts what the configuration says of keys and rights now in the place of what it said before. The next
     /// call meets it; calls that were admitted by another policy of their key, or while it was declared and
     /// enabled, or as another object, and are not with a token yet, are refused when this returns. Gives a
-    /// sentence on each key or alias that is not as declared: the store has it, or it needs a restart.
-    pub async fn declare(&self, keys: &[DeclaredKey], rights: DeclaredRights) -> Vec<String> {
+    /// sentence on each key or alias that is not as declared: the store has it.
+    ///
+    /// `tokens`: the groups that there are from now on, if they are others. The keys of one that is gone, stored
+    /// ones too, are closed and unavailable; it takes no calls any more, and is the caller's to end.
+    pub async fn declare(
+        &self,
+        keys: &[DeclaredKey],
+        rights: DeclaredRights,
+        tokens: Option<TokenGroups>,
+    ) -> Vec<String> {
         let DeclaredRights {
             of_files: _,
             principals,
             keys: policies,
         } = rights;
         self.principals.store(principals);
+        let change = tokens.map(|tokens| self.groups.change(tokens));
+        let names = change.as_ref().map(|change| change.names.clone());
         let Declared {
             retired,
             faults,
             added,
             changed,
             removed,
-        } = self.catalogue.declare(keys, policies);
+            without_group,
+        } = self.catalogue.declare(keys, policies, names);
+        if let Some(change) = change {
+            self.finish(&change, &without_group);
+        }
         for (group, retirement) in retired {
             if let Some(group) = self.groups.get(group) {
-                retirement.carry_out(group).await;
+                retirement.carry_out(&group).await;
             }
         }
         if added + changed + removed > 0 {
@@ -117,6 +130,31 @@ impl Kms {
         faults
     }
 
+    /// Groups that are gone take no calls any more; those that came are followed.
+    fn finish(&self, change: &GroupChange, without_group: &[(usize, Arc<TokenKey>)]) {
+        for (place, group) in &change.gone {
+            let keys = without_group.iter().filter(|(of, _)| of == place);
+            let keys: Vec<_> = keys.map(|(_, key)| Arc::clone(key)).collect();
+            group.close_all(&keys);
+            let left = self.catalogue.count_without_group(group.name());
+            if left > 0 {
+                error!(
+                    event = "keys_without_token",
+                    token = group.name(),
+                    keys = left,
+                    "the configuration no longer has the token or group of these keys: they are unavailable until it is there again"
+                );
+            }
+        }
+        self.groups.remove(&change.gone);
+        if let Some(lifecycle) = &self.lifecycle {
+            for group in &change.added {
+                lifecycle.follow_hosts(group);
+            }
+        }
+        self.declared_anew.notify_one();
+    }
+
     /// How often a client asked for the MAC of a message that hsmac keeps for itself.
     pub fn reserved_messages(&self) -> u64 {
         self.metrics.reserved_messages.get()
@@ -124,16 +162,23 @@ impl Kms {
 
     /// The groups of tokens at this moment.
     pub(super) fn group_snapshots(&self) -> Vec<GroupSnapshot> {
-        self.groups.iter().map(|group| group.snapshot()).collect()
+        let groups = self.groups.all();
+        groups.iter().map(|group| group.snapshot()).collect()
     }
 
     /// Whether each token serves, now and at each change.
     pub fn serving(&self) -> Vec<Serving> {
-        self.groups
+        let groups = self.groups.all();
+        groups
             .iter()
             .flat_map(|group| group.states())
-            .map(|(token, state)| Serving::new(token, state))
+            .map(|(token, state)| Serving::new(&token, state))
             .collect()
+    }
+
+    /// Tells when the tokens are others, or one is served with other settings.
+    pub fn token_changes(&self) -> TokenChanges {
+        self.groups.changes()
     }
 
     /// Writes what is only in memory yet: the keys' last uses. For the end, before the store closes.
@@ -148,26 +193,14 @@ impl Kms {
         names: &[String],
         groups: Vec<Arc<Group>>,
     ) -> Result<Self, String> {
-        let new_keys_group =
-            match &settings.new_keys {
-                Some(name) => Some(names.iter().position(|known| known == name).ok_or_else(
-                    || {
-                        format!(
-                            "new_keys names {name:?}, but there is no token or group of this name"
-                        )
-                    },
-                )?),
-                None if names.len() == 1 => Some(0),
-                None => None,
-            };
+        let groups = Groups::new(names, groups, settings.new_keys.as_deref())?;
         let principals = settings.rights.principals.clone();
         Ok(Self {
             catalogue: Arc::new(Catalogue::new(settings, names)?),
             lifecycle: None,
             tracking_start: Date::now(),
             principals: ArcSwap::new(principals),
-            groups: groups.into(),
-            new_keys_group,
+            groups: Arc::new(groups),
             declared_anew: Arc::default(),
             metrics: Metrics::default(),
         })
@@ -180,7 +213,6 @@ impl Kms {
             Arc::clone(&self.catalogue),
             store,
             Arc::clone(&self.groups),
-            self.new_keys_group,
             changes,
         ));
         Ok(Arc::new(self))
@@ -266,24 +298,24 @@ impl Kms {
     }
 
     /// The tokens of a key; none if the configuration no longer has them.
-    pub(super) fn group(&self, record: &KeyRecord) -> Option<&Group> {
-        record
-            .group
-            .and_then(|group| self.groups.get(group))
-            .map(|group| &**group)
+    pub(super) fn group(&self, record: &KeyRecord) -> Option<Arc<Group>> {
+        self.groups.get(record.group?)
+    }
+
+    /// Whether a reload has taken the group of this record away since the record was looked up.
+    pub(super) fn is_outdated(&self, record: &KeyRecord) -> bool {
+        record.group.is_some_and(|group| self.groups.is_gone(group))
     }
 
     /// How many hosts of each group have come to serve, now and at each change.
     pub(super) fn hosts_started(&self) -> Vec<watch::Receiver<u64>> {
-        self.groups
-            .iter()
-            .map(|group| group.generations())
-            .collect()
+        let groups = self.groups.all();
+        groups.iter().map(|group| group.generations()).collect()
     }
 
     /// The tokens that make random bytes; none if there are several and none is chosen.
-    pub(super) fn random_group(&self) -> Option<&Group> {
-        self.new_keys_group.map(|group| &*self.groups[group])
+    pub(super) fn random_group(&self) -> Option<Arc<Group>> {
+        self.groups.new_keys()
     }
 
     /// What changes keys, without which nothing can be changed.

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::token::State;
 
 /// Whether one token serves, for health checks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Serving {
     token: String,
     state: watch::Receiver<State>,

@@ -278,6 +278,9 @@ pub struct TokenSnapshot {
     pub last_fault: Option<LastFault>,
     /// Hosts that have ended, by how: `planned`, `crash`, `hang`, `lost`, `protocol`.
     pub host_ends: Vec<(&'static str, u64)>,
+    /// How hosts with other settings are, which a reload has brought and which are to take the place of
+    /// these; none: the settings are in force.
+    pub pending_settings: Option<State>,
 }
 
 /// A host that serves, at one moment.

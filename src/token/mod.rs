@@ -14,6 +14,7 @@ mod key;
 mod level;
 mod locks;
 mod metrics;
+mod roster;
 mod settings;
 #[cfg(test)]
 mod simulated;
@@ -32,66 +33,65 @@ pub use uri::{ObjectUri, TokenUri};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use tokio::{
-    sync::{Mutex, watch},
-    task::JoinSet,
-    time::timeout_at,
-};
-use tracing::warn;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::{
     model::Flow,
     token::{
         dispatch::{
-            Dispatcher, TokenStatus,
+            Dispatcher, TokenTable,
             job::{Job, Work},
             queue::Queue,
         },
-        host::member::Member,
         key::Closing,
-        level::Level,
+        roster::Roster,
     },
 };
 
 /// One or more tokens that hold the same keys.
 pub struct Group {
     dispatcher: Dispatcher,
-    members: Vec<Arc<Member>>,
-    end: Arc<Level>,
-    hosts: Mutex<JoinSet<()>>,
+    roster: Arc<Roster>,
 }
 
 impl Group {
     /// Starts the hosts of each token on the current runtime and returns at once.
     pub fn start(name: &str, tokens: Vec<Settings>, environment: &HostEnvironment) -> Arc<Self> {
-        let capacity = tokens.iter().map(|token| token.queue as usize).sum();
-        let queue = Arc::new(Queue::new(capacity, tokens.len()));
-        let members: Vec<_> = (0..)
-            .zip(tokens)
-            .map(|(index, token)| {
-                Arc::new(Member::new(token, environment, Arc::clone(&queue), index))
-            })
-            .collect();
-        let end = Arc::<Level>::default();
-        let mut hosts = JoinSet::new();
-        for member in &members {
-            hosts.spawn(Arc::clone(member).keep_hosts(Arc::clone(&end)));
-        }
-        let tokens = members.iter().map(|member| TokenStatus {
-            settings: member.settings.clone(),
-            state: member.state.clone(),
-        });
+        let queue = Arc::new(Queue::new(0));
+        let table = Arc::<TokenTable>::default();
+        let roster = Roster::new(&queue, &table, environment);
+        roster.set(tokens);
         Arc::new(Self {
             dispatcher: Dispatcher {
                 group: name.to_owned(),
                 queue,
-                tokens: tokens.collect(),
+                tokens: table,
             },
-            members,
-            end,
-            hosts: Mutex::new(hosts),
+            roster,
         })
+    }
+
+    /// Has the group be of these tokens, at least one, and returns at once. Hosts of a token with other
+    /// settings take the place of those that serve when the first has come up; those of a token that is
+    /// gone end. No call is lost by it, if its token serves at all.
+    pub fn change(&self, tokens: Vec<Settings>) {
+        self.roster.set(tokens);
+    }
+
+    /// Grows when the tokens are others, or one is served with other settings.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.roster.changes()
+    }
+
+    /// Takes no call any more, since the configuration no longer has the group, and closes these keys of it
+    /// for good: their calls, those that wait too, get [`Fault::Closed`]. The hosts forget them when the
+    /// group [ends](Self::end).
+    pub fn close_all(&self, keys: &[Arc<TokenKey>]) {
+        for key in keys {
+            key.close(Closing::Object);
+        }
+        self.dispatcher.close();
     }
 
     /// The group's name in the configuration, or that of its only token.
@@ -101,8 +101,9 @@ impl Group {
 
     /// The longest message that each of its tokens takes, if the configuration says so, in bytes.
     pub fn max_message_bytes(&self) -> Option<usize> {
-        let limits = self.dispatcher.tokens.iter();
-        limits
+        let tokens = self.dispatcher.tokens.load();
+        tokens
+            .iter()
             .filter_map(|token| token.settings.max_message_bytes)
             .min()
             .map(|bytes| bytes as usize)
@@ -277,49 +278,40 @@ impl Group {
     }
 
     /// The tokens: name and state, now and at each change.
-    pub fn states(&self) -> impl Iterator<Item = (&str, watch::Receiver<State>)> {
-        self.dispatcher
-            .tokens
-            .iter()
-            .map(|token| (token.settings.name.as_str(), token.state.subscribe()))
+    pub fn states(&self) -> Vec<(String, watch::Receiver<State>)> {
+        let tokens = self.dispatcher.tokens.load();
+        let named = tokens.iter();
+        named
+            .map(|token| (token.settings.name.clone(), token.state.subscribe()))
+            .collect()
     }
 
     /// The queue and the tokens at this moment.
     pub fn snapshot(&self) -> GroupSnapshot {
         let mut group = self.dispatcher.queue.snapshot(self.name());
-        group.tokens = self
-            .members
-            .iter()
-            .map(|member| member.snapshot())
-            .collect();
+        group.tokens = self.roster.snapshots();
         group
     }
 
     /// What a host of the first token that has one found when it logged in.
     pub fn facts(&self) -> Option<Facts> {
-        self.members.iter().find_map(|member| member.facts())
+        self.roster.facts()
     }
 
     /// Ends the hosts at once, as when hsmac itself is killed.
     #[cfg(test)]
     pub(crate) fn kill(&self) {
-        let mut hosts = self.hosts.try_lock().expect("nobody ends the group");
-        hosts.abort_all();
+        self.roster.kill();
     }
 
     /// Ends all hosts: planned, and killed after two seconds. What a host is at and has not ended by
     /// `until` (a search that hangs) is given up with it. No job may come after it.
     pub async fn end(&self, until: Instant) {
-        self.end.set(1);
-        let mut hosts = self.hosts.lock().await;
-        let ended = async { while hosts.join_next().await.is_some() {} };
-        if timeout_at(until.into(), ended).await.is_err() {
-            warn!(event = "hosts_killed", group = %self.name(), "calls of the module have not returned: their hosts are killed");
-            // A host's process dies with the task that serves it.
-            hosts.shutdown().await;
-        }
-        drop(hosts);
-        let ending = Fault::Unavailable("hsmac is ending".into());
+        self.roster.end(self.name(), until.into()).await;
+        let ending = match self.dispatcher.is_closed() {
+            true => Fault::Closed,
+            false => Fault::Unavailable("hsmac is ending".into()),
+        };
         self.dispatcher.queue.refuse(|_| true, &ending);
     }
 }

@@ -1,6 +1,7 @@
 //! `grpc.health.v1`: which tokens can answer, and whether the server itself can.
 
 use std::{
+    collections::BTreeMap,
     future::{pending, poll_fn},
     pin::{Pin, pin},
     task::Poll,
@@ -16,7 +17,7 @@ use tonic_health::{
 
 use super::{key::KeyApi, mac::MacApi};
 use crate::{
-    kms::Serving,
+    kms::{Serving, TokenChanges},
     proto::v1::{key_service_server::KeyServiceServer, mac_service_server::MacServiceServer},
 };
 
@@ -24,10 +25,14 @@ use crate::{
 /// itself and both services serve while any token can. [`Condition`]s have names of their own.
 pub struct Health {
     reporter: HealthReporter,
-    tokens: Vec<Serving>,
+    tokens: Box<Tokens>,
     conditions: Vec<Condition>,
-    said: Vec<bool>,
+    /// By the names of services of health.
+    said: BTreeMap<String, bool>,
 }
+
+/// Whether each token serves, and what tells that there are others.
+type Tokens = dyn Fn() -> (TokenChanges, Vec<Serving>) + Send + Sync;
 
 /// Something about the server that somebody should know of, and that is no token's.
 pub struct Condition {
@@ -39,16 +44,18 @@ pub struct Condition {
 
 impl Health {
     /// Everything NOT_SERVING: the library's own reporter is born SERVING.
-    pub(super) async fn new(tokens: Vec<Serving>) -> (Self, HealthServer<impl Service>) {
+    pub(super) async fn new(
+        tokens: impl Fn() -> (TokenChanges, Vec<Serving>) + Send + Sync + 'static,
+    ) -> (Self, HealthServer<impl Service>) {
         let (reporter, server) = health_reporter();
-        let said = vec![true; tokens.len() + 1];
+        let (_, now) = tokens();
         let mut health = Self {
             reporter,
-            tokens,
+            tokens: Box::new(tokens),
             conditions: Vec::new(),
-            said,
+            said: BTreeMap::new(),
         };
-        health.say(|_| false).await;
+        health.say(&now, |_| false).await;
         (health, server)
     }
 
@@ -62,14 +69,18 @@ impl Health {
     pub async fn follow(mut self, stopping: impl Future<Output = ()>) {
         let mut stopping = pin!(stopping);
         loop {
-            self.say(Serving::is_up).await;
+            let (mut changes, mut tokens) = (self.tokens)();
+            let up: Vec<bool> = tokens.iter_mut().map(Serving::is_up).collect();
+            self.say(&tokens, |at| up[at]).await;
             self.say_conditions().await;
             tokio::select! {
-                () = any_change(&mut self.tokens, &mut self.conditions) => {}
+                () = any_change(&mut tokens, &mut self.conditions) => {}
+                () = changes.changed() => {}
                 () = &mut stopping => break,
             }
         }
-        self.say(|_| false).await;
+        let (_, tokens) = (self.tokens)();
+        self.say(&tokens, |_| false).await;
     }
 
     async fn say_conditions(&mut self) {
@@ -85,36 +96,36 @@ impl Health {
         }
     }
 
-    /// Says only what is new: each time, watchers are told.
-    async fn say(&mut self, is_up: impl Fn(&mut Serving) -> bool) {
-        let up: Vec<bool> = self.tokens.iter_mut().map(is_up).collect();
-        let now = || up.iter().copied().chain([up.contains(&true)]);
-        for (index, up) in now()
-            .enumerate()
-            .filter(|(index, up)| self.said[*index] != *up)
+    /// Says only what is new: each time, watchers are told. Of a token that is gone nothing is known any more.
+    async fn say(&mut self, tokens: &[Serving], is_up: impl Fn(usize) -> bool) {
+        let up: Vec<bool> = (0..tokens.len()).map(is_up).collect();
+        let any = up.contains(&true);
+        let named = tokens.iter().zip(&up);
+        let of_tokens = named.map(|(token, up)| (format!("hsmac.token.{}", token.token()), *up));
+        let own = [
+            "",
+            MacServiceServer::<MacApi>::NAME,
+            KeyServiceServer::<KeyApi>::NAME,
+        ];
+        let own = own.map(|name| (name.to_owned(), any));
+        let now: BTreeMap<String, bool> = of_tokens.chain(own).collect();
+        for (name, up) in now
+            .iter()
+            .filter(|(name, up)| self.said.get(*name) != Some(*up))
         {
-            let status = if up {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
+            let status = match up {
+                true => ServingStatus::Serving,
+                false => ServingStatus::NotServing,
             };
-            let token = self
-                .tokens
-                .get(index)
-                .map(|token| format!("hsmac.token.{}", token.token()));
-            let names = match &token {
-                Some(token) => &[token.as_str()][..],
-                None => &[
-                    "",
-                    MacServiceServer::<MacApi>::NAME,
-                    KeyServiceServer::<KeyApi>::NAME,
-                ],
-            };
-            for name in names {
-                self.reporter.set_service_status(name, status).await;
-            }
+            self.reporter.set_service_status(name, status).await;
         }
-        self.said = now().collect();
+        for gone in self.said.keys().filter(|name| !now.contains_key(*name)) {
+            // Who watches it hears a last word.
+            let status = ServingStatus::NotServing;
+            self.reporter.set_service_status(gone, status).await;
+            self.reporter.clear_service_status(gone).await;
+        }
+        self.said = now;
     }
 }
 
@@ -146,7 +157,10 @@ async fn any_change(tokens: &mut [Serving], conditions: &mut [Condition]) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
 
     use tokio::sync::oneshot;
     use tonic::Request;
@@ -180,7 +194,19 @@ mod tests {
     #[tokio::test]
     async fn the_server_serves_while_any_token_does_and_not_before_nor_after() {
         let ((a, first), (b, second)) = (Serving::scripted("a"), Serving::scripted("b"));
-        let (health, _) = Health::new(vec![first, second]).await;
+        let (changes, tokens) = (
+            watch::Sender::new(0),
+            Arc::new(Mutex::new(vec![first, second])),
+        );
+        let source = (changes.clone(), Arc::clone(&tokens));
+        let (health, _) = Health::new(move || {
+            let (changes, tokens) = &source;
+            (
+                TokenChanges::scripted(changes),
+                tokens.lock().unwrap().clone(),
+            )
+        })
+        .await;
         let full = watch::Sender::new(false);
         let health = health.with_conditions(vec![Condition {
             name: "hsmac.listener.aws".into(),
@@ -215,9 +241,26 @@ mod tests {
         full.send_replace(false);
         wait_for(&service, "hsmac.listener.aws", ServingStatus::Serving).await;
 
+        // A reload: one comes, one goes.
+        let (c, third) = Serving::scripted("c");
+        {
+            let mut tokens = tokens.lock().unwrap();
+            tokens.remove(1);
+            tokens.push(third);
+        }
+        changes.send_replace(1);
+        wait_for(&service, "hsmac.token.c", ServingStatus::NotServing).await;
+        c(true);
+        wait_for(&service, "hsmac.token.c", ServingStatus::Serving).await;
+        let request = HealthCheckRequest {
+            service: "hsmac.token.b".into(),
+        };
+        let gone = service.check(Request::new(request)).await.unwrap_err();
+        assert_eq!(gone.code(), tonic::Code::NotFound);
+
         drop(stop);
         following.await.unwrap();
-        for name in all {
+        for name in &all[..4] {
             wait_for(&service, name, ServingStatus::NotServing).await;
         }
     }

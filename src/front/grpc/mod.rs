@@ -82,7 +82,11 @@ impl Api {
         access: watch::Receiver<Arc<Access>>,
         limits: Arc<Limits>,
     ) -> (Arc<Self>, Health) {
-        let (health, health_server) = Health::new(kms.serving()).await;
+        let (health, health_server) = Health::new({
+            let kms = Arc::clone(&kms);
+            move || (kms.token_changes(), kms.serving())
+        })
+        .await;
         let mut rest = Routes::builder();
         rest.add_service(
             KeyServiceServer::new(key::KeyApi { kms: kms.clone() })

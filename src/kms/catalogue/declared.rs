@@ -8,9 +8,10 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Alias, Catalogue, KeyRecord, Source,
+    Alias, Catalogue, GroupNames, KeyRecord, Source,
     account::{Account, Entry},
     follow::{Retired, Retirement},
+    groups::place_of,
     last_use::LastUse,
     stored::{StoredKey, StoredLocator, StoredState},
 };
@@ -35,6 +36,8 @@ pub(in crate::kms) struct Declared {
     pub(in crate::kms) changed: usize,
     /// How many are declared no longer.
     pub(in crate::kms) removed: usize,
+    /// The keys of groups that there are no longer, stored ones too, each with its group's place.
+    pub(in crate::kms) without_group: Vec<(usize, Arc<TokenKey>)>,
 }
 
 impl Catalogue {
@@ -53,7 +56,6 @@ impl Catalogue {
         let catalogue = Self {
             account,
             region,
-            groups: groups.to_vec(),
             keys: RwLock::default(),
             seen: watch::Sender::new(Revision::default()),
         };
@@ -63,7 +65,8 @@ impl Catalogue {
                 return Err(format!("key {}: no policy was read for it", key.key_id));
             }
         }
-        let declared = catalogue.declare(&keys, rights.keys);
+        let groups = groups.iter().cloned().map(Some).collect();
+        let declared = catalogue.declare(&keys, rights.keys, Some(groups));
         match declared.faults.into_iter().next() {
             None => Ok(catalogue),
             Some(fault) => Err(fault),
@@ -72,11 +75,13 @@ impl Catalogue {
 
     /// Has declared keys and aliases be what the configuration says by now. A key whose policy could not be
     /// read keeps the one that it has, or does not come to be. One that names a token that is not there stays
-    /// where it is, and so does one of another account: both wait for a restart.
+    /// where it is, and so does one of another account. `groups`: those that there are from now on, if they are
+    /// others; keys of one that is gone, stored ones too, are unavailable, and those of one that comes serve.
     pub(in crate::kms) fn declare(
         &self,
         declared: &[DeclaredKey],
         policies: Vec<DeclaredPolicy>,
+        groups: Option<GroupNames>,
     ) -> Declared {
         let policies = policies.into_iter();
         let mut policies: HashMap<KeyId, DeclaredPolicy> = policies
@@ -84,8 +89,12 @@ impl Catalogue {
             .map(|policy| (policy.key_id.clone(), policy))
             .collect();
         let mut outcome = Declared::default();
-        let mut keys = self.write();
+        let mut guard = self.write();
+        let keys = &mut *guard;
         // All at once: no call meets one key as it was and another as it is.
+        if let Some(groups) = groups {
+            outcome.without_group = keys.set_groups(groups, &self.region);
+        }
         let own = keys.accounts.entry(self.account.clone()).or_default();
         let mut wanted = BTreeSet::new();
         for key in declared {
@@ -96,7 +105,7 @@ impl Catalogue {
                 continue;
             }
             let policy = policies.remove(key_id);
-            self.declare_key(own, key, policy, &mut outcome);
+            self.declare_key((own, &keys.groups), key, policy, &mut outcome);
         }
         for key_id in declared_keys(own) {
             if !wanted.contains(&key_id)
@@ -117,7 +126,7 @@ impl Catalogue {
 
     fn declare_key(
         &self,
-        own: &mut Account,
+        (own, groups): (&mut Account, &GroupNames),
         declared: &DeclaredKey,
         policy: Option<DeclaredPolicy>,
         outcome: &mut Declared,
@@ -139,7 +148,7 @@ impl Catalogue {
             // What is wrong with its policy has been told.
             (None, None) => return,
         };
-        let body = match self.body_of(declared, text) {
+        let body = match self.body_of(groups, declared, text) {
             Ok(body) => body,
             Err(fault) => {
                 outcome.faults.push(fault);
@@ -152,10 +161,7 @@ impl Catalogue {
                 }
             }
         };
-        let group = self
-            .groups
-            .iter()
-            .position(|name| *name == body.locator.token);
+        let group = place_of(groups, &body.locator.token);
         let (key, retirement, epoch) = match &before {
             None => (Arc::new(declared.token_key()), None, 0),
             Some(before) => match successor(before, &body) {
@@ -189,9 +195,14 @@ impl Catalogue {
         own.put_key(&self.region, key_id, Entry::Key(Arc::new(record)));
     }
 
-    fn body_of(&self, declared: &DeclaredKey, policy: String) -> Result<StoredKey, String> {
+    fn body_of(
+        &self,
+        groups: &GroupNames,
+        declared: &DeclaredKey,
+        policy: String,
+    ) -> Result<StoredKey, String> {
         let key_id = &declared.key_id;
-        let group = group_of(declared, &self.groups)?;
+        let token = group_of(declared, groups)?.to_owned();
         let description = Description::try_from(declared.description.clone())
             .map_err(|fault| format!("key {key_id}: {fault}"))?;
         let object = &declared.object.0;
@@ -208,7 +219,7 @@ impl Catalogue {
             policy_principals: BTreeMap::new(),
             check_value: declared.check_value.clone(),
             locator: StoredLocator {
-                token: self.groups[group].clone(),
+                token,
                 cka_id: object.id.clone(),
                 label: object.label.clone(),
             },
@@ -318,16 +329,18 @@ fn declared_keys(own: &Account) -> Vec<KeyId> {
         .collect()
 }
 
-fn group_of(declared: &DeclaredKey, groups: &[String]) -> Result<usize, String> {
+fn group_of<'a>(declared: &DeclaredKey, groups: &'a GroupNames) -> Result<&'a str, String> {
     let key_id = &declared.key_id;
-    match (&declared.token, groups) {
-        (Some(name), _) => groups
+    let groups: Vec<&str> = groups.iter().flatten().map(String::as_str).collect();
+    match (&declared.token, &groups[..]) {
+        (Some(name), known) => known
             .iter()
-            .position(|group| group == name)
+            .find(|group| *group == name)
+            .copied()
             .ok_or_else(|| {
                 format!("key {key_id} names {name:?}, but there is no token or group of this name")
             }),
-        (None, [_]) => Ok(0),
+        (None, [only]) => Ok(only),
         (None, _) => Err(format!(
             "key {key_id} names no token, and there are {}; set token = \"…\" in its [[key]]",
             groups.len()

@@ -5,7 +5,9 @@ use std::{collections::HashSet, sync::Arc};
 use tracing::{error, info, warn};
 
 use super::{
-    Account, Accounts, Alias, Catalogue, Entry, GrantRecord, KeyRecord, Snapshot, Source, grants,
+    Account, Accounts, Alias, Catalogue, Entry, GrantRecord, GroupNames, KeyRecord, Snapshot,
+    Source, grants,
+    groups::place_of,
     last_use::LastUse,
     stored::{self, RecordName, StoredAlias, StoredKey, StoredState},
 };
@@ -102,7 +104,7 @@ impl Catalogue {
                 let read = stored::read_key(record, &account, &key_id).map(|body| KeyRecord {
                     grants,
                     held,
-                    ..self.record_of(body, record.revision, before.as_deref())
+                    ..self.record_of(&keys.groups, body, record.revision, before.as_deref())
                 });
                 match read {
                     Ok(record) if record.body.state == StoredState::Deleting => {
@@ -221,16 +223,8 @@ impl Catalogue {
                 .collect();
             for record in stored {
                 let changed = KeyRecord {
-                    body: record.body.clone(),
-                    source: record.source,
-                    arn: record.arn.clone(),
-                    policy: record.policy.clone(),
-                    unreadable_policy: record.unreadable_policy.clone(),
-                    group: record.group,
-                    key: record.key.clone(),
-                    last_use: record.last_use.clone(),
-                    grants: record.grants.clone(),
                     held,
+                    ..(*record).clone()
                 };
                 own.put_key(
                     &self.region,
@@ -243,6 +237,7 @@ impl Catalogue {
 
     fn record_of(
         &self,
+        groups: &GroupNames,
         body: StoredKey,
         revision: Revision,
         before: Option<&KeyRecord>,
@@ -256,7 +251,7 @@ impl Catalogue {
             None => compiled(&body),
         };
         let name = &body.locator.token;
-        let group = self.groups.iter().position(|known| known == name);
+        let group = place_of(groups, name);
         if group.is_none() {
             error!(
                 event = "key_without_token", key_id = %body.key_id, token = name,

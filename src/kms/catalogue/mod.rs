@@ -9,6 +9,7 @@ mod account;
 mod declared;
 mod follow;
 mod grants;
+mod groups;
 mod last_use;
 mod list;
 mod snapshot;
@@ -51,6 +52,7 @@ use crate::{
 };
 
 /// What is known of one key. Never changes: a change is a new record under the same names.
+#[derive(Clone)]
 pub(super) struct KeyRecord {
     pub(super) body: StoredKey,
     pub(super) source: Source,
@@ -145,8 +147,6 @@ pub(super) struct Catalogue {
     /// The account of declared keys.
     account: AccountId,
     region: String,
-    /// The groups' names; records name theirs by its place here.
-    groups: Vec<String>,
     keys: RwLock<Accounts>,
     /// The last change of the store that is seen here.
     seen: watch::Sender<Revision>,
@@ -161,7 +161,12 @@ struct Accounts {
     grant_token_key: Option<Arc<GrantTokenKey>>,
     /// See [`KeyRecord::held`].
     held: bool,
+    groups: GroupNames,
 }
+
+/// The names of the groups of tokens; records name theirs by its place here, which is no other's once it
+/// is gone.
+pub(super) type GroupNames = Vec<Option<String>>;
 
 impl Catalogue {
     /// The key that a caller means.
@@ -229,6 +234,13 @@ impl Catalogue {
         keys.accounts
             .get(account)
             .map_or(0, |account| account.keys().len())
+    }
+
+    /// How many keys lie in a group that the configuration no longer has.
+    pub(super) fn count_without_group(&self, name: &str) -> usize {
+        let is_there =
+            |record: &&Arc<KeyRecord>| record.group.is_none() && record.body.locator.token == name;
+        self.all().iter().filter(is_there).count()
     }
 
     /// The record of a key, whoever asks.

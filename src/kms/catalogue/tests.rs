@@ -218,7 +218,7 @@ fn declared_keys_and_aliases_come_change_and_go() {
         let account = settings().account;
         let policies = keys.iter().map(|key| key.read_policy(&account).unwrap());
         let policies = policies.collect();
-        let outcome = catalogue.declare(&keys, policies);
+        let outcome = catalogue.declare(&keys, policies, None);
         assert_eq!(outcome.faults, [""; 0]);
         let counts = (outcome.added, outcome.changed, outcome.removed);
         (counts, outcome.retired)
@@ -299,7 +299,7 @@ fn a_declaration_that_names_no_token_leaves_its_key_where_it_is() {
         key.enabled = false;
     }
     let count = keys.len();
-    let outcome = catalogue.declare(&keys, settings().rights.keys);
+    let outcome = catalogue.declare(&keys, settings().rights.keys, None);
     assert_eq!(outcome.faults.len(), count, "{:?}", outcome.faults);
     assert!(
         outcome.faults[0].contains("there is no token or group"),

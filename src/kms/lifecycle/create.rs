@@ -131,7 +131,7 @@ impl Creation {
         );
         Ok(Self {
             store: lifecycle.store.clone(),
-            group: Arc::clone(group),
+            group,
             _in_progress: lifecycle.journal.begin(&intent.key_id),
             intent,
             new,

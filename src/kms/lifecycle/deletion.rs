@@ -44,7 +44,7 @@ impl Reaper {
             return Ok(());
         };
         if self.is_paused(key_id)
-            || self.is_put_off(key_id, generations_of(lifecycle.group(record)))
+            || self.is_put_off(key_id, generations_of(lifecycle.group(record).as_deref()))
         {
             return Ok(());
         }
@@ -92,7 +92,7 @@ impl Reaper {
     ) -> Result<bool, store::Fault> {
         let (account, key_id) = (&record.body.account, &record.body.key_id);
         let group = lifecycle.group(record);
-        let generations = generations_of(group);
+        let generations = generations_of(group.as_deref());
         let outcome = match group {
             None => Err(Fault::Key(
                 "the configuration has no such token any more".into(),
@@ -186,7 +186,7 @@ impl Reaper {
 }
 
 /// How many hosts of a key's token have come to serve.
-fn generations_of(group: Option<&Arc<Group>>) -> u64 {
+fn generations_of(group: Option<&Group>) -> u64 {
     group.map_or(0, |group| *group.generations().borrow())
 }
 

@@ -34,7 +34,7 @@ use crate::{
     error::{Error, Kind},
     kms::{
         catalogue::{Catalogue, GrantRecord, KeyRecord, Retired, Retirement},
-        errors::internal,
+        groups::Groups,
     },
     store::{Changes, Store},
     token::Group,
@@ -44,9 +44,7 @@ use crate::{
 pub(super) struct Lifecycle {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) store: Store,
-    groups: Arc<[Arc<Group>]>,
-    /// The group that makes keys: its place in `groups`.
-    new_keys_group: Option<usize>,
+    groups: Arc<Groups>,
     journal: Arc<Journal>,
     /// Keys whose object the reaper leaves alone, since it is not what it should be.
     alarms: AtomicUsize,
@@ -58,23 +56,29 @@ impl Lifecycle {
     pub(super) fn start(
         catalogue: Arc<Catalogue>,
         store: Store,
-        groups: Arc<[Arc<Group>]>,
-        new_keys_group: Option<usize>,
+        groups: Arc<Groups>,
         changes: Changes,
     ) -> Arc<Self> {
         let lifecycle = Arc::new(Self {
             catalogue,
             store,
             groups,
-            new_keys_group,
             journal: Journal::new(),
             alarms: AtomicUsize::new(0),
         });
         tokio::spawn(follow::follow(Arc::downgrade(&lifecycle), changes));
-        reaper::wake_with_hosts(&lifecycle);
+        for group in lifecycle.groups.all() {
+            lifecycle.follow_hosts(&group);
+        }
         tokio::spawn(reaper::reap(Arc::downgrade(&lifecycle)));
         tokio::spawn(write_last_uses(Arc::downgrade(&lifecycle)));
         lifecycle
+    }
+
+    /// Has the reaper look when a host of this group has come to serve, and now.
+    pub(super) fn follow_hosts(&self, group: &Group) {
+        reaper::wake_with_hosts(&self.journal, group);
+        self.journal.wake.notify_one();
     }
 
     /// Writes what is only in memory yet: the keys' last uses. For the end, before the store closes.
@@ -117,20 +121,17 @@ impl Lifecycle {
     ///
     /// # Errors
     /// [`Kind::UnsupportedOperation`]: there are several, and the configuration names none.
-    fn new_keys_group(&self) -> Result<&Arc<Group>, Error> {
-        let group = self.new_keys_group.ok_or_else(|| {
+    fn new_keys_group(&self) -> Result<Arc<Group>, Error> {
+        self.groups.new_keys().ok_or_else(|| {
             Error::new(
                 Kind::UnsupportedOperation,
                 "This service has several tokens and does not say which of them makes keys (new_keys).",
             )
-        })?;
-        self.groups
-            .get(group)
-            .ok_or_else(|| internal("there is no token"))
+        })
     }
 
     /// The group of a key; none if the configuration no longer has it.
-    fn group(&self, record: &KeyRecord) -> Option<&Arc<Group>> {
+    fn group(&self, record: &KeyRecord) -> Option<Arc<Group>> {
         self.groups.get(record.group?)
     }
 
@@ -144,7 +145,7 @@ impl Lifecycle {
 
     async fn end(&self, group: usize, retirement: Retirement) {
         if let Some(group) = self.groups.get(group) {
-            retirement.carry_out(group).await;
+            retirement.carry_out(&group).await;
         }
     }
 }

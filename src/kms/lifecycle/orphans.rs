@@ -122,7 +122,8 @@ impl Reaper {
         let key_id = &intent.key_id;
         let Some(group) = lifecycle
             .groups
-            .iter()
+            .all()
+            .into_iter()
             .find(|group| group.name() == intent.locator.token)
         else {
             self.alarm(

@@ -18,23 +18,23 @@ use tracing::{debug, error, warn};
 use super::{
     Lifecycle,
     clock::{Clock, Jump, Written, clock_name},
+    journal::Journal,
 };
 use crate::{
     kms::catalogue::stored::{self, StoredLocator},
     model::{Date, KeyId, seconds},
     store::{self, Change, CommitFault, Expect, Name, Store},
+    token::Group,
 };
 
-/// Has the reaper look when a host has come to serve: it may see what no host saw before.
-pub(super) fn wake_with_hosts(lifecycle: &Lifecycle) {
-    for group in lifecycle.groups.iter() {
-        let (mut generations, journal) = (group.generations(), Arc::clone(&lifecycle.journal));
-        tokio::spawn(async move {
-            while generations.changed().await.is_ok() {
-                journal.wake.notify_one();
-            }
-        });
-    }
+/// Has the reaper look when a host of a group has come to serve: it may see what no host saw before.
+pub(super) fn wake_with_hosts(journal: &Arc<Journal>, group: &Group) {
+    let (mut generations, journal) = (group.generations(), Arc::clone(journal));
+    tokio::spawn(async move {
+        while generations.changed().await.is_ok() {
+            journal.wake.notify_one();
+        }
+    });
 }
 
 /// Looks until the operations are gone or the store is closed.

@@ -4,6 +4,7 @@ use std::{cell::Cell, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
+use tokio::task::yield_now;
 
 use super::{EnumMember, MemberValue, RECIPIENT, dry_run, validate};
 use crate::{
@@ -187,14 +188,19 @@ impl Kms {
                 ));
             }
         }
-        let Some(group) = self.random_group() else {
-            return Err(Error::new(
-                Kind::UnsupportedOperation,
-                "There are several tokens and none is chosen for GenerateRandom; the operator must set new_keys.",
-            ));
-        };
-        let made = group.random(number, caller.flow(), until).await;
-        made.map_err(|fault| asked_by(caller, from_token(fault)))
+        loop {
+            let Some(group) = self.random_group() else {
+                return Err(Error::new(
+                    Kind::UnsupportedOperation,
+                    "There are several tokens and none is chosen for GenerateRandom; the operator must set new_keys.",
+                ));
+            };
+            match group.random(number, caller.flow(), until).await {
+                // A reload has taken these tokens away, and others make random bytes now.
+                Err(token::Fault::Closed) if Instant::now() < until => yield_now().await,
+                made => return made.map_err(|fault| asked_by(caller, from_token(fault))),
+            }
+        }
     }
 
     /// The constraints that both operations have.
@@ -296,9 +302,13 @@ impl Kms {
                 ),
             ));
         }
-        let group = self.group(record).ok_or_else(|| {
-            unavailable(&record.arn).because("the configuration has no such token any more")
-        })?;
+        let Some(group) = self.group(record) else {
+            if self.is_outdated(record) {
+                return Ok(Err(token::Fault::Closed));
+            }
+            let reason = "the configuration has no such token any more";
+            return Err(unavailable(&record.arn).because(reason));
+        };
         if let Some(max) = group
             .max_message_bytes()
             .filter(|max| request.message.len() > *max)

@@ -378,7 +378,7 @@ async fn a_caller_of_before_a_reload_has_no_right_that_comes_or_goes_with_it() {
         let before = rights(then).authenticate(&caller(ACCOUNT));
         let rights = rights(now);
         let after = rights.authenticate(&caller(ACCOUNT));
-        assert_eq!(kms.declare(&[], rights).await, [""; 0]);
+        assert_eq!(kms.declare(&[], rights, None).await, [""; 0]);
         let asked = kms.describe_key(&before, request(), soon()).await;
         assert_eq!(asked.is_ok(), good, "{then} {now}");
         let asked = kms.describe_key(&after, request(), soon()).await;

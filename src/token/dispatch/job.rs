@@ -44,7 +44,7 @@ pub(in crate::token) struct Job {
     pub(in crate::token) queued: Option<Instant>,
     /// Hosts that must not have it, since the other job of the pair is with them.
     missed: Vec<u32>,
-    /// The one token of the group that is meant, by its place.
+    /// The one token of the group that is meant, by its number.
     member: Option<usize>,
     /// Set when a host gets it, for a caller who must know. A MAC has none.
     sent: Option<Arc<AtomicBool>>,
@@ -162,6 +162,11 @@ impl Job {
     pub(in crate::token) fn only_for(mut self, member: usize) -> Self {
         self.member = Some(member);
         self
+    }
+
+    /// Whether the job is pinned to this token.
+    pub(in crate::token) fn is_only_for(&self, member: usize) -> bool {
+        self.member == Some(member)
     }
 
     /// Lets the job set `sent` when it is on its way to a host.

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -44,11 +45,16 @@ use crate::{
 pub(super) struct Dispatcher {
     pub(super) group: String,
     pub(super) queue: Arc<Queue>,
-    pub(super) tokens: Vec<TokenStatus>,
+    pub(super) tokens: Arc<TokenTable>,
 }
+
+/// The tokens of a group at this time; none once the configuration no longer has the group.
+pub(super) type TokenTable = ArcSwap<Vec<TokenStatus>>;
 
 /// One token of a group: its settings, and how it is now.
 pub(super) struct TokenStatus {
+    /// Its number in the group; with other settings it has another one.
+    pub(super) member: usize,
     pub(super) settings: Settings,
     pub(super) state: watch::Sender<State>,
 }
@@ -74,13 +80,16 @@ impl Dispatcher {
     /// Has some host do work, in its turn among the flows.
     ///
     /// # Errors
-    /// Each [`Fault`] but `Closed` and `Unknown`.
+    /// Each [`Fault`] but `Unknown`; [`Fault::Closed`] if the configuration no longer has the group.
     pub(super) async fn ask(
         &self,
         work: Work,
         flow: Flow,
         until: Instant,
     ) -> Result<JobOutput, Fault> {
+        if self.is_closed() {
+            return Err(Fault::Closed);
+        }
         self.available()?;
         let (job, answer) = Job::new(work, until);
         let note = Arc::<JobNote>::default();
@@ -118,11 +127,12 @@ impl Dispatcher {
             return;
         }
         // Of a host that has ended since, the group is known.
-        let member = match self.tokens.len() {
-            1 => Some(0),
-            _ => self.queue.member_of(host),
+        let tokens = self.tokens.load();
+        let member = self.queue.member_of(host);
+        let token = match &tokens[..] {
+            [one] => Some(one),
+            several => several.iter().find(|token| Some(token.member) == member),
         };
-        let token = member.and_then(|member| self.tokens.get(member));
         let name = token.map_or(&self.group, |token| &token.settings.name);
         telemetry::note_host(name, host);
     }
@@ -139,8 +149,21 @@ impl Dispatcher {
         }
     }
 
+    /// No job is taken any more: the configuration no longer has the group.
+    pub(super) fn close(&self) {
+        self.tokens.store(Arc::default());
+        // What one host must do once is not begun elsewhere; all others look where they belong now.
+        let changes = |job: &Job| job.work.changes();
+        self.queue.refuse(changes, &self.unavailable());
+        self.queue.refuse(|_| true, &Fault::Closed);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.tokens.load().is_empty()
+    }
+
     fn may_serve(&self) -> bool {
-        self.tokens.iter().any(|token| {
+        self.tokens.load().iter().any(|token| {
             let state = token.state.borrow();
             state.is_serving() || *state == State::Starting
         })
@@ -156,11 +179,15 @@ impl Dispatcher {
     }
 
     fn unavailable(&self) -> Fault {
-        let reason = |token: &TokenStatus| match self.tokens.len() {
+        let tokens = self.tokens.load();
+        if tokens.is_empty() {
+            return Fault::Unavailable("the configuration has no such token any more".into());
+        }
+        let reason = |token: &TokenStatus| match tokens.len() {
             1 => token.state.borrow().to_string(),
             _ => format!("{}: {}", token.settings.name, *token.state.borrow()),
         };
-        let reasons: Vec<String> = self.tokens.iter().map(reason).collect();
+        let reasons: Vec<String> = tokens.iter().map(reason).collect();
         Fault::Unavailable(reasons.join("; "))
     }
 }

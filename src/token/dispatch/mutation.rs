@@ -38,7 +38,8 @@ impl Dispatcher {
     ) -> Result<KeyFacts, Fault> {
         let vendor =
             |token: &TokenStatus| token.settings.replicated_by == Some(ReplicatedBy::Vendor);
-        if self.tokens.len() > 1 && !self.tokens.iter().all(vendor) {
+        let tokens = self.tokens.load_full();
+        if tokens.len() > 1 && !tokens.iter().all(vendor) {
             return Err(Fault::Unsupported(format!(
                 "the group {} has several tokens, and nobody brings a new key to all of them (replicated_by)",
                 self.group
@@ -52,12 +53,10 @@ impl Dispatcher {
             key.locator().clone(),
             Some(facts.check_value.clone()),
         ));
-        for member in 0..self.tokens.len() {
-            if self.tokens[member].settings.name == facts.token {
-                continue;
-            }
+        let others = tokens.iter();
+        for token in others.filter(|token| token.settings.name != facts.token) {
             let there = |sought: &Result<KeyFacts, Fault>| sought.is_ok();
-            self.seek(&made, member, until, there).await?;
+            self.seek(&made, token, until, there).await?;
         }
         Ok(facts)
     }
@@ -71,7 +70,8 @@ impl Dispatcher {
     ) -> Result<Destroyed, Fault> {
         // Nothing is begun that cannot be brought to its end: with one member away, the others would
         // be asked again and again for what they no longer have.
-        let away = self.tokens.iter().find(|token| {
+        let tokens = self.tokens.load_full();
+        let away = tokens.iter().find(|token| {
             !done.contains(&token.settings.name) && !token.state.borrow().is_serving()
         });
         if let Some(token) = away {
@@ -82,14 +82,14 @@ impl Dispatcher {
             )));
         }
         let mut found = Destroyed::WasGone;
-        for member in 0..self.tokens.len() {
-            let name = &self.tokens[member].settings.name;
+        for token in tokens.iter() {
+            let name = &token.settings.name;
             if done.contains(name) {
                 continue;
             }
             // Of a group that the vendor keeps alike the first destruction may reach the others
             // before we do.
-            let key = match self.tokens.len() {
+            let key = match tokens.len() {
                 1 => Arc::clone(key),
                 _ => Arc::new(key.without_history()),
             };
@@ -97,7 +97,7 @@ impl Dispatcher {
                 key: Arc::clone(&key),
                 orphan,
             };
-            let destroyed = self.change(work, &key, Some(member), until).await?;
+            let destroyed = self.change(work, &key, Some(token.member), until).await?;
             if destroyed.destroyed()? == Destroyed::Now {
                 found = Destroyed::Now;
             }
@@ -116,26 +116,27 @@ impl Dispatcher {
     ) -> Result<JobOutput, Fault> {
         let _using = key.begin_use().ok_or(Fault::Closed)?;
         self.available()?;
+        let tokens = self.tokens.load_full();
         let sent = Arc::new(AtomicBool::new(false));
         let (job, answer) = Job::new(work, until);
         let mut job = job.telling(&sent);
-        if let Some(member) = member.filter(|_| self.tokens.len() > 1) {
+        if let Some(member) = member.filter(|_| tokens.len() > 1) {
             job = job.only_for(member);
         }
         if job.is_pinned() && !self.queue.has_candidate(&job) {
             return Err(Fault::Unavailable("the token of the group is away".into()));
         }
         self.queue.push(job)?;
-        let slow = self.tokens.iter().map(|token| token.settings.slow_timeout);
+        let slow = tokens.iter().map(|token| token.settings.slow_timeout);
         let late = until + slow.max().unwrap_or_default() + MARGIN;
         wait(answer, &sent, until, late).await
     }
 
-    /// Asks a member for a key until the answer is as wanted, or the deadline passes.
+    /// Asks a token for a key until the answer is as wanted, or the deadline passes.
     async fn seek(
         &self,
         key: &Arc<TokenKey>,
-        member: usize,
+        token: &TokenStatus,
         until: Instant,
         wanted: impl Fn(&Result<KeyFacts, Fault>) -> bool,
     ) -> Result<(), Fault> {
@@ -146,8 +147,8 @@ impl Dispatcher {
                 },
                 until,
             );
-            let job = job.only_for(member);
-            let name = &self.tokens[member].settings.name;
+            let job = job.only_for(token.member);
+            let name = &token.settings.name;
             if self.queue.has_candidate(&job) {
                 self.queue.push(job)?;
                 let sought = match timeout_at(until, answer).await {

@@ -37,10 +37,12 @@ use crate::{
 /// Jobs that no host has taken yet.
 pub(in crate::token) struct Queue {
     waiting: Mutex<Waiting>,
-    capacity: usize,
+    capacity: AtomicUsize,
     arrived: Notify,
     hosts: RwLock<Vec<Arc<HostHandle>>>,
-    members: Vec<MemberStatus>,
+    members: RwLock<Vec<MemberStatus>>,
+    /// The number of the next token.
+    next_member: AtomicUsize,
     generations: AtomicU32,
     sequences: AtomicU64,
     /// Messages that a token of the group fails with.
@@ -64,7 +66,7 @@ struct Waiting {
 pub(in crate::token) struct HostHandle {
     /// Its generation, which no other host of the group has.
     pub(in crate::token) host: u32,
-    /// The place in the group of the token that it serves.
+    /// The number in the group of the token that it serves.
     member: usize,
     /// Its sessions for MACs.
     sessions: u32,
@@ -98,29 +100,42 @@ pub(in crate::token) struct Room {
 }
 
 /// What the queue knows of one token of the group.
-#[derive(Default)]
 struct MemberStatus {
+    /// Its number, which no other token of the group has had, nor this one with other settings.
+    member: usize,
     /// Some host of it serves.
-    serving: AtomicBool,
+    serving: bool,
     /// A host of it is on its way.
-    coming: AtomicBool,
+    coming: bool,
+    /// The group is whole only if it serves.
+    required: bool,
 }
 
 impl Queue {
-    /// For so many jobs and so many tokens.
-    pub(in crate::token) fn new(capacity: usize, members: usize) -> Self {
+    /// For so many jobs; no token yet.
+    pub(in crate::token) fn new(capacity: usize) -> Self {
         Self {
             waiting: Mutex::default(),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
             arrived: Notify::new(),
             hosts: RwLock::default(),
-            members: (0..members).map(|_| MemberStatus::default()).collect(),
+            members: RwLock::default(),
+            next_member: AtomicUsize::new(0),
             generations: AtomicU32::new(1),
             sequences: AtomicU64::new(1),
             poison: PoisonList::default(),
             hosts_started: watch::Sender::new(0),
             metrics: QueueMetrics::default(),
         }
+    }
+
+    /// From now on so many jobs may wait. Those that do wait on, were there more.
+    pub(in crate::token) fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
     }
 
     /// A number that no other host of the group has had.
@@ -161,7 +176,7 @@ impl Queue {
             self.metrics.displaced.increment();
             displaced.reply(Err(Fault::Saturated(format!(
                 "the queue is full: {} calls wait, and no other caller has as many of them",
-                self.capacity
+                self.capacity()
             ))));
         }
         self.call(pinned);
@@ -171,7 +186,8 @@ impl Queue {
     /// Gives the job that another caller loses for this one, if it must.
     fn make_room(&self, waiting: &mut Waiting, flow: Flow) -> Result<Option<Job>, Fault> {
         // What was given back counts for nobody: hosts have had room for it.
-        if waiting.jobs.added() < self.capacity {
+        let capacity = self.capacity();
+        if waiting.jobs.added() < capacity {
             return Ok(None);
         }
         // Abandoned jobs are dropped before the queue is reported full: of the longest flow those that
@@ -180,11 +196,11 @@ impl Queue {
             .jobs
             .drop_one_of_longest(LOOKED_AT, Job::is_abandoned);
         waiting.looks += LOOKED_AT;
-        if waiting.jobs.added() >= self.capacity && waiting.looks >= waiting.jobs.len() {
+        if waiting.jobs.added() >= capacity && waiting.looks >= waiting.jobs.len() {
             waiting.looks = 0;
             waiting.jobs.remove_all(Job::is_abandoned);
         }
-        if waiting.jobs.added() < self.capacity {
+        if waiting.jobs.added() < capacity {
             return Ok(None);
         }
         if let Some(displaced) = waiting.jobs.displace(flow) {
@@ -192,8 +208,7 @@ impl Queue {
         }
         self.metrics.full.increment();
         Err(Fault::Saturated(format!(
-            "the queue is full: {} calls wait",
-            self.capacity
+            "the queue is full: {capacity} calls wait"
         )))
     }
 
@@ -296,7 +311,7 @@ impl Queue {
 
     /// The queue at this moment; the tokens are the caller's to add.
     pub(in crate::token) fn snapshot(&self, name: &str) -> GroupSnapshot {
-        GroupSnapshot::new(name, (self.len(), self.capacity), &self.metrics)
+        GroupSnapshot::new(name, (self.len(), self.capacity()), &self.metrics)
     }
 
     /// The hosts of a token that serve, at this moment.
@@ -306,7 +321,7 @@ impl Queue {
         of_member.map(|handle| handle.snapshot()).collect()
     }
 
-    /// The token of a host that serves, by its place in the group.
+    /// The token of a host that serves, by its number in the group.
     pub(in crate::token) fn member_of(&self, host: u32) -> Option<usize> {
         let hosts = self.hosts.read().expect(UNPOISONED);
         let handle = hosts.iter().find(|handle| handle.host == host);
@@ -366,26 +381,65 @@ impl Queue {
         hosts.retain(|other| other.host != handle.host);
     }
 
+    /// A token is to be served; gives its number. The group is not whole without one that is required.
+    pub(in crate::token) fn add_member(&self, required: bool) -> usize {
+        let member = self.next_member.fetch_add(1, Ordering::Relaxed);
+        self.members.write().expect(UNPOISONED).push(MemberStatus {
+            member,
+            serving: false,
+            coming: false,
+            required,
+        });
+        member
+    }
+
+    /// The hosts of a token have ended, and none will come: who waits for them alone waits no longer.
+    pub(in crate::token) fn remove_member(&self, member: usize) {
+        let mut members = self.members.write().expect(UNPOISONED);
+        members.retain(|other| other.member != member);
+        drop(members);
+        let gone =
+            Fault::Unavailable("its token is served no longer, or with other settings".into());
+        self.refuse(
+            |job| job.is_only_for(member) || !self.has_candidate(job),
+            &gone,
+        );
+    }
+
     /// Sets whether hosts of a token serve, and whether one is on its way.
     pub(in crate::token) fn set_member_status(&self, member: usize, serving: bool, coming: bool) {
-        self.members[member]
-            .serving
-            .store(serving, Ordering::SeqCst);
-        self.members[member].coming.store(coming, Ordering::SeqCst);
+        self.edit_member(member, |status| {
+            (status.serving, status.coming) = (serving, coming);
+        });
+    }
+
+    /// Sets whether the group is whole without this token.
+    pub(in crate::token) fn set_required(&self, member: usize, required: bool) {
+        self.edit_member(member, |status| status.required = required);
+    }
+
+    fn edit_member(&self, member: usize, edit: impl FnOnce(&mut MemberStatus)) {
+        let mut members = self.members.write().expect(UNPOISONED);
+        members
+            .iter_mut()
+            .find(|one| one.member == member)
+            .map(edit);
     }
 
     /// Whether every token of the group can be asked.
     pub(in crate::token) fn is_whole(&self) -> bool {
-        let mut members = self.members.iter();
-        members.all(|member| member.serving.load(Ordering::SeqCst))
+        let members = self.members.read().expect(UNPOISONED);
+        members
+            .iter()
+            .all(|member| member.serving || !member.required)
     }
 
     /// Whether some host may do the job now or soon. One that ends has a successor.
     pub(in crate::token) fn has_candidate(&self, job: &Job) -> bool {
-        let coming = |member: &MemberStatus| member.coming.load(Ordering::SeqCst);
         let hosts = self.hosts.read().expect(UNPOISONED);
         let may = |handle: &Arc<HostHandle>| handle.is_closed() || handle.may_take(job);
-        hosts.iter().any(may) || self.members.iter().any(coming)
+        let members = || self.members.read().expect(UNPOISONED);
+        hosts.iter().any(may) || members().iter().any(|member| member.coming)
     }
 
     /// Whether a host other than this one serves that may do the job.
@@ -527,7 +581,8 @@ mod tests {
 
     #[test]
     fn slow_jobs_have_credits_of_their_own() {
-        let queue = Queue::new(9, 1);
+        let queue = Queue::new(9);
+        queue.add_member(true);
         let mut waiting = Vec::new();
         for _ in 0..3 {
             let (job, waits) = random();
@@ -549,7 +604,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_at_once_after_dropping_abandoned_jobs() {
-        let queue = Queue::new(2, 1);
+        let queue = Queue::new(2);
+        queue.add_member(true);
         let (one, waits) = random();
         let (two, gone) = random();
         queue.push(one).unwrap();
@@ -568,7 +624,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_has_room_for_a_caller_who_has_fewer_jobs_in_it() {
-        let queue = Queue::new(4, 1);
+        let queue = Queue::new(4);
+        queue.add_member(true);
         let mut of_greedy = Vec::new();
         for _ in 0..4 {
             let (job, waits) = random();
@@ -596,7 +653,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_job_that_would_be_too_late_is_refused_at_once() {
-        let queue = Queue::new(1000, 1);
+        let queue = Queue::new(1000);
+        queue.add_member(true);
         let host = queue.register(1, 0, 1);
         let push = |seconds: u64| {
             let until = Instant::now() + Duration::from_secs(seconds);
@@ -631,7 +689,8 @@ mod tests {
 
     #[test]
     fn a_job_that_was_given_back_goes_first() {
-        let queue = Queue::new(2, 1);
+        let queue = Queue::new(2);
+        queue.add_member(true);
         let (mut one, _a) = random();
         let (two, _b) = random();
         queue.push(two).unwrap();
@@ -646,7 +705,8 @@ mod tests {
 
     #[test]
     fn a_job_that_a_host_died_with_is_left_to_its_hedge() {
-        let queue = Queue::new(2, 1);
+        let queue = Queue::new(2);
+        queue.add_member(true);
         let (mut job, mut answer) = random();
         let hedge = job.hedge(1, &Arc::default()).unwrap();
         queue.record_crash(job, "a crash");
@@ -664,7 +724,8 @@ mod tests {
 
     #[test]
     fn expired_jobs_are_not_handed_out() {
-        let queue = Queue::new(2, 1);
+        let queue = Queue::new(2);
+        queue.add_member(true);
         let (job, _waits) = Job::new(Work::Random { number_of_bytes: 1 }, Instant::now());
         queue.push(job).unwrap();
         let mut taken = Vec::new();
@@ -674,7 +735,8 @@ mod tests {
 
     #[test]
     fn a_job_passes_over_the_hosts_that_it_does_not_suit() {
-        let queue = Queue::new(9, 1);
+        let queue = Queue::new(9);
+        queue.add_member(true);
         let (mut late, _a) = random();
         let pinned = late.hedge(1, &Arc::default()).unwrap();
         let (plain, _b) = random();

@@ -43,6 +43,12 @@ impl HostSession {
         }
     }
 
+    /// Ends a host that has come up and is not to serve after all.
+    pub(super) async fn give_up(mut self, reason: &str) -> HostExit {
+        self.process.end_gracefully().await;
+        HostExit::new(host::FaultClass::TokenAway, reason)
+    }
+
     /// The socket broke: what does the process say?
     pub(super) async fn connection_lost(&mut self, error: &io::Error) -> HostExit {
         let how = self.process.how_it_ended(error).await;

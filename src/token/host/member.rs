@@ -1,7 +1,10 @@
 //! One token of a group, as its hosts share it, and how it is, told from the state of each of them.
 
 use std::{
-    sync::{Arc, Mutex as StdMutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex as StdMutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -35,10 +38,15 @@ pub(in crate::token) struct Member {
     pub(in crate::token) state: watch::Sender<State>,
     /// Since when it is so.
     pub(super) since: StdMutex<SystemTime>,
-    pub(super) metrics: TokenMetrics,
+    /// Its predecessor's too.
+    pub(super) metrics: Arc<TokenMetrics>,
     pub(super) facts: StdMutex<Option<Facts>>,
-    /// Its place in the group.
-    pub(super) index: usize,
+    /// Its number in the group.
+    pub(in crate::token) index: usize,
+    /// Hosts with the token's settings from before serve until one of these does.
+    pub(super) is_successor: AtomicBool,
+    /// The token has no session for a host, and those that it has may be the predecessor's.
+    pub(in crate::token) wants_sessions: Level,
     pub(super) queue: Arc<Queue>,
     pub(super) environment: HostEnvironment,
     pub(super) pin: LoginGovernor,
@@ -66,16 +74,22 @@ impl Member {
         environment: &HostEnvironment,
         queue: Arc<Queue>,
         index: usize,
+        predecessor: Option<&Self>,
     ) -> Self {
         let pin_files = settings.pin_files().cloned().collect();
-        let pin = LoginGovernor::new(&environment.state_dir, &settings.name, pin_files);
+        let mut pin = LoginGovernor::new(&environment.state_dir, &settings.name, pin_files);
+        if let Some(before) = predecessor {
+            pin.inherit(&before.pin);
+        }
         let hosts = settings.hosts as usize;
         Self {
             state: watch::Sender::new(State::Starting),
             since: StdMutex::new(SystemTime::now()),
-            metrics: TokenMetrics::default(),
+            metrics: predecessor.map_or_else(Arc::default, |before| Arc::clone(&before.metrics)),
             facts: StdMutex::new(None),
             index,
+            is_successor: AtomicBool::new(predecessor.is_some()),
+            wants_sessions: Level::default(),
             queue,
             pin,
             login: Mutex::new(()),
@@ -118,6 +132,16 @@ impl Member {
             faults,
             last_fault,
             host_ends: self.metrics.ends(),
+            pending_settings: None,
+        }
+    }
+
+    /// From now on this is the token, in its predecessor's place.
+    pub(in crate::token) fn succeed(&self, before: &Self) {
+        self.is_successor.store(false, Ordering::SeqCst);
+        let was = before.state.borrow().name();
+        if was == self.state.borrow().name() {
+            *self.since.lock().expect(UNPOISONED) = *before.since.lock().expect(UNPOISONED);
         }
     }
 

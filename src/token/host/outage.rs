@@ -1,7 +1,10 @@
 //! What the log says of a token's state: a line for each change, and one a minute while the token does not serve
 //! as it should.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info, warn};
@@ -23,7 +26,18 @@ impl Member {
             // A clock that was set back makes it 0.
             let after_s = seconds(since.elapsed().unwrap_or_default());
             let is_another = before.name() != state.name();
+            let is_successor = self.is_successor.load(Ordering::SeqCst);
             match &state {
+                State::Degraded(_)
+                | State::Away(_)
+                | State::PinRefused(_)
+                | State::Misconfigured(_)
+                    if is_successor =>
+                {
+                    if is_another {
+                        self.tell_waiting(&state);
+                    }
+                }
                 State::Up => info!(
                     event = "token_up",
                     token,
@@ -55,6 +69,14 @@ impl Member {
         });
     }
 
+    /// Hosts with other settings do not come up; nothing is worse than before.
+    fn tell_waiting(&self, state: &State) {
+        warn!(
+            event = "token_settings_pending", token = %self.settings.name, reason = %state,
+            "hosts with the token's new settings do not come up; those with the settings from before serve on"
+        );
+    }
+
     /// Says once a minute that the token still does not serve as it should. Never ends.
     pub(super) async fn remind(&self) {
         let mut state = self.state.subscribe();
@@ -68,7 +90,9 @@ impl Member {
                 let (token, age_s) = (&self.settings.name, seconds(began.elapsed()));
                 let now = state.borrow().clone();
                 let (name, reason) = (now.name(), now.to_string());
-                if now.is_serving() {
+                if self.is_successor.load(Ordering::SeqCst) {
+                    self.tell_waiting(&now);
+                } else if now.is_serving() {
                     warn!(
                         event = "token_degraded",
                         token, reason, age_s, "the token is still degraded"

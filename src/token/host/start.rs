@@ -157,6 +157,11 @@ impl Member {
             StartFailure::Exit(exit)
         })?;
         self.share.opened(generation, host.ready().sessions + 1);
+        if host.ready().sessions < sessions && self.is_successor.load(Ordering::SeqCst) {
+            self.session_refused(generation);
+            let reason = "hosts with the settings from before have the token's sessions";
+            return Err(StartFailure::Exit(host.give_up(reason).await));
+        }
         if host.ready().sessions < sessions {
             self.session_refused(generation);
         }
@@ -178,6 +183,11 @@ impl Member {
 
     /// The token had no further session for this host.
     fn session_refused(&self, host: u32) {
+        // What the hosts with the settings from before have comes free with them: no limit of the token's.
+        if self.is_successor.load(Ordering::SeqCst) {
+            self.wants_sessions.set(1);
+            return;
+        }
         // The sessions of a host that has not ended yet are not known here. From now on there is no such
         // host beside one that starts, and what is refused then is a limit.
         if self.withhold_processes() {

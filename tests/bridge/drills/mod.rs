@@ -15,6 +15,7 @@ mod login;
 mod logins;
 mod poison;
 mod prober;
+mod reloads;
 mod sessions;
 mod tls;
 mod tokens;

@@ -39,7 +39,7 @@ async fn each_idle_session_gives_signs_of_life_of_its_own() {
 }
 
 /// How many sessions all hosts have now.
-fn sessions(member: &Member) -> u64 {
+pub(super) fn sessions(member: &Member) -> u64 {
     let folder = fs::read_dir(member.token.path(".")).unwrap();
     let files = folder.map(|file| file.unwrap().path());
     files

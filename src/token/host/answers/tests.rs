@@ -56,9 +56,11 @@ impl Idle {
             sessions: 1,
             ..Ready::default()
         };
+        let queue = Queue::new(9);
+        queue.add_member(true);
         Self {
             session: HostSession::new(process, ready, TokenFound::default()),
-            queue: Queue::new(9, 1),
+            queue,
             settings,
         }
     }

@@ -61,7 +61,7 @@ pub(super) struct LoginGovernor {
 }
 
 /// What this process knows, whatever the disk says.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Memory {
     marker: Marker,
     /// The disk lacks a refusal that this process knows.
@@ -98,6 +98,16 @@ impl LoginGovernor {
             pin_files,
             memory: Mutex::default(),
         }
+    }
+
+    /// Takes over what another governor of the same token knows.
+    pub(super) fn inherit(&mut self, before: &Self) {
+        // Security: what was refused is refused to hosts with other settings too, although the disk may
+        // not say so yet.
+        let before = before.memory.lock().expect(UNPOISONED);
+        let memory = self.memory.get_mut().expect(UNPOISONED);
+        *memory = before.clone();
+        memory.final_try_allowed = false;
     }
 
     /// Why no host need be started to log in, as far as is known without one.
