@@ -32,6 +32,7 @@ impl Headline {
             .or_else(|| ill_token(now))
             .or_else(|| calls(now, newest))
             .or_else(|| keys(now))
+            .or_else(|| settings(now))
             .or_else(|| held(now))
             .or_else(|| alarms(now))
             .or_else(|| certificates(now))
@@ -179,6 +180,24 @@ fn alarms(now: &Observation) -> Trouble {
     Some((summary, Some(advice.to_owned()), "coming"))
 }
 
+/// A token's new settings with which no host comes up.
+fn settings(now: &Observation) -> Trouble {
+    let mut tokens = now.overview.groups.iter().flat_map(|group| &group.tokens);
+    tokens.find_map(|token| match token.pending_settings.as_ref()? {
+        State::Starting | State::Up => None,
+        state @ (State::Degraded(_)
+        | State::Away(_)
+        | State::PinRefused(_)
+        | State::Misconfigured(_)) => {
+            let name = &token.name;
+            let summary =
+                format!("No host comes up with the new settings of the token {name}: {state}");
+            let advice = "The hosts with the settings from before serve on. Mend what the reason names, or take the edit back, and reload.";
+            Some((sentence(&summary), Some(advice.to_owned()), "tokens"))
+        }
+    })
+}
+
 fn certificates(now: &Observation) -> Trouble {
     let today = now.at.duration_since(UNIX_EPOCH).ok()?.as_secs();
     let (listener, kind, ends) = now.certificates.iter().min_by_key(|(.., ends)| *ends)?;
@@ -280,6 +299,10 @@ mod tests {
         now.overview.groups[0].tokens[1].state = State::Up;
         said.push(headline(&now));
         now.overview.troubled.clear();
+        let wrong = State::Misconfigured("no slot has a token hsmac-c".to_owned());
+        now.overview.groups[0].tokens[0].pending_settings = Some(wrong);
+        said.push(headline(&now));
+        now.overview.groups[0].tokens[0].pending_settings = Some(State::Starting);
         said.push(headline(&now));
         now.overview.held = false;
         now.overview.deletion_alarms = 2;
@@ -310,6 +333,11 @@ mod tests {
                 (
                     "One key cannot serve: the token has no such object.",
                     Some("keys"),
+                    false
+                ),
+                (
+                    "No host comes up with the new settings of the token a: no slot has a token hsmac-c.",
+                    Some("tokens"),
                     false
                 ),
                 (

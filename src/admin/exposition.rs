@@ -334,6 +334,16 @@ impl Families<'_> {
                 )
             }),
         )?;
+        self.gauge(
+            "token_settings_pending",
+            "1 while hosts with the new settings of a token do not serve yet, and those with the settings from before do.",
+            tokens().map(|token| {
+                (
+                    vec![("token", token.name.as_str())],
+                    flag(token.pending_settings.is_some()),
+                )
+            }),
+        )?;
         self.counter(
             "host_ends",
             "Host processes that have ended, by how.",

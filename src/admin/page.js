@@ -131,6 +131,7 @@ function token(one, group, now, rate) {
   const starting = Array.from({ length: one.hosts_starting }, () => make("li", { class: "warn" }, "◌", make("span", { class: "soft" }, " starting")));
   const hosts = [...one.hosts.map((each) => host(each, now)), ...starting];
   fact("Hosts", hosts.length ? make("ul", { class: "dots" }, ...hosts) : `none of ${one.hosts_configured}`);
+  if (one.pending_settings) fact("New settings", make("span", { class: "warn" }, "▲ "), `wait for their hosts: ${one.pending_settings}`);
   const limit = one.hosts.reduce((all, each) => all + each.sessions, 0);
   const busy = one.hosts.reduce((all, each) => all + Math.min(each.sessions, each.jobs), 0);
   const meter = make("span", { class: "meter", "aria-hidden": "true" }, make("i"));

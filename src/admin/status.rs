@@ -122,6 +122,8 @@ pub struct TokenReport {
     pub reason: String,
     /// What to do about it.
     pub advice: Option<String>,
+    /// How hosts with new settings are, while those with the settings from before serve.
+    pub pending_settings: Option<String>,
     /// Since when it is in this state.
     pub since: u64,
     /// The hosts that serve.
@@ -449,6 +451,7 @@ impl TokenReport {
             state: token.state.name().to_owned(),
             reason: token.state.to_string(),
             advice: advice::of_token(&token.name, &token.state),
+            pending_settings: token.pending_settings.as_ref().map(ToString::to_string),
             since: seconds(token.since),
             hosts: token.hosts.iter().map(HostReport::of).collect(),
             hosts_starting: token.hosts_starting,

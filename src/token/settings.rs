@@ -8,7 +8,8 @@ use serde::Deserialize;
 use crate::token::simulated::ModelHosts;
 use crate::{host_ipc::BUILD_ID, proto, token::uri::TokenUri};
 
-/// `[token.NAME]`: one token, the hosts that serve it, and their limits.
+/// `[token.NAME]`: one token, the hosts that serve it, and their limits. A reload adds tokens, takes them away,
+/// and has hosts with new settings take over when they serve.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

@@ -28,6 +28,7 @@ mod ordinary;
 mod policies;
 mod processes;
 mod reload;
+mod reload_tokens;
 mod requests;
 mod rights;
 mod seeds;

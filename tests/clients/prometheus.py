@@ -196,8 +196,16 @@ def restored(hsmac):
 
 def changed_setting(hsmac):
     text = hsmac.service.config.read_text()
-    assert "hosts = 2" in text
-    hsmac.service.config.write_text(text.replace("hosts = 2", "hosts = 3"))
+    hsmac.service.config.write_text(f'drain_timeout = "7s"\n{text}')
+    hsmac.service.process.send_signal(signal.SIGHUP)
+
+
+def wrong_token(hsmac):
+    """Its new settings name a token that is not there."""
+    text = hsmac.service.config.read_text()
+    wrong = re.sub(r"pkcs11:token=[^?;]*", "pkcs11:token=nowhere", text)
+    assert wrong != text
+    hsmac.service.config.write_text(wrong)
     hsmac.service.process.send_signal(signal.SIGHUP)
 
 
@@ -283,6 +291,7 @@ DRILLS = [
     Drill("full disk", {"HsmacStoreFaults"}, begin=full_disk, also={"HsmacErrorBudget"}),
     Drill("restored catalogue", {"HsmacDeletionsHeld"}, prepare=restored),
     Drill("changed setting", {"HsmacRestartPending"}, begin=changed_setting),
+    Drill("wrong token", {"HsmacTokenSettingsPending"}, begin=wrong_token),
     Drill("no proof", {"HsmacAuthenticationFailures"}, begin=without_a_proof),
     Drill("full listener", {"HsmacConnections"}, lambda _: ["grpc.max_connections=1"], calls),
     Drill("certificate ends now", {"HsmacCertificateEnds", "HsmacCertificateEndsSoon"}, lambda folder: certificate(folder, "aws", 2)),

@@ -97,6 +97,10 @@ impl Page<'_> {
         if let Some(advice) = &token.advice {
             self.line(&format!("    Do: {advice}"));
         }
+        if let Some(pending) = &token.pending_settings {
+            let text = format!("    new settings wait for their hosts: {pending}");
+            self.line(&self.paint.paint(Tone::Warn, &text));
+        }
         self.line(&format!("    {}", hosts(token, now)));
         let [p50, p99] = [token.mac_p50, token.mac_p99].map(words::took);
         let macs = words::plural(token.macs, "MAC");
