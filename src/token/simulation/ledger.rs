@@ -25,7 +25,8 @@ pub(super) type Witness = Box<dyn Fn(&str) + Send + Sync>;
 /// One group's books.
 pub(super) struct Ledger {
     world: Arc<World>,
-    hosts_of_a_token: usize,
+    /// The most host processes of a token.
+    most: usize,
     hsm: OnceLock<Weak<ModelHsm>>,
     /// A key that is to be closed in a moment when it matters, by its label.
     close_now: Mutex<Option<String>>,
@@ -59,10 +60,10 @@ struct MessageEntry {
 }
 
 impl Ledger {
-    pub(super) fn new(world: &Arc<World>, hosts_of_a_token: u32) -> Self {
+    pub(super) fn new(world: &Arc<World>, hosts: u32, members: usize) -> Self {
         Self {
             world: Arc::clone(world),
-            hosts_of_a_token: hosts_of_a_token as usize,
+            most: members * (hosts as usize + UNREAPED),
             hsm: OnceLock::new(),
             close_now: Mutex::default(),
             closing: Notify::new(),
@@ -120,7 +121,7 @@ impl Ledger {
             books.hosts.insert(books.processes, entry);
             (books.processes, books.alive(token))
         });
-        let most = self.hosts_of_a_token + UNREAPED;
+        let most = self.most;
         self.world.promise(
             alive <= most,
             format_args!("{token} has {alive} host processes, and {most} is the most"),

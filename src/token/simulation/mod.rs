@@ -13,6 +13,7 @@
 //! * a message is with two hosts at once at most, and one call costs two of them at most;
 //! * what changes a token is made once at most, and never said to be unmade when it was made;
 //! * when the closing of a key has returned no host has a handle of it, and no MAC is made with it;
+//! * tokens that get other settings, leave their group or come back cost no call where nothing else goes wrong;
 //! * when all faults have ended everything serves again; after the end there is no job and no host.
 //!
 //! The same seed does the same things in the same order. Run one alone, with its trace:

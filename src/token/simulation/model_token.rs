@@ -32,6 +32,8 @@ use crate::{
 
 /// So many wrong PINs in a row lock the token.
 const TRIES: u32 = 10;
+/// A token gets so many other settings in a minute at most.
+const RELOADS: usize = 15;
 /// What a host has said so long ago the front has heard.
 const HEARD: Duration = Duration::from_millis(100);
 /// The vendor brings a change to the other tokens within so many milliseconds.
@@ -187,8 +189,10 @@ impl ModelToken {
             state.starts.len()
         });
         let budget = self.plan.max_starts_per_minute as usize;
+        // Other settings have a budget of their own.
+        let budgets = if self.plan.reloads { RELOADS } else { 1 };
         self.world.promise(
-            minute <= 2 * budget,
+            minute <= 2 * budget * budgets,
             format_args!("{minute} starts within a minute with a budget of {budget}"),
         );
     }

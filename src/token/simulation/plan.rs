@@ -178,6 +178,8 @@ pub(super) struct Plan {
     pub(super) chaos: Duration,
     /// Whether hsmac is ended in the middle of it.
     pub(super) ends_early: bool,
+    /// Whether tokens get other settings, leave their group and come back.
+    pub(super) reloads: bool,
 }
 
 impl Plan {
@@ -210,6 +212,7 @@ impl Plan {
             poison: some(4),
             chaos: world.span(8000, 25_000),
             ends_early: world.happens(150),
+            reloads: false,
         };
         for fault in JOB_FAULTS {
             if some(5) {
@@ -232,10 +235,12 @@ impl Plan {
         if some(4) {
             plan.unkillable = 500;
         }
+        // Without any fault too: no call may be lost by it.
+        plan.reloads = world.happens(400);
         plan
     }
 
-    /// Whether nothing goes wrong.
+    /// Whether nothing goes wrong. A reload is nothing wrong.
     pub(super) fn is_quiet(&self) -> bool {
         self.job_faults.is_empty()
             && self.start_faults.is_empty()

@@ -36,6 +36,9 @@ const END: Duration = Duration::from_secs(5);
 /// The same, with a process that outlives SIGKILL for a while.
 const GONE: Duration = Duration::from_secs(20);
 
+/// So many settings of a token may have processes at once.
+const MOST_CHANGES: usize = 4;
+
 /// The group's name.
 pub(super) const GROUP: &str = "group";
 
@@ -68,6 +71,7 @@ pub(super) async fn run(seed: u64) -> (Vec<String>, Vec<String>) {
         scene.end(front).await;
     } else {
         scene.calm_down();
+        front.group.change(scene.usual_settings());
         scene.heal(&front.group).await;
         scene.end(front).await;
     }
@@ -93,7 +97,9 @@ impl Scene {
             false => TempDir::new(),
         };
         let folder = folder.unwrap();
-        let ledger = Arc::new(Ledger::new(&world, plan.hosts));
+        // With each other settings a token has as many processes again, until those of before have ended.
+        let members = if plan.reloads { MOST_CHANGES } else { 1 };
+        let ledger = Arc::new(Ledger::new(&world, plan.hosts, members));
         let kill_front = Arc::<Notify>::default();
         let token = |number: usize| {
             let name = format!("token-{number}");
@@ -168,9 +174,28 @@ impl Scene {
             host: HostProgram::Model(self.hsm.clone()),
             state_dir: self.folder.path().to_owned(),
         };
+        Group::start(GROUP, self.usual_settings(), &environment)
+    }
+
+    fn usual_settings(&self) -> Vec<Settings> {
         let tokens = self.hsm.tokens.iter();
-        let settings = tokens.map(|token| self.settings(&token.name)).collect();
-        Group::start(GROUP, settings, &environment)
+        tokens.map(|token| self.settings(&token.name)).collect()
+    }
+
+    /// The configuration says something else of the tokens, and one of two may not be there.
+    fn reload(&self, group: &Group) {
+        let mut settings = self.usual_settings();
+        if settings.len() > 1 && self.world.happens(400) {
+            settings.swap_remove(self.world.index(2));
+        }
+        for token in &mut settings {
+            // Nothing that shows in what is promised.
+            token.probe_interval += Duration::from_millis(self.world.between(0, 2));
+        }
+        let names: Vec<&str> = settings.iter().map(|token| token.name.as_str()).collect();
+        self.world
+            .note(format_args!("{} are configured anew", names.join(" and ")));
+        group.change(settings);
     }
 
     fn settings(&self, name: &str) -> Settings {
@@ -208,6 +233,10 @@ impl Scene {
     }
 
     async fn let_happen(self: &Arc<Self>, front: Front) -> Front {
+        if self.plan.reloads && self.world.happens(500) {
+            self.reload(&front.group);
+            return front;
+        }
         if self.plan.events.is_empty() {
             return front;
         }
