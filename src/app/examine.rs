@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{LoadedFiles, Settings},
     front, kms,
-    token::{self, State},
+    token::{self, Logins, State},
 };
 
 /// The examination of one token by `hsmac check`.
@@ -119,7 +119,11 @@ pub async fn examine(mut settings: Settings) -> Result<Vec<TokenExamination>, Ap
         token.hosts = 1;
     }
     // Each token alone: in a group another token would answer for a key that this one lacks.
-    let groups = start_groups(&settings, &environment(&settings), |token| &token.name);
+    let groups = start_groups(
+        &settings,
+        (&environment(&settings), &Logins::default()),
+        |token| &token.name,
+    );
     let mut examinations = Vec::new();
     for (name, group) in &groups {
         let limits = &settings.token[name];

@@ -20,7 +20,7 @@ use super::AppError;
 use crate::{
     config::Settings,
     kms::DeclaredKey,
-    token::{self, Group, HostEnvironment, HostProgram, State},
+    token::{self, Group, HostEnvironment, HostProgram, Logins, State},
 };
 
 /// Tokens by the name that keys give: their group's, or their own.
@@ -38,6 +38,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// The groups of tokens, as they come and go.
 pub(super) struct Groups {
     environment: HostEnvironment,
+    logins: Logins,
     running: Mutex<Running>,
 }
 
@@ -64,13 +65,16 @@ impl Groups {
     /// Starts the tokens.
     pub(super) fn start(settings: &Settings) -> Arc<Self> {
         let environment = environment(settings);
-        let serving = start_groups(settings, &environment, token::Settings::group);
+        let logins = Logins::default();
+        let start = (&environment, &logins);
+        let serving = start_groups(settings, start, token::Settings::group);
         let running = Running {
             serving,
             leaving: Vec::new(),
         };
         Arc::new(Self {
             environment,
+            logins,
             running: Mutex::new(running),
         })
     }
@@ -104,7 +108,7 @@ impl Groups {
             for token in &tokens {
                 info!(event = "token_added", token = %token.name, group = name, "the configuration has a new token or group: its hosts start");
             }
-            let group = Group::start(&name, tokens, &self.environment);
+            let group = Group::start(&name, tokens, &self.environment, &self.logins);
             added.insert(name, group);
         }
         running.serving.extend(added.clone());
@@ -128,7 +132,7 @@ impl Groups {
         for (group, limit) in changed.gone {
             let groups = Arc::clone(self);
             tokio::spawn(async move {
-                group.end(std::time::Instant::now() + limit).await;
+                group.leave(std::time::Instant::now() + limit).await;
                 let is_other = |other: &Arc<Group>| !Arc::ptr_eq(other, &group);
                 groups.running().leaving.retain(is_other);
             });
@@ -153,13 +157,13 @@ impl Groups {
 /// Starts the tokens; those with one name, as `name` gives it, are one group.
 pub(super) fn start_groups(
     settings: &Settings,
-    environment: &HostEnvironment,
+    (environment, logins): (&HostEnvironment, &Logins),
     name: impl Fn(&token::Settings) -> &str,
 ) -> GroupMap {
     by_group(settings, name)
         .into_iter()
         .map(|(name, tokens)| {
-            let group = Group::start(&name, tokens, environment);
+            let group = Group::start(&name, tokens, environment, logins);
             (name, group)
         })
         .collect()

@@ -24,10 +24,15 @@ impl Level {
 
     /// Waits until the number is more than zero.
     pub(in crate::token) async fn until_positive(&self) {
+        self.until(1).await;
+    }
+
+    /// Waits until the number is so much at least.
+    pub(in crate::token) async fn until(&self, least: usize) {
         loop {
             // Begun before the look: a change after it wakes this one.
             let changed = self.changed.notified();
-            if self.get() > 0 {
+            if self.get() >= least {
                 return;
             }
             changed.await;

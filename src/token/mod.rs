@@ -23,7 +23,7 @@ pub(crate) mod simulation;
 mod status;
 mod uri;
 
-pub use host::pin::{foreign_owner, kick, log_in_here, unlock};
+pub use host::pin::{Logins, foreign_owner, kick, log_in_here, unlock};
 pub use key::{CheckValue, GrantFence, ObjectLocator, TokenKey};
 pub use metrics::{FaultCount, GroupSnapshot, HostSnapshot, LastFault, TokenSnapshot};
 pub use settings::{HostEnvironment, HostProgram, Login, ReplicatedBy, Settings};
@@ -44,6 +44,7 @@ use crate::{
             job::{Job, Work},
             queue::Queue,
         },
+        host::member::{ENDS, LEAVES},
         key::Closing,
         roster::Roster,
     },
@@ -56,11 +57,17 @@ pub struct Group {
 }
 
 impl Group {
-    /// Starts the hosts of each token on the current runtime and returns at once.
-    pub fn start(name: &str, tokens: Vec<Settings>, environment: &HostEnvironment) -> Arc<Self> {
+    /// Starts the hosts of each token on the current runtime and returns at once. `logins` are those of the
+    /// whole process.
+    pub fn start(
+        name: &str,
+        tokens: Vec<Settings>,
+        environment: &HostEnvironment,
+        logins: &Logins,
+    ) -> Arc<Self> {
         let queue = Arc::new(Queue::new(0));
         let table = Arc::<TokenTable>::default();
-        let roster = Roster::new(&queue, &table, environment);
+        let roster = Roster::new(&queue, &table, environment, logins);
         roster.set(tokens);
         Arc::new(Self {
             dispatcher: Dispatcher {
@@ -307,7 +314,16 @@ impl Group {
     /// Ends all hosts: planned, and killed after two seconds. What a host is at and has not ended by
     /// `until` (a search that hangs) is given up with it. No job may come after it.
     pub async fn end(&self, until: Instant) {
-        self.roster.end(self.name(), until.into()).await;
+        self.end_as(ENDS, until).await;
+    }
+
+    /// As [`end`](Self::end), while hsmac goes on: a host that is starting comes to the end of that first.
+    pub async fn leave(&self, until: Instant) {
+        self.end_as(LEAVES, until).await;
+    }
+
+    async fn end_as(&self, how: usize, until: Instant) {
+        self.roster.end(self.name(), how, until.into()).await;
         let ending = match self.dispatcher.is_closed() {
             true => Fault::Closed,
             false => Fault::Unavailable("hsmac is ending".into()),

@@ -20,8 +20,10 @@ use tracing::{info, warn};
 
 use crate::token::{
     dispatch::{TokenStatus, TokenTable, queue::Queue},
-    host::member::Member,
-    level::Level,
+    host::{
+        member::{LEAVES, Member},
+        pin::Logins,
+    },
     locks::UNPOISONED,
     metrics::TokenSnapshot,
     settings::{HostEnvironment, Settings},
@@ -32,6 +34,7 @@ use crate::token::{
 pub(super) struct Roster {
     queue: Arc<Queue>,
     environment: HostEnvironment,
+    logins: Logins,
     /// For callers: the tokens without those that are on their way or leave.
     table: Arc<TokenTable>,
     /// Grows with each change of the table.
@@ -42,8 +45,8 @@ pub(super) struct Roster {
 #[derive(Default)]
 struct Tokens {
     listed: Vec<Token>,
-    /// What ends the hosts of each member whose hosts have not ended.
-    ends: Vec<Weak<Level>>,
+    /// Each whose hosts have not ended.
+    running: Vec<Weak<Member>>,
     tasks: JoinSet<()>,
     /// All of them end, with the group.
     is_ending: bool,
@@ -51,14 +54,8 @@ struct Tokens {
 
 /// One token of the configuration.
 struct Token {
-    serving: Running,
-    successor: Option<Running>,
-}
-
-/// A token with certain settings, and what ends its hosts.
-struct Running {
-    member: Arc<Member>,
-    end: Arc<Level>,
+    serving: Arc<Member>,
+    successor: Option<Arc<Member>>,
 }
 
 impl Roster {
@@ -67,10 +64,12 @@ impl Roster {
         queue: &Arc<Queue>,
         table: &Arc<TokenTable>,
         environment: &HostEnvironment,
+        logins: &Logins,
     ) -> Arc<Self> {
         Arc::new(Self {
             queue: Arc::clone(queue),
             environment: environment.clone(),
+            logins: logins.clone(),
             table: Arc::clone(table),
             changes: watch::Sender::new(0),
             tokens: Mutex::default(),
@@ -81,12 +80,12 @@ impl Roster {
     pub(super) fn set(self: &Arc<Self>, wanted: Vec<Settings>) {
         let mut tokens = self.tokens.lock().expect(UNPOISONED);
         while tokens.tasks.try_join_next().is_some() {}
-        tokens.ends.retain(|end| end.strong_count() > 0);
+        tokens.running.retain(|member| member.strong_count() > 0);
         let mut before = mem::take(&mut tokens.listed);
         for settings in wanted {
             let known = before
                 .iter()
-                .position(|token| token.serving.member.settings.name == settings.name);
+                .position(|token| token.serving.settings.name == settings.name);
             let token = match known {
                 Some(at) => self.give_settings(&mut tokens, before.remove(at), settings),
                 None => Token {
@@ -113,8 +112,8 @@ impl Roster {
         let snapshot = |token: &Token| {
             let successor = token.successor.as_ref();
             TokenSnapshot {
-                pending_settings: successor.map(|one| one.member.state.borrow().clone()),
-                ..token.serving.member.snapshot()
+                pending_settings: successor.map(|one| one.state.borrow().clone()),
+                ..token.serving.snapshot()
             }
         };
         tokens.listed.iter().map(snapshot).collect()
@@ -124,17 +123,17 @@ impl Roster {
     pub(super) fn facts(&self) -> Option<Facts> {
         let tokens = self.tokens.lock().expect(UNPOISONED);
         let mut tokens = tokens.listed.iter();
-        tokens.find_map(|token| token.serving.member.facts())
+        tokens.find_map(|token| token.serving.facts())
     }
 
-    /// Ends all hosts: planned, and killed after two seconds. What a host is at and has not ended by
-    /// `until` is given up with it.
-    pub(super) async fn end(&self, group: &str, until: Instant) {
+    /// Ends all hosts, in this way: planned, and killed after two seconds. What a host is at and has not ended
+    /// by `until` is given up with it.
+    pub(super) async fn end(&self, group: &str, how: usize, until: Instant) {
         let mut hosts = {
             let mut tokens = self.tokens.lock().expect(UNPOISONED);
             tokens.is_ending = true;
-            for end in tokens.ends.drain(..).filter_map(|end| end.upgrade()) {
-                end.set(1);
+            for member in tokens.running.iter().filter_map(Weak::upgrade) {
+                member.end.set(member.end.get().max(how));
             }
             mem::take(&mut tokens.tasks)
         };
@@ -160,16 +159,21 @@ impl Roster {
         tokens: &mut Tokens,
         settings: Settings,
         predecessor: Option<&Member>,
-    ) -> Running {
+    ) -> Arc<Member> {
         let index = self.queue.add_member(predecessor.is_none());
         let queue = Arc::clone(&self.queue);
-        let member = Member::new(settings, &self.environment, queue, index, predecessor);
-        let running = Running {
-            member: Arc::new(member),
-            end: Arc::default(),
-        };
-        tokens.ends.push(Arc::downgrade(&running.end));
-        let hosts = Arc::clone(&running.member).keep_hosts(Arc::clone(&running.end));
+        let environment = &self.environment;
+        let member = Member::new(
+            settings,
+            environment,
+            queue,
+            index,
+            &self.logins,
+            predecessor,
+        );
+        let member = Arc::new(member);
+        tokens.running.push(Arc::downgrade(&member));
+        let hosts = Arc::clone(&member).keep_hosts();
         let roster = Arc::downgrade(self);
         tokens.tasks.spawn(async move {
             hosts.await;
@@ -177,7 +181,7 @@ impl Roster {
                 roster.ended(index);
             }
         });
-        running
+        member
     }
 
     /// The hosts of a member have ended.
@@ -194,30 +198,30 @@ impl Roster {
         mut token: Token,
         settings: Settings,
     ) -> Token {
-        let is_wanted = |running: &Running| running.member.settings == settings;
+        let is_wanted = |member: &Arc<Member>| member.settings == settings;
         if token.successor.as_ref().is_some_and(is_wanted) {
             return token;
         }
         if let Some(outdated) = token.successor.take() {
-            outdated.end.set(1);
+            outdated.end.set(LEAVES);
         }
         if is_wanted(&token.serving) {
             return token;
         }
-        let serving = &token.serving.member;
+        let serving = &token.serving;
         let new = self.start(tokens, settings, Some(serving));
         // Nobody serves whom the new hosts would have to wait for.
         if !serving.state.borrow().is_serving() {
             self.replace(&mut token.serving, new);
             return token;
         }
-        let (successor, end) = (Arc::clone(&new.member), Arc::clone(&new.end));
+        let successor = Arc::clone(&new);
         let roster = Arc::downgrade(self);
         tokens.tasks.spawn(async move {
             let mut state = successor.state.subscribe();
             tokio::select! {
                 biased;
-                () = end.until_positive() => return,
+                () = successor.end.until_positive() => return,
                 _ = state.wait_for(State::is_serving) => {}
                 () = successor.wants_sessions.until_positive() => {}
             }
@@ -232,7 +236,7 @@ impl Roster {
     /// A successor takes its token's place, if it is still to.
     fn hand_over(&self, successor: &Arc<Member>) {
         let mut tokens = self.tokens.lock().expect(UNPOISONED);
-        let is_it = |one: &mut Running| Arc::ptr_eq(&one.member, successor);
+        let is_it = |one: &mut Arc<Member>| Arc::ptr_eq(one, successor);
         let found = tokens
             .listed
             .iter_mut()
@@ -243,13 +247,13 @@ impl Roster {
         }
     }
 
-    fn replace(&self, serving: &mut Running, new: Running) {
+    fn replace(&self, serving: &mut Arc<Member>, new: Arc<Member>) {
         let old = mem::replace(serving, new);
-        self.queue.set_required(old.member.index, false);
-        self.queue.set_required(serving.member.index, true);
-        serving.member.succeed(&old.member);
-        old.end.set(1);
-        let settings = &serving.member.settings;
+        self.queue.set_required(old.index, false);
+        self.queue.set_required(serving.index, true);
+        serving.succeed(&old);
+        old.end.set(LEAVES);
+        let settings = &serving.settings;
         info!(
             event = "token_changed", token = %settings.name, hosts = settings.hosts, sessions = settings.sessions,
             "the token's new settings are in force: the hosts with those from before end"
@@ -260,26 +264,26 @@ impl Roster {
     fn let_go(self: &Arc<Self>, tokens: &mut Tokens, token: Token) {
         let Token { serving, successor } = token;
         if let Some(successor) = successor {
-            successor.end.set(1);
+            successor.end.set(LEAVES);
         }
-        self.queue.set_required(serving.member.index, false);
-        let name = serving.member.settings.name.clone();
+        self.queue.set_required(serving.index, false);
+        let name = serving.settings.name.clone();
         info!(event = "token_removed", token = %name, "the configuration no longer has the token: its hosts end");
         let table = Arc::clone(&self.table);
         tokens.tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = serving.end.until_positive() => {}
-                () = another_serves(&table) => serving.end.set(1),
+                () = another_serves(&table) => serving.end.set(LEAVES),
             }
         });
     }
 
     fn publish(&self, listed: &[Token]) {
         let status = |token: &Token| TokenStatus {
-            member: token.serving.member.index,
-            settings: token.serving.member.settings.clone(),
-            state: token.serving.member.state.clone(),
+            member: token.serving.index,
+            settings: token.serving.settings.clone(),
+            state: token.serving.state.clone(),
         };
         let tokens: Vec<TokenStatus> = listed.iter().map(status).collect();
         let capacity = tokens.iter().map(|token| token.settings.queue as usize);

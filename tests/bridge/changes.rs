@@ -12,7 +12,8 @@ use std::{
 use hsmac::{
     model::{Flow, KeySpec},
     token::{
-        Destroyed, Fault, Group, HostEnvironment, HostProgram, ObjectLocator, Settings, TokenKey,
+        Destroyed, Fault, Group, HostEnvironment, HostProgram, Logins, ObjectLocator, Settings,
+        TokenKey,
     },
 };
 use zeroize::Zeroizing;
@@ -64,7 +65,7 @@ fn start(token: &Token, more: &[serde_json::Value]) -> Arc<Group> {
         host: HostProgram::Binary(env!("CARGO_BIN_EXE_hsmac").into()),
         state_dir: token.path(""),
     };
-    Group::start("tokens", settings, &environment)
+    Group::start("tokens", settings, &environment, &Logins::default())
 }
 
 fn key(check_value: Option<hsmac::token::CheckValue>) -> Arc<TokenKey> {

@@ -17,7 +17,10 @@ use crate::{
     token::{
         dispatch::queue::Queue,
         host::{
-            churn::StartBudget, host_state::HostState, pin::LoginGovernor, session::HostContext,
+            churn::StartBudget,
+            host_state::HostState,
+            pin::{LoginGovernor, Logins},
+            session::HostContext,
             session_share::SessionShare,
         },
         level::Level,
@@ -32,6 +35,12 @@ use crate::{
 /// many no further host is started.
 pub(super) const UNREAPED: usize = 2;
 
+/// The hosts end as planned; one that is starting comes to the end of it, since a login that is cut off counts
+/// as a try.
+pub(in crate::token) const LEAVES: usize = 1;
+/// hsmac ends: one that is starting has a moment.
+pub(in crate::token) const ENDS: usize = 2;
+
 /// One token and the state of each of its hosts.
 pub(in crate::token) struct Member {
     pub(in crate::token) settings: Settings,
@@ -43,6 +52,8 @@ pub(in crate::token) struct Member {
     pub(super) facts: StdMutex<Option<Facts>>,
     /// Its number in the group.
     pub(in crate::token) index: usize,
+    /// Has its hosts end: [`LEAVES`] or [`ENDS`].
+    pub(in crate::token) end: Level,
     /// Hosts with the token's settings from before serve until one of these does.
     pub(super) is_successor: AtomicBool,
     /// The token has no session for a host, and those that it has may be the predecessor's.
@@ -74,13 +85,12 @@ impl Member {
         environment: &HostEnvironment,
         queue: Arc<Queue>,
         index: usize,
+        logins: &Logins,
         predecessor: Option<&Self>,
     ) -> Self {
         let pin_files = settings.pin_files().cloned().collect();
-        let mut pin = LoginGovernor::new(&environment.state_dir, &settings.name, pin_files);
-        if let Some(before) = predecessor {
-            pin.inherit(&before.pin);
-        }
+        let pin = LoginGovernor::new(&environment.state_dir, &settings.name, pin_files);
+        let pin = pin.among(logins, &settings.uri);
         let hosts = settings.hosts as usize;
         Self {
             state: watch::Sender::new(State::Starting),
@@ -88,6 +98,7 @@ impl Member {
             metrics: predecessor.map_or_else(Arc::default, |before| Arc::clone(&before.metrics)),
             facts: StdMutex::new(None),
             index,
+            end: Level::default(),
             is_successor: AtomicBool::new(predecessor.is_some()),
             wants_sessions: Level::default(),
             queue,

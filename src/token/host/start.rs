@@ -105,6 +105,10 @@ impl Member {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
+        if self.end.get() > 0 {
+            let exit = HostExit::new(FaultClass::Retry, "its token is to end");
+            return Err(StartFailure::Exit(exit));
+        }
         let began = Instant::now();
         let generation = self.queue.next_generation();
         let waiting = login::start(&self.settings, &self.environment, generation, process)

@@ -6,7 +6,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::MutexGuard,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tracing::{info, warn};
 
@@ -14,10 +14,13 @@ use crate::{
     proto::host::FaultClass,
     token::{
         host::{
-            host_state::HostState, jittered, member::Member, process::HostExit,
-            session::HostSession, start::StartFailure,
+            host_state::HostState,
+            jittered,
+            member::{ENDS, Member},
+            process::HostExit,
+            session::HostSession,
+            start::StartFailure,
         },
-        level::Level,
         locks::UNPOISONED,
         status::State,
     },
@@ -55,11 +58,11 @@ impl FailedStarts {
 }
 
 impl Member {
-    /// Keeps all hosts until `end` is set and the last of them has ended.
-    pub(in crate::token) async fn keep_hosts(self: Arc<Self>, end: Arc<Level>) {
+    /// Keeps all hosts until the end is set and the last of them has ended.
+    pub(in crate::token) async fn keep_hosts(self: Arc<Self>) {
         let mut hosts = JoinSet::new();
         for place in 0..self.settings.hosts as usize {
-            hosts.spawn(Arc::clone(&self).keep_host(place, Arc::clone(&end)));
+            hosts.spawn(Arc::clone(&self).keep_host(place));
         }
         tokio::select! {
             () = async { while hosts.join_next().await.is_some() {} } => {}
@@ -69,7 +72,8 @@ impl Member {
     }
 
     /// One host after the other in one place.
-    async fn keep_host(self: Arc<Self>, place: usize, end: Arc<Level>) {
+    async fn keep_host(self: Arc<Self>, place: usize) {
+        let end = &self.end;
         let mut pause = FIRST_PAUSE;
         let mut failed = FailedStarts::default();
         let mut stuck_call = None;
@@ -89,16 +93,13 @@ impl Member {
                     started = &mut start => started,
                     // A module that is killed in C_Login may leave a token that nobody can read
                     // (SoftHSM2 writes its file then): it comes to the end of it first.
-                    () = end.until_positive() => match timeout(LAST_START, &mut start).await {
-                        Ok(started) => started,
-                        Err(_) => return,
-                    },
+                    () = self.until_cut_off() => return,
                 }
             };
             let refusal = match started {
                 Ok(host) => {
                     (pause, failed) = (FIRST_PAUSE, FailedStarts::default());
-                    let exit = self.serve(place, host, canary.take(), &end).await;
+                    let exit = self.serve(place, host, canary.take()).await;
                     stuck_call.clone_from(&exit.stuck_call);
                     if exit.class == FaultClass::Pin {
                         StartFailure::Pin(self.pin.refused_in_service(&exit.reason).await)
@@ -138,6 +139,12 @@ impl Member {
                 () = end.until_positive() => return,
             }
         }
+    }
+
+    /// Waits until hsmac ends and a start has had its moment.
+    async fn until_cut_off(&self) {
+        self.end.until(ENDS).await;
+        sleep(LAST_START).await;
     }
 
     /// Waits until a host of the token serves, or this place is the one that finds out whether one
@@ -185,7 +192,6 @@ impl Member {
         place: usize,
         host: HostSession,
         canary: Option<MutexGuard<'_, ()>>,
-        end: &Level,
     ) -> HostExit {
         let (token, generation) = (&self.settings.name, host.generation());
         info!(
@@ -198,7 +204,7 @@ impl Member {
         let handle = self.queue.register(generation, self.index, sessions);
         self.set(place, HostState::Serving);
         drop(canary);
-        let exit = host.serve(&self.context(), &handle, end).await;
+        let exit = host.serve(&self.context(), &handle, &self.end).await;
         self.share.closed(generation);
         self.metrics.ended(exit.counted_as());
         if exit.class == FaultClass::Unspecified {

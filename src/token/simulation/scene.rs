@@ -24,7 +24,7 @@ use super::{
     plan::{Event, Plan},
     world::World,
 };
-use crate::token::{Group, HostEnvironment, HostProgram, Settings, State, kick, unlock};
+use crate::token::{Group, HostEnvironment, HostProgram, Logins, Settings, State, kick, unlock};
 
 /// When all faults have ended everything serves again by then: the longest time for which a key is
 /// refused after it failed again and again, and some.
@@ -174,7 +174,12 @@ impl Scene {
             host: HostProgram::Model(self.hsm.clone()),
             state_dir: self.folder.path().to_owned(),
         };
-        Group::start(GROUP, self.usual_settings(), &environment)
+        Group::start(
+            GROUP,
+            self.usual_settings(),
+            &environment,
+            &Logins::default(),
+        )
     }
 
     fn usual_settings(&self) -> Vec<Settings> {

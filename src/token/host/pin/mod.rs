@@ -11,6 +11,7 @@
 
 mod here;
 mod marker;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -19,12 +20,13 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 pub use here::log_in_here;
 pub use marker::foreign_owner;
+pub use memory::Logins;
 use rustix::fs::{FlockOperation, flock};
 use tokio::{
     task::spawn_blocking,
@@ -38,9 +40,11 @@ use crate::{
     token::{
         host::pin::{
             marker::{Marker, create, write_in_place},
+            memory::Memory,
             turn::LoginTurn,
         },
         locks::UNPOISONED,
+        uri::TokenUri,
     },
 };
 
@@ -57,23 +61,20 @@ pub(super) struct LoginGovernor {
     token: String,
     state_dir: PathBuf,
     pin_files: Vec<PathBuf>,
-    memory: Mutex<Memory>,
+    logins: Logins,
+    memory: Arc<Mutex<Memory>>,
+    own: Mutex<Own>,
 }
 
-/// What this process knows, whatever the disk says.
-#[derive(Clone, Debug, Default)]
-struct Memory {
-    marker: Marker,
-    /// The disk lacks a refusal that this process knows.
-    unwritten: bool,
-    /// Why no host need be started, as long as the PIN files are these.
-    blocked: Option<(String, Vec<Stamp>)>,
+/// What one governor knows beside what all of the token know.
+#[derive(Debug, Default)]
+struct Own {
+    /// Why no host need be started, as long as the PIN files are these and nobody allows another try.
+    blocked: Option<(String, Vec<Stamp>, u64)>,
     /// The PIN files when a host was started last.
     seen: Vec<Stamp>,
     /// The PIN that was tried last.
     last: Option<String>,
-    /// A person allowed a try that the token calls the last.
-    final_try_allowed: bool,
 }
 
 /// What changes when a file does; `None`: there is none.
@@ -96,27 +97,28 @@ impl LoginGovernor {
             token: token.to_owned(),
             state_dir: state_dir.to_owned(),
             pin_files,
-            memory: Mutex::default(),
+            logins: Logins::default(),
+            memory: Arc::default(),
+            own: Mutex::default(),
         }
     }
 
-    /// Takes over what another governor of the same token knows.
-    pub(super) fn inherit(&mut self, before: &Self) {
-        // Security: what was refused is refused to hosts with other settings too, although the disk may
-        // not say so yet.
-        let before = before.memory.lock().expect(UNPOISONED);
-        let memory = self.memory.get_mut().expect(UNPOISONED);
-        *memory = before.clone();
-        memory.final_try_allowed = false;
+    /// With what the others know that log in to the same token.
+    pub(super) fn among(mut self, logins: &Logins, uri: &TokenUri) -> Self {
+        self.memory = logins.memory_of(&self.token, uri);
+        self.logins = logins.clone();
+        self
     }
 
     /// Why no host need be started to log in, as far as is known without one.
     pub(super) fn refusal(&self) -> Option<String> {
+        self.take_permission();
         let mut memory = self.memory.lock().expect(UNPOISONED);
-        self.take_permission(&mut memory);
+        let mut own = self.own.lock().expect(UNPOISONED);
         let stamps = self.stamps();
-        if let Some((reason, seen)) = &memory.blocked
+        if let Some((reason, seen, permissions)) = &own.blocked
             && *seen == stamps
+            && *permissions == memory.permissions
         {
             let reason = reason.clone();
             if memory.unwritten && write_in_place(&self.marker_file(), &memory.marker).is_ok() {
@@ -124,8 +126,8 @@ impl LoginGovernor {
             }
             return Some(reason);
         }
-        memory.blocked = None;
-        memory.seen = stamps;
+        own.blocked = None;
+        own.seen = stamps;
         None
     }
 
@@ -133,7 +135,7 @@ impl LoginGovernor {
     /// file.
     pub(super) fn is_called(&self) -> bool {
         fs::remove_file(self.file("token-kick")).is_ok()
-            || self.memory.lock().expect(UNPOISONED).seen != self.stamps()
+            || self.own.lock().expect(UNPOISONED).seen != self.stamps()
     }
 
     /// Waits for the right to log in and reads what is on disk.
@@ -151,7 +153,7 @@ impl LoginGovernor {
                 self.token
             )));
         }
-        self.take_permission(&mut self.memory.lock().expect(UNPOISONED));
+        self.take_permission();
         let disk = self.read().map_err(|reason| self.block(reason))?;
         let mut memory = self.memory.lock().expect(UNPOISONED);
         let serial = &found.serial;
@@ -184,7 +186,8 @@ impl LoginGovernor {
         let reason = self.refused_reason(answer);
         {
             let mut memory = self.memory.lock().expect(UNPOISONED);
-            if let Some(last) = memory.last.clone() {
+            let own = self.own.lock().expect(UNPOISONED);
+            if let Some(last) = own.last.clone() {
                 memory.marker.entry(&last).refused = Some(cut(&reason));
             }
         }
@@ -212,8 +215,9 @@ impl LoginGovernor {
 
     /// Remembers that no host need be started, and gives the reason back.
     fn block(&self, reason: String) -> NoLogin {
-        let mut memory = self.memory.lock().expect(UNPOISONED);
-        memory.blocked = Some((reason.clone(), memory.seen.clone()));
+        let permissions = self.memory.lock().expect(UNPOISONED).permissions;
+        let mut own = self.own.lock().expect(UNPOISONED);
+        own.blocked = Some((reason.clone(), own.seen.clone(), permissions));
         NoLogin::Refused(reason)
     }
 
@@ -221,7 +225,8 @@ impl LoginGovernor {
     async fn note_refusal(&self, reason: String) {
         let marker = {
             let mut memory = self.memory.lock().expect(UNPOISONED);
-            memory.blocked = Some((reason, memory.seen.clone()));
+            let mut own = self.own.lock().expect(UNPOISONED);
+            own.blocked = Some((reason, own.seen.clone(), memory.permissions));
             memory.unwritten = true;
             memory.marker.clone()
         };
@@ -235,16 +240,20 @@ impl LoginGovernor {
         }
     }
 
-    /// A person allowed one more try: whatever was refused is forgotten.
-    fn take_permission(&self, memory: &mut Memory) {
+    /// A person allowed one more try: whatever was refused is forgotten, by all who log in to a token of this
+    /// name.
+    fn take_permission(&self) {
         // Security: used up by being seen; one that cannot be removed allows nothing.
         if fs::remove_file(self.file("pin-allowed")).is_ok() {
             // What an attempt that was on its way when the person allowed it has noted since.
             let _ = fs::remove_file(self.marker_file());
-            memory.marker.tried.clear();
-            memory.blocked = None;
-            memory.unwritten = false;
-            memory.final_try_allowed = true;
+            let others = self.logins.all_of(&self.token);
+            let others = others
+                .iter()
+                .filter(|other| !Arc::ptr_eq(other, &self.memory));
+            for memory in others.chain([&self.memory]) {
+                memory.lock().expect(UNPOISONED).allow();
+            }
         }
     }
 

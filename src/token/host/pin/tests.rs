@@ -277,3 +277,37 @@ async fn a_permission_that_comes_while_an_attempt_is_on_its_way_is_not_lost() {
         assert_eq!(chosen, Ok(0), "looks first: {looks_first}");
     }
 }
+
+/// Security: hosts with other settings are no way to another try, even if the disk has lost its note; and a
+/// permission that one of them sees counts for all.
+#[tokio::test]
+async fn all_who_log_in_to_a_token_share_its_refusals_and_permissions() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = PinFlags::default;
+    let logins = Logins::default();
+    let uri = |text: &str| TokenUri::try_from(text.to_owned()).unwrap();
+    let among = |text: &str| governor(dir.path()).among(&logins, &uri(text));
+    let before = among("pkcs11:token=a?module-path=/old.so");
+    assert_eq!(attempt(&before, &["1234"], none(), refused).await, Ok(0));
+    fs::remove_file(dir.path().join("pin-attempt.primary")).unwrap();
+    let after = among("pkcs11:token=a?module-path=/new.so");
+    assert!(is_refused(
+        attempt(&after, &["1234"], none(), refused).await
+    ));
+    assert!(before.refusal().is_some() && after.refusal().is_some());
+
+    unlock(dir.path(), "primary").unwrap();
+    // Whichever sees it, the other one is free to look too.
+    assert_eq!(before.refusal(), None);
+    assert_eq!(after.refusal(), None);
+    assert_eq!(attempt(&after, &["1234"], none(), refused).await, Ok(0));
+    assert!(is_refused(
+        attempt(&before, &["1234"], none(), refused).await
+    ));
+
+    // Of another token nothing is known, but a person's permission is for the name.
+    let other = among("pkcs11:token=b?module-path=/new.so");
+    unlock(dir.path(), "primary").unwrap();
+    assert_eq!(other.refusal(), None);
+    assert_eq!(after.refusal(), None);
+}

@@ -125,7 +125,7 @@ impl LoginTurn<'_> {
         let (marker, attempt) = {
             let mut memory = self.governor.memory.lock().expect(UNPOISONED);
             memory.final_try_allowed = false;
-            memory.last = Some(self.chosen.clone());
+            self.governor.own.lock().expect(UNPOISONED).last = Some(self.chosen.clone());
             memory.marker.token_serial.clone_from(&self.serial);
             let tried = memory.marker.entry(&self.chosen);
             tried.attempts += 1;
