@@ -4,9 +4,9 @@
 
 Each drill has an hsmac of its own, which is an instance to Prometheus. Its alerts must fire while the drill is
 on, no other alert may fire but those of slowness, and for an hsmac that is well none at all. The rules are as they
-are, but the alerts of the drills do not wait before they fire. What takes a day, two versions or all processors
-(HsmacTokenSlow, HsmacDeniedSurge, HsmacVersions, HsmacBusy), and HsmacDeletionAlarm, whose date is a week ahead, have
-their cases in docs/prometheus/hsmac.rules.test.yml alone.
+are, but the alerts of the drills do not wait before they fire, and those that compare with an hour or a day ago look
+back for less (`WINDOWS`). What compares, what is no single hsmac's, and what takes a processor comes after the other
+drills, one by one.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import pathlib
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -194,9 +195,43 @@ def restored(hsmac):
         assert done.returncode == 0, done
 
 
+def undeletable(hsmac):
+    """A key's date has come, and its token destroys nothing."""
+    hsmac.start(lambda folder: ())
+    key = hsmac.key_to_be_deleted()
+    hsmac.service.stop()
+    with contextlib.closing(sqlite3.connect(hsmac.service.config.parent / "catalogue.db")) as catalogue, catalogue:
+        row = f"key/000000000000/{key}"
+        value, revision = catalogue.execute("SELECT value, revision FROM record WHERE name = ?", [row]).fetchone()
+        value, dates = re.subn(rb'"deletion_date":\d+', b'"deletion_date":1', value)
+        assert dates == 1, value
+        checksum = crc32c(row.encode() + revision.to_bytes(8, "big") + value)
+        catalogue.execute("UPDATE record SET value = ?, checksum = ? WHERE name = ?", [value, checksum, row])
+    hsmac.token("return C_DestroyObject CKR_TOKEN_WRITE_PROTECTED")
+
+
+def crc32c(data):
+    checksum = 0xFFFFFFFF
+    for byte in data:
+        checksum ^= byte
+        for _ in range(8):
+            checksum = checksum >> 1 ^ (0x82F63B78 if checksum & 1 else 0)
+    return checksum ^ 0xFFFFFFFF
+
+
+def token_of_its_own(hsmac):
+    """Its token has a name that no other instance has: what tokens take is told by their names."""
+    config = hsmac.service.config
+    config.write_text(config.read_text().replace("[token.dev]", "[token.slow]"))
+
+
+def one_worker(hsmac):
+    hsmac.service.environment["TOKIO_WORKER_THREADS"] = "1"
+
+
 def changed_setting(hsmac):
     text = hsmac.service.config.read_text()
-    hsmac.service.config.write_text(f'drain_timeout = "7s"\n{text}')
+    hsmac.service.config.write_text(text.replace("[grpc]\n", "[grpc]\nmax_connections = 77\n"))
     hsmac.service.process.send_signal(signal.SIGHUP)
 
 
@@ -251,6 +286,14 @@ LOAD = {"HsmacShedding", "HsmacErrorBudget"}
 HOSTS_END = AWAY | {"HsmacErrorBudget"}
 # What MACs are counted under.
 QUOTA = "cryptographic_operations_symmetric"
+# Of another account: not this caller's to describe.
+FOREIGN = "arn:aws:kms:us-east-1:999999999999:key/00000000-0000-4000-8000-000000000001"
+# What the rules say, and what they say here: there is no day to wait for.
+WINDOWS = {
+    "HsmacTokenSlow": [("[10m] offset 1d", "[20s] offset 40s"), ("[10m]", "[20s]")],
+    "HsmacDeniedSurge": [("[1h] offset 5m", "[20s] offset 20s"), ("[5m]", "[10s]")],
+    "HsmacBusy": [("[5m]", "[10s]")],
+}
 WELL = Drill("well", set(), lambda folder: certificate(folder, "aws", 365))
 DRILLS = [
     Drill("token away", AWAY, begin=token_away),
@@ -300,7 +343,14 @@ DRILLS = [
     Drill("hostile callers", {"HsmacDeletedKeyWanted", "HsmacReservedPrefix"}, begin=hostile_callers),
     Drill("certificate ends", {"HsmacCertificateEnds"}, lambda folder: certificate(folder, "aws", 10)),
     Drill("broken file", {"HsmacReloadFailed"}, begin=broken_policy),
+    Drill("undeletable object", {"HsmacDeletionAlarm"}, prepare=undeletable),
+    # These come later.
+    Drill("denied calls", set()),
+    Drill("slower than before", set(), begin=calls, prepare=token_of_its_own),
+    Drill("busy", set(), prepare=one_worker),
 ]
+# The alerts of what comes later; those of tokens and versions are no single hsmac's.
+LATER = {"HsmacDeniedSurge", "HsmacTokenSlow", "HsmacVersions", "HsmacBusy"}
 
 
 class Prometheus:
@@ -309,16 +359,10 @@ class Prometheus:
     def __init__(self, folder, hsmacs):
         self.address = free_address()
         (folder / "rules.yml").write_text(impatient(RULES.read_text()))
-        targets = [{"targets": [one.admin], "labels": {"instance": one.name}} for one in hsmacs]
-        config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": ["rules.yml"],
-            "scrape_configs": [{"job_name": "hsmac", "static_configs": targets}],
-        }
-        # JSON is YAML.
-        (folder / "prometheus.yml").write_text(json.dumps(config))
+        self.config = folder / "prometheus.yml"
+        self.scrape(hsmacs)
         self.log = folder / "prometheus.log"
-        arguments = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+        arguments = [f"--config.file={self.config}", f"--storage.tsdb.path={folder}/data"]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 ["prometheus", *arguments, f"--web.listen-address={self.address}"],
@@ -327,6 +371,20 @@ class Prometheus:
                 stderr=log,
                 env=clean_environment(),
             )
+
+    def scrape(self, hsmacs):
+        targets = [{"targets": [one.admin], "labels": {"instance": one.name}} for one in hsmacs]
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yml"],
+            "scrape_configs": [{"job_name": "hsmac", "static_configs": targets}],
+        }
+        # JSON is YAML.
+        self.config.write_text(json.dumps(config))
+
+    def scrape_anew(self, hsmacs):
+        self.scrape(hsmacs)
+        self.process.send_signal(signal.SIGHUP)
 
     def end(self):
         self.process.kill()
@@ -360,8 +418,13 @@ class Prometheus:
 def impatient(rules):
     """The rules, with alerts of drills that fire at once."""
     first, *rest = rules.split("- alert: ")
-    drilled = set().union(*(drill.alerts for drill in DRILLS))
+    drilled = LATER.union(*(drill.alerts for drill in DRILLS))
     rest = [re.sub(r"(?m)^ +for: .*\n", "", rule) if rule.split()[0] in drilled else rule for rule in rest]
+    for at, rule in enumerate(rest):
+        for window, shorter in WINDOWS.get(rule.split()[0], ()):
+            assert window in rule, rule
+            rule = rule.replace(window, shorter)
+        rest[at] = rule
     return "- alert: ".join([first, *rest])
 
 
@@ -441,12 +504,15 @@ def panels():
             yield panel["title"], target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m")
 
 
+def denied_call(hsmac):
+    denied = hsmac.run(f"kms describe-key --key-id {FOREIGN}")
+    assert "AccessDeniedException" in denied.stderr, denied
+
+
 def ordinary_trouble(hsmac):
     """What callers do wrong every day, so that there is something to see."""
     hsmac.key_to_be_deleted()
-    of_another_account = "arn:aws:kms:us-east-1:999999999999:key/00000000-0000-4000-8000-000000000001"
-    denied = hsmac.run(f"kms describe-key --key-id {of_another_account}")
-    assert "AccessDeniedException" in denied.stderr, denied
+    denied_call(hsmac)
     host, port = hsmac.service.address.split(":")
     with socket.create_connection((host, port), LIMIT) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -475,7 +541,8 @@ def nothing_else_fires(checks, prometheus, hsmacs):
         right = drill.alerts <= told <= drill.alerts | drill.also | SLOW
         if not checks.holds(f"{drill.name}: {', '.join(sorted(drill.alerts)) or 'no alert'}", right, told):
             print(hsmacs[drill.name].service.log(), file=sys.stderr)
-    checks.equal("alerts of no hsmac", fire, {})
+    # Tokens of several hsmacs have one name here, and some of them are slow by now.
+    checks.equal("alerts of no hsmac", fire.pop("", set()) - {"HsmacTokenSlow"} | set(fire), set())
 
 
 def panels_with_data(checks, prometheus):
@@ -490,6 +557,83 @@ def healed(checks, prometheus, hsmac):
     hsmac.run(f"token kick dev --config {hsmac.service.config}")
     ended = until("the alerts end", lambda: not prometheus.firing().get(hsmac.name, set()) - SLOW)
     checks.holds(f"{hsmac.name}: the alerts end", ended)
+
+
+def fires(checks, prometheus, alert, **labels):
+    chosen = "".join(f',{label}="{value}"' for label, value in labels.items())
+    query = f'ALERTS{{alertstate="firing",alertname="{alert}"{chosen}}}'
+    there = lambda: prometheus.api("query", query=query)["result"]
+    with contextlib.suppress(AssertionError):
+        return checks.holds(f"{alert} fires", until(alert, there, 3 * LIMIT))
+    return checks.holds(f"{alert} fires", False)
+
+
+def is_silent(checks, prometheus, alert, **labels):
+    chosen = "".join(f',{label}="{value}"' for label, value in labels.items())
+    there = prometheus.api("query", query=f'ALERTS{{alertname="{alert}"{chosen}}}')["result"]
+    checks.equal(f"{alert} is silent before", there, [])
+
+
+def denied_calls(checks, prometheus, hsmac):
+    """A few, and ten times as many then."""
+    labels = {"alert": "HsmacDeniedSurge", "instance": hsmac.name}
+    counted = f'sum(hsmac_denied_total{{instance="{hsmac.name}"}} offset 40s)'
+    denied_call(hsmac)
+    until("a while with few", lambda: prometheus.api("query", query=counted)["result"], 2 * LIMIT)
+    is_silent(checks, prometheus, **labels)
+    surge = threading.Event()
+
+    def deny():
+        while not surge.is_set():
+            denied_call(hsmac)
+
+    callers = threading.Thread(target=deny, daemon=True)
+    callers.start()
+    fires(checks, prometheus, **labels)
+    surge.set()
+    callers.join(LIMIT)
+
+
+def slower_than_before(checks, prometheus, hsmac):
+    labels = {"alert": "HsmacTokenSlow", "token": "slow"}
+    made = 'hsmac_token_call_duration_seconds_count{token="slow",function="mac"} offset 1m'
+    until("MACs a while ago", lambda: prometheus.api("query", query=made)["result"], 2 * LIMIT)
+    is_silent(checks, prometheus, **labels)
+    hsmac.token("delay C_Sign 700ms")
+    fires(checks, prometheus, **labels)
+    hsmac.token()
+
+
+def two_versions(checks, prometheus, hsmacs, folder, ending):
+    """The same binary, which says that it is another version."""
+    is_silent(checks, prometheus, "HsmacVersions")
+    well = hsmacs[WELL.name]
+    program = pathlib.Path(well.service.hsmac)
+    version = lambda program: subprocess.run([program, "--version"], capture_output=True, text=True).stdout.split()[1]
+    now = version(program)
+    later = now[:-1] + ("1" if now[-1] != "1" else "2")
+    other = folder / "other-version"
+    other.write_bytes(program.read_bytes().replace(now.encode(), later.encode()))
+    other.chmod(0o755)
+    checks.equal("the version of the copy", version(other), later)
+    upgraded = Hsmac(well.service, folder, "another version")
+    upgraded.service.hsmac = str(other)
+    ending.callback(upgraded.end)
+    upgraded.start(lambda folder: ())
+    prometheus.scrape_anew([*hsmacs.values(), upgraded])
+    fires(checks, prometheus, "HsmacVersions")
+    prometheus.scrape_anew(hsmacs.values())
+    upgraded.service.stop()
+    ended = lambda: not prometheus.api("query", query='ALERTS{alertname="HsmacVersions"}')["result"]
+    checks.holds("HsmacVersions ends with the upgrade", until("one version", ended))
+
+
+def all_its_processors(checks, prometheus, hsmac):
+    labels = {"alert": "HsmacBusy", "instance": hsmac.name}
+    is_silent(checks, prometheus, **labels)
+    calls(hsmac, 100_000)
+    fires(checks, prometheus, **labels)
+    hsmac.callers.kill()
 
 
 def suite(checks, hsmac, module, folder, ending):
@@ -515,6 +659,10 @@ def suite(checks, hsmac, module, folder, ending):
     checks.part(panels_with_data, checks, prometheus)
     checks.part(nothing_else_fires, checks, prometheus, hsmacs)
     checks.part(healed, checks, prometheus, hsmacs["token away"])
+    checks.part(denied_calls, checks, prometheus, hsmacs["denied calls"])
+    checks.part(slower_than_before, checks, prometheus, hsmacs["slower than before"])
+    checks.part(two_versions, checks, prometheus, hsmacs, folder, ending)
+    checks.part(all_its_processors, checks, prometheus, hsmacs["busy"])
     panicked = [name for name, one in hsmacs.items() if "panicked" in one.service.log()]
     checks.equal("hsmacs that panicked", panicked, [])
     return checks.end(well.service)

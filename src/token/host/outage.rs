@@ -115,3 +115,159 @@ impl Member {
 
 /// How often the log says that an outage goes on.
 const MINUTE: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    use tokio::{task::yield_now, time::advance};
+
+    use super::*;
+    use crate::token::{
+        dispatch::queue::Queue,
+        host::pin::Logins,
+        settings::{HostEnvironment, HostProgram, Settings},
+    };
+
+    /// Keeps the log of this thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        /// The lines since the last look, each with its level and what follows the module's name.
+        fn news(&self) -> Vec<String> {
+            let text = std::mem::take(&mut *self.0.lock().unwrap());
+            let text = String::from_utf8(text).unwrap();
+            let told = |line: &str| line.trim().replace(&format!("{}: ", module_path!()), "");
+            let own = |line: String| line.replace("hsmac::token::host::outage: ", "");
+            text.lines().map(told).map(own).collect()
+        }
+    }
+
+    fn member(is_successor: bool) -> Arc<Member> {
+        let uri = "pkcs11:token=a?module-path=/no/module.so";
+        let mut settings: Settings =
+            serde_json::from_value(serde_json::json!({ "uri": uri })).unwrap();
+        settings.name = "a".to_owned();
+        let environment = HostEnvironment {
+            host: HostProgram::Binary("/bin/true".into()),
+            state_dir: "/".into(),
+        };
+        let queue = Arc::new(Queue::new(9));
+        let index = queue.add_member(true);
+        let logins = Logins::default();
+        let member = Member::new(settings, &environment, queue, index, &logins, None);
+        member.is_successor.store(is_successor, Ordering::SeqCst);
+        Arc::new(member)
+    }
+
+    /// Lets `reminders` run so many seconds, while the token is asked each second and says something else.
+    async fn lasts(member: &Member, seconds: u64, log: &Log) -> Vec<(u64, String)> {
+        let mut told = Vec::new();
+        for second in 1..=seconds {
+            advance(Duration::from_secs(1)).await;
+            member.change(State::Away(format!("asked {second} times")), 0);
+            yield_now().await;
+            told.extend(log.news().into_iter().map(|line| (second, line)));
+        }
+        told
+    }
+
+    fn keep_log() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        (log, tracing::subscriber::set_default(subscriber.finish()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_a_line_when_it_begins_one_a_minute_with_its_age_and_one_when_it_ends() {
+        let (log, _kept) = keep_log();
+        let member = member(false);
+        let reminding = Arc::clone(&member);
+        let reminders = tokio::spawn(async move { reminding.remind().await });
+        member.change(State::Up, 1);
+        yield_now().await;
+        assert_eq!(log.news().len(), 1);
+
+        for _ in 0..2 {
+            member.change(State::Away("unplugged".into()), 0);
+            yield_now().await;
+            let begins = log.news();
+            assert_eq!(begins.len(), 1, "{begins:?}");
+            let begins = &begins[0];
+            assert!(
+                begins.starts_with("ERROR the token is unavailable"),
+                "{begins}"
+            );
+            assert!(
+                begins.contains("unplugged") && !begins.contains("age_s"),
+                "{begins}"
+            );
+
+            let told = lasts(&member, 630, &log).await;
+            let minutes: Vec<u64> = (1..=10).map(|minute| 60 * minute).collect();
+            let seconds: Vec<u64> = told.iter().map(|(second, _)| *second).collect();
+            assert_eq!(seconds, minutes, "{told:?}");
+            for (second, line) in told {
+                let words = "ERROR the token is still unavailable";
+                assert!(line.starts_with(words), "{line}");
+                assert!(line.contains(&format!("age_s={second}.0")), "{line}");
+                // What it said last.
+                assert!(
+                    line.contains("asked ") && line.contains("state=\"away\""),
+                    "{line}"
+                );
+            }
+
+            member.change(State::Up, 1);
+            let ends = log.news();
+            assert_eq!(ends.len(), 1, "{ends:?}");
+            assert!(ends[0].starts_with("INFO the token is up"), "{ends:?}");
+            advance(Duration::from_hours(2)).await;
+            yield_now().await;
+            assert_eq!(log.news(), [""; 0], "it is over");
+        }
+        reminders.abort();
+    }
+
+    /// New settings with which no host comes up are no outage: others serve.
+    #[tokio::test(start_paused = true)]
+    async fn settings_that_do_not_work_are_told_once_a_minute_and_called_no_outage() {
+        let (log, _kept) = keep_log();
+        let member = member(true);
+        let reminding = Arc::clone(&member);
+        let reminders = tokio::spawn(async move { reminding.remind().await });
+        member.change(State::Away("unplugged".into()), 0);
+        yield_now().await;
+        let mut told: Vec<String> = log.news();
+        told.extend(
+            lasts(&member, 130, &log)
+                .await
+                .into_iter()
+                .map(|(_, line)| line),
+        );
+        assert_eq!(told.len(), 3, "{told:?}");
+        for line in told {
+            let words = "WARN hosts with the token's new settings do not come up";
+            assert!(line.starts_with(words), "{line}");
+        }
+        reminders.abort();
+    }
+}
