@@ -39,8 +39,8 @@ pub(super) struct CallMetrics {
 pub(super) struct CalledOperation(usize);
 
 impl CalledOperation {
-    const GENERATE_MACS: Self = Self(Operation::ALL.len());
-    const VERIFY_MACS: Self = Self(Operation::ALL.len() + 1);
+    pub(super) const GENERATE_MACS: Self = Self(Operation::ALL.len());
+    pub(super) const VERIFY_MACS: Self = Self(Operation::ALL.len() + 1);
     /// Health, reflection, and what nobody knows.
     pub(super) const OTHER: Self = Self(Operation::ALL.len() + 2);
 
@@ -62,7 +62,8 @@ impl CalledOperation {
         operation.map_or(Quota::OTHER, |operation| Quota::of(*operation))
     }
 
-    fn is_stream(self) -> bool {
+    /// Whether its items are counted, and not the call.
+    pub(super) fn is_stream(self) -> bool {
         self == Self::GENERATE_MACS || self == Self::VERIFY_MACS
     }
 
@@ -213,7 +214,7 @@ pub struct CallsSnapshot {
 /// How often calls of an operation ended in one way.
 #[derive(Clone, Debug)]
 pub struct CallCount {
-    /// KMS's name; `GenerateMacs` and `VerifyMacs` are streams, `other` is what is no operation.
+    /// KMS's name; `GenerateMacs` and `VerifyMacs` are items of streams, `other` is what is no operation.
     pub operation: &'static str,
     /// What failed; none: the call went well.
     pub exception: Option<Kind>,

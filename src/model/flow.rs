@@ -6,6 +6,17 @@
 pub struct Flow {
     number: u32,
     weight: u32,
+    lane: Lane,
+}
+
+/// What of a principal waits: the two take turns within the principal's flow, so that a stream that is
+/// always full holds up the principal's other calls no more than one other caller would.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lane {
+    /// Calls, each with one question.
+    Calls,
+    /// The items of its streams, which come as fast as they are answered.
+    StreamItems,
 }
 
 impl Flow {
@@ -14,6 +25,7 @@ impl Flow {
     pub const OWN: Self = Self {
         number: 0,
         weight: 1,
+        lane: Lane::Calls,
     };
 
     /// The most that a flow can count: so many calls of it are served for one of a flow that counts 1.
@@ -25,7 +37,22 @@ impl Flow {
         Self {
             number,
             weight: weight.clamp(1, Self::MOST_WEIGHT),
+            lane: Lane::Calls,
         }
+    }
+
+    /// The same flow, for the items of a stream.
+    #[must_use]
+    pub fn of_stream_items(self) -> Self {
+        Self {
+            lane: Lane::StreamItems,
+            ..self
+        }
+    }
+
+    /// Whether these are calls or the items of streams.
+    pub fn lane(self) -> Lane {
+        self.lane
     }
 
     /// Its number, which no other flow of the process has.

@@ -30,7 +30,7 @@ pub use arn::{
     AccountId, Arn, ArnScope, KeyId, KeyReference, ReferenceFault, alias_arn, alias_in, key_arn,
 };
 pub use caller::{Caller, RequestOrigin};
-pub use flow::Flow;
+pub use flow::{Flow, Lane};
 pub use grant::{Bearer, Grant, GrantId, GrantOperations, GrantPrincipal, GrantedTo};
 pub use hex::{decode_hex, encode_hex};
 pub use key::{KeySpec, KeyUsage, MacAlgorithm, Origin};

@@ -36,6 +36,7 @@ mod simulate;
 mod smoke;
 mod start;
 mod status;
+mod streams;
 mod tls;
 mod token_faults;
 #[cfg(feature = "otlp")]

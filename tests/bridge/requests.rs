@@ -11,10 +11,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use hsmac::proto::v1::{
-    DescribeKeyRequest, DescribeKeyResponse, GenerateMacRequest, GenerateMacsRequest,
-    GenerateRandomRequest, KeyManager, KeyMetadata, KeySpec, KeyState, KeyUsage, ListKeysRequest,
-    ListKeysResponse, MacAlgorithm, Origin, VerifyMacRequest, VerifyMacsRequest,
-    mac_service_client::MacServiceClient,
+    DescribeKeyRequest, DescribeKeyResponse, GenerateMacRequest, GenerateRandomRequest, KeyManager,
+    KeyMetadata, KeySpec, KeyState, KeyUsage, ListKeysRequest, ListKeysResponse, MacAlgorithm,
+    Origin, VerifyMacRequest, mac_service_client::MacServiceClient,
 };
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -699,30 +698,6 @@ async fn what_is_no_request_of_ours_is_told_so() {
     assert!(compressed.get_details_error_info().is_some());
     bridge.still_serves().await;
     bridge.ends_with_nothing_said().await;
-}
-
-#[tokio::test]
-async fn streams_say_that_they_are_not_delivered_yet() {
-    let mut bridge = Bridge::start().await;
-    let no = No::new(
-        Code::Unimplemented,
-        "UNSUPPORTED_OPERATION",
-        "This version of hsmac has no streams; use GenerateMac and VerifyMac.",
-    );
-    let item = GenerateMacsRequest {
-        id: 1,
-        request: Some(request(MESSAGE)),
-    };
-    let answer = bridge.mac.generate_macs(tokio_stream::iter([item])).await;
-    bridge
-        .judge(answer.map(|_| "a stream".into()), no.clone())
-        .await;
-    let item = VerifyMacsRequest {
-        id: 1,
-        request: Some(verify_request(MESSAGE, &[0; 32])),
-    };
-    let answer = bridge.mac.verify_macs(tokio_stream::iter([item])).await;
-    bridge.judge(answer.map(|_| "a stream".into()), no).await;
 }
 
 #[tokio::test]

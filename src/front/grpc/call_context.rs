@@ -23,6 +23,8 @@ use crate::{
 pub(super) struct CallContext {
     pub(super) caller: Result<Arc<Caller>, AuthFailure>,
     pub(super) until: Instant,
+    /// The deadline that the caller has set, if it has.
+    pub(super) own_deadline: Option<Instant>,
     pub(super) request_id: RequestId,
 }
 
@@ -56,14 +58,13 @@ impl CallContext {
     }
 }
 
-/// When a call must be answered: what its `grpc-timeout` says, an hour at most, or the default.
-pub(super) fn deadline(headers: &HeaderMap, default: Duration) -> Result<Instant, Error> {
-    let now = Instant::now();
+/// When the caller gives its call up: what its `grpc-timeout` says, an hour at most.
+pub(super) fn own_deadline(headers: &HeaderMap) -> Result<Option<Instant>, Error> {
     let Some(value) = headers.get("grpc-timeout") else {
-        return Ok(now + default);
+        return Ok(None);
     };
     match timeout(value.as_bytes()) {
-        Some(timeout) => Ok(now + timeout.min(LONGEST)),
+        Some(timeout) => Ok(Some(Instant::now() + timeout.min(LONGEST))),
         None => Err(Error::violations(vec![Violation::new(
             "grpc-timeout",
             "Member must be 1 to 8 digits and one of the units H, M, S, m, u, n",
@@ -83,8 +84,16 @@ pub(super) fn describe_library_error(
         return None;
     }
     let made = Status::from_header_map(headers)?;
+    Some(described(made, limit, request_id))
+}
+
+/// As [`describe_library_error`], of a status that the library made.
+pub(super) fn described(made: Status, limit: SizeLimit, request_id: RequestId) -> Status {
+    if !made.details().is_empty() {
+        return made;
+    }
     let ours = |error: Error| status::status(&error.because(made.clone()), request_id);
-    Some(match made.code() {
+    match made.code() {
         // The library says nothing more of a method or service that it does not know.
         Code::Unimplemented if made.message().is_empty() => ours(Error::new(
             Kind::UnknownOperation,
@@ -122,7 +131,7 @@ pub(super) fn describe_library_error(
         | Code::Unavailable
         | Code::DataLoss
         | Code::Unauthenticated => status::library_error(made.code(), made.message()),
-    })
+    }
 }
 
 /// The longest request that a service takes.
@@ -193,20 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_an_hour_at_most_and_the_default_where_there_is_none() {
-        let default = Duration::from_secs(5);
+    fn a_caller_s_deadline_is_an_hour_at_most_and_none_where_it_sets_none() {
         let of = |value: &'static str| {
             let headers = HeaderMap::from_iter([(
                 http::HeaderName::from_static("grpc-timeout"),
                 http::HeaderValue::from_static(value),
             )]);
-            deadline(&headers, default).map(|until| until - Instant::now())
+            own_deadline(&headers).map(|until| until.unwrap() - Instant::now())
         };
         assert!(of("99999999H").unwrap() <= LONGEST);
         assert!(of("1S").unwrap() <= Duration::from_secs(1));
         assert_eq!(of("soon").unwrap_err().kind(), Kind::Validation);
-        let left = deadline(&HeaderMap::new(), default).unwrap() - Instant::now();
-        assert!(left > Duration::from_secs(4) && left <= default);
+        assert_eq!(own_deadline(&HeaderMap::new()).unwrap(), None);
     }
 
     proptest! {

@@ -32,6 +32,7 @@ use super::{
     Api,
     flood::{Flood, FloodLimits, GuardedIo},
     is_stream,
+    streams::StreamOrigin,
 };
 
 impl Protocol for Api {
@@ -68,14 +69,24 @@ impl Protocol for Api {
             )
         };
         let calls = Arc::new(OpenCalls::default());
-        let service = service_fn(|request: http::Request<Incoming>| {
+        let connection = Arc::new(connection);
+        let stream_draining = draining.clone();
+        let service = service_fn(|mut request: http::Request<Incoming>| {
             let user_agent = request.headers().get(header::USER_AGENT);
             let api = self.clone();
             let caller = (self.calls).authenticating(|| connection.caller_by(user_agent));
             let call = calls.begin();
+            let is_stream = is_stream(request.uri().path());
+            if is_stream {
+                let origin = StreamOrigin {
+                    connection: connection.clone(),
+                    user_agent: user_agent.cloned(),
+                    draining: stream_draining.clone(),
+                };
+                request.extensions_mut().insert(origin);
+            }
             // Boxed here: hyper and tokio hand a call's future on by value, and this one is large.
             Box::pin(async move {
-                let is_stream = is_stream(request.uri().path());
                 let response = api.answer(request, caller).await;
                 // An answer that is no stream is complete, and its connection in use no longer.
                 Ok::<_, Infallible>(if is_stream {

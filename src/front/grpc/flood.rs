@@ -33,6 +33,8 @@ pub(super) struct FloodLimits {
     /// How many control frames each request allows besides: a client measures its network with a PING
     /// for each burst of data, and returns windows as it reads.
     control_per_request: u32,
+    /// How many each frame of an answer allows: one request may have a stream of answers.
+    control_per_answer: u32,
 }
 
 impl FloodLimits {
@@ -43,6 +45,7 @@ impl FloodLimits {
             control: Rate::new(100, 10),
             resets: Rate::new(20, 2),
             control_per_request: 1,
+            control_per_answer: 0,
         }
     }
 
@@ -54,6 +57,7 @@ impl FloodLimits {
             control: Rate::new(2_000, 200),
             resets: Rate::new(10_000, 2_000),
             control_per_request: 4,
+            control_per_answer: 3,
         }
     }
 }
@@ -141,6 +145,14 @@ impl FloodMeter {
         }
     }
 
+    /// Sees a frame that we send.
+    fn sent(&mut self, header: FrameHeader) {
+        if header.kind == FrameHeader::DATA && header.length > 0 {
+            let allowed = self.limits.control_per_answer;
+            self.limits.control.give(allowed);
+        }
+    }
+
     fn count(&mut self, header: FrameHeader) -> Result<(), Flood> {
         let limits = &mut self.limits;
         if let Some(frames) = &mut limits.frames
@@ -217,8 +229,14 @@ impl<S> GuardedIo<S> {
 
     /// Follows what the library has written.
     fn wrote(&mut self, bytes: &[u8]) {
-        let Self { outgoing, late, .. } = self;
+        let Self {
+            outgoing,
+            meter,
+            late,
+            ..
+        } = self;
         let Ok(()) = outgoing.scan(bytes, |header, _| {
+            meter.sent(header);
             late.sent(header);
             Ok::<_, Infallible>(())
         });

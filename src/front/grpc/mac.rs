@@ -1,21 +1,25 @@
 //! `hsmac.v1.MacService`: protobuf messages to requests of `kms`, and its answers back. Decides nothing.
 
-use std::{pin::Pin, sync::Arc};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use tonic::{Request, Response, Status, Streaming, codegen::tokio_stream::Stream};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::call_context::CallContext;
+use super::{
+    call_context::CallContext,
+    streams::{Answers, Streams},
+};
 use crate::{
-    error::{Error, Kind, Violation},
+    error::{Error, Violation},
     kms::{EnumMember, GenerateMac, GenerateRandom, Kms, VerifyMac},
-    model,
+    model::{self, Caller},
     proto::v1::{self, mac_service_server::MacService},
 };
 
 /// The implementation of MacService.
 pub(super) struct MacApi {
     pub(super) kms: Arc<Kms>,
+    pub(super) streams: Streams,
 }
 
 #[tonic::async_trait]
@@ -25,25 +29,8 @@ impl MacService for MacApi {
         request: Request<v1::GenerateMacRequest>,
     ) -> Result<Response<v1::GenerateMacResponse>, Status> {
         let (context, caller, request) = CallContext::take(request)?;
-        let verified = is_intact("message", &request.message, request.message_crc32c)
-            .map_err(|error| context.status(&error))?;
-        let request = GenerateMac {
-            key_id: Some(request.key_id),
-            message: Some(request.message),
-            mac_algorithm: named(request.mac_algorithm),
-            grant_tokens: request.grant_tokens,
-            dry_run: request.dry_run,
-        };
-        match self.kms.generate_mac(&caller, request, context.until).await {
-            Ok(made) => Ok(Response::new(v1::GenerateMacResponse {
-                mac_crc32c: Some(crc32c::crc32c(&made.mac)),
-                mac: made.mac,
-                mac_algorithm: algorithm_to_proto(made.mac_algorithm).into(),
-                key_id: made.key_id.as_ref().to_owned(),
-                verified_message_crc32c: verified,
-            })),
-            Err(error) => Err(context.status(&error)),
-        }
+        let made = generate_mac(&self.kms, &caller, request, context.until).await;
+        context.reply(made, |made| made)
     }
 
     async fn verify_mac(
@@ -51,48 +38,26 @@ impl MacService for MacApi {
         request: Request<v1::VerifyMacRequest>,
     ) -> Result<Response<v1::VerifyMacResponse>, Status> {
         let (context, caller, request) = CallContext::take(request)?;
-        let verified_message = is_intact("message", &request.message, request.message_crc32c)
-            .map_err(|error| context.status(&error))?;
-        let verified_mac = is_intact("mac", &request.mac, request.mac_crc32c)
-            .map_err(|error| context.status(&error))?;
-        let request = VerifyMac {
-            of: GenerateMac {
-                key_id: Some(request.key_id),
-                message: Some(request.message),
-                mac_algorithm: named(request.mac_algorithm),
-                grant_tokens: request.grant_tokens,
-                dry_run: request.dry_run,
-            },
-            mac: Some(request.mac),
-        };
-        match self.kms.verify_mac(&caller, request, context.until).await {
-            Ok(verified) => Ok(Response::new(v1::VerifyMacResponse {
-                key_id: verified.key_id.as_ref().to_owned(),
-                mac_valid: true,
-                mac_algorithm: algorithm_to_proto(verified.mac_algorithm).into(),
-                verified_message_crc32c: verified_message,
-                verified_mac_crc32c: verified_mac,
-            })),
-            Err(error) => Err(context.status(&error)),
-        }
+        let verified = verify_mac(&self.kms, &caller, request, context.until).await;
+        context.reply(verified, |verified| verified)
     }
 
-    type GenerateMacsStream = Items<v1::GenerateMacsResponse>;
+    type GenerateMacsStream = Answers<v1::GenerateMacsResponse>;
 
     async fn generate_macs(
         self: Arc<Self>,
         request: Request<Streaming<v1::GenerateMacsRequest>>,
     ) -> Result<Response<Self::GenerateMacsStream>, Status> {
-        Err(not_delivered(request))
+        self.streams.open(self.kms.clone(), request)
     }
 
-    type VerifyMacsStream = Items<v1::VerifyMacsResponse>;
+    type VerifyMacsStream = Answers<v1::VerifyMacsResponse>;
 
     async fn verify_macs(
         self: Arc<Self>,
         request: Request<Streaming<v1::VerifyMacsRequest>>,
     ) -> Result<Response<Self::VerifyMacsStream>, Status> {
-        Err(not_delivered(request))
+        self.streams.open(self.kms.clone(), request)
     }
 
     async fn generate_random(
@@ -115,7 +80,59 @@ impl MacService for MacApi {
     }
 }
 
-type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// GenerateMac, as a call or as an item of a stream.
+pub(super) async fn generate_mac(
+    kms: &Kms,
+    caller: &Caller,
+    request: v1::GenerateMacRequest,
+    until: Instant,
+) -> Result<v1::GenerateMacResponse, Error> {
+    let verified = is_intact("message", &request.message, request.message_crc32c)?;
+    let request = GenerateMac {
+        key_id: Some(request.key_id),
+        message: Some(request.message),
+        mac_algorithm: named(request.mac_algorithm),
+        grant_tokens: request.grant_tokens,
+        dry_run: request.dry_run,
+    };
+    let made = kms.generate_mac(caller, request, until).await?;
+    Ok(v1::GenerateMacResponse {
+        mac_crc32c: Some(crc32c::crc32c(&made.mac)),
+        mac: made.mac,
+        mac_algorithm: algorithm_to_proto(made.mac_algorithm).into(),
+        key_id: made.key_id.as_ref().to_owned(),
+        verified_message_crc32c: verified,
+    })
+}
+
+/// VerifyMac, as a call or as an item of a stream.
+pub(super) async fn verify_mac(
+    kms: &Kms,
+    caller: &Caller,
+    request: v1::VerifyMacRequest,
+    until: Instant,
+) -> Result<v1::VerifyMacResponse, Error> {
+    let verified_message = is_intact("message", &request.message, request.message_crc32c)?;
+    let verified_mac = is_intact("mac", &request.mac, request.mac_crc32c)?;
+    let request = VerifyMac {
+        of: GenerateMac {
+            key_id: Some(request.key_id),
+            message: Some(request.message),
+            mac_algorithm: named(request.mac_algorithm),
+            grant_tokens: request.grant_tokens,
+            dry_run: request.dry_run,
+        },
+        mac: Some(request.mac),
+    };
+    let verified = kms.verify_mac(caller, request, until).await?;
+    Ok(v1::VerifyMacResponse {
+        key_id: verified.key_id.as_ref().to_owned(),
+        mac_valid: true,
+        mac_algorithm: algorithm_to_proto(verified.mac_algorithm).into(),
+        verified_message_crc32c: verified_message,
+        verified_mac_crc32c: verified_mac,
+    })
+}
 
 pub(super) fn algorithm_to_proto(algorithm: model::MacAlgorithm) -> v1::MacAlgorithm {
     match algorithm {
@@ -155,19 +172,10 @@ fn is_intact(field: &str, bytes: &Bytes, checksum: Option<u32>) -> Result<bool, 
     }
 }
 
-fn not_delivered<T>(request: Request<T>) -> Status {
-    match CallContext::take(request) {
-        Ok((context, _, _)) => context.status(&Error::new(
-            Kind::UnsupportedOperation,
-            "This version of hsmac has no streams; use GenerateMac and VerifyMac.",
-        )),
-        Err(status) => status,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn a_checksum_that_does_not_match_is_told_by_field() {

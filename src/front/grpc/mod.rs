@@ -13,6 +13,7 @@ mod key;
 mod late_streams;
 mod mac;
 mod status;
+mod streams;
 
 pub use health::{Condition, Health};
 
@@ -34,6 +35,7 @@ use tracing::Instrument as _;
 
 use arriving_body::{ARRIVAL, ArrivingBody};
 use call_context::{CallContext, SizeLimit};
+use streams::{OpenStreams, Streams};
 
 use super::{
     auth::{
@@ -70,7 +72,7 @@ pub struct Api {
     limits: Arc<Limits>,
     /// Connections that were closed for what peers sent.
     floods: LogLimit,
-    calls: CallMetrics,
+    calls: Arc<CallMetrics>,
 }
 
 impl Api {
@@ -107,8 +109,15 @@ impl Api {
             rest.add_service(v1.max_decoding_message_size(OTHER_LIMIT.bytes))
                 .add_service(v1alpha.max_decoding_message_size(OTHER_LIMIT.bytes));
         }
+        let calls = Arc::new(CallMetrics::new("grpc"));
+        let streams = Streams {
+            limits: limits.clone(),
+            calls: calls.clone(),
+            default_deadline: settings.default_deadline,
+            open: OpenStreams::default(),
+        };
         let api = Self {
-            mac: MacServiceServer::new(mac::MacApi { kms })
+            mac: MacServiceServer::new(mac::MacApi { kms, streams })
                 .max_decoding_message_size(MAC_LIMIT.bytes),
             rest: rest.routes().prepare(),
             default_deadline: settings.default_deadline,
@@ -116,7 +125,7 @@ impl Api {
             max_streams: settings.max_streams,
             limits,
             floods: LogLimit::new(),
-            calls: CallMetrics::new("grpc"),
+            calls,
         };
         (Arc::new(api), health)
     }
@@ -149,6 +158,14 @@ impl Api {
         let answered = pin!(self.answer_by_deadline(request, caller, operation, request_id));
         let (mut response, notes) = telemetry::noting(answered).instrument(span).await;
         let failed = status::kind_of(response.headers());
+        if operation.is_stream() && failed.is_none() {
+            // It has begun; its items are told of one by one.
+            tracing::debug!(%request_id, operation = operation.name(), "a stream begins");
+            response
+                .headers_mut()
+                .insert(REQUEST_ID, request_id.header());
+            return response;
+        }
         let took = self.calls.answered(operation, failed, began);
         let cause = failed.and_then(|_| status::cause_of(response.extensions()));
         AnsweredCall {
@@ -210,13 +227,15 @@ impl Api {
             Err(error) => return status::status(&error, request_id).into_http(),
         };
         let arrives_until = (!is_stream(path)).then(|| tokio::time::Instant::now() + ARRIVAL);
-        let until = match call_context::deadline(request.headers(), self.default_deadline) {
-            Ok(until) => until,
+        let own_deadline = match call_context::own_deadline(request.headers()) {
+            Ok(own_deadline) => own_deadline,
             Err(error) => return status::status(&error, request_id).into_http(),
         };
+        let until = own_deadline.unwrap_or_else(|| Instant::now() + self.default_deadline);
         request.extensions_mut().insert(CallContext {
             caller,
             until,
+            own_deadline,
             request_id,
         });
         let limit = limit(request.uri().path());
@@ -512,13 +531,6 @@ mod tests {
                 Code::Unimplemented,
                 "UNKNOWN_OPERATION",
                 "",
-            ),
-            (
-                "/hsmac.v1.MacService/GenerateMacs",
-                framed(b""),
-                Code::Unimplemented,
-                "UNSUPPORTED_OPERATION",
-                "no streams",
             ),
             (
                 "/grpc.health.v1.Health/Check",

@@ -10,7 +10,10 @@ use super::super::{
     call::{RequestId, log, shortened},
     recent::shown_cause,
 };
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind, Violation},
+    proto::v1,
+};
 
 /// The status of a fault; its private cause goes to the log with the request's ID.
 pub(super) fn status(error: &Error, request_id: RequestId) -> Status {
@@ -45,6 +48,26 @@ pub(super) fn status(error: &Error, request_id: RequestId) -> Status {
     status
 }
 
+/// The fault of one item of a stream: what [`status`] says of a call.
+pub(super) fn item_error(error: &Error, request_id: RequestId) -> v1::ItemError {
+    log(error, request_id);
+    let (reason, code) = row(error.kind());
+    let violation = |it: &Violation| v1::ItemFieldViolation {
+        field: snake_case(it.member()),
+        description: it.text(shortened),
+    };
+    v1::ItemError {
+        code: code.into(),
+        reason: reason.to_owned(),
+        message: error.say_with(shortened).into_owned(),
+        exception: error.kind().exception().to_owned(),
+        field_violations: error.field_violations().iter().map(violation).collect(),
+        // A time too long for the message is no time that a client waits.
+        retry_delay: error.pause().and_then(|pause| pause.try_into().ok()),
+        request_id: request_id.to_string(),
+    }
+}
+
 /// The private cause of an answer's status, if operators are shown it.
 pub(super) fn cause_of(extensions: &Extensions) -> Option<Arc<str>> {
     let source = extensions.get::<Status>()?.source()?;
@@ -61,13 +84,18 @@ pub(super) fn library_error(code: Code, say: &str) -> Status {
     Status::with_error_details(code, say, details)
 }
 
-/// What kind of fault an answer's head tells of; none for a good answer, or for one whose end comes later.
-pub(super) fn kind_of(headers: &HeaderMap) -> Option<Kind> {
-    headers.get(Status::GRPC_STATUS_DETAILS)?;
-    let info = Status::from_header_map(headers)?.get_details_error_info()?;
+/// What kind of fault a status of ours tells of.
+pub(super) fn kind_of_status(status: &Status) -> Option<Kind> {
+    let info = status.get_details_error_info()?;
     Kind::ALL
         .into_iter()
         .find(|kind| row(*kind).0 == info.reason)
+}
+
+/// What kind of fault an answer's head tells of; none for a good answer, or for one whose end comes later.
+pub(super) fn kind_of(headers: &HeaderMap) -> Option<Kind> {
+    headers.get(Status::GRPC_STATUS_DETAILS)?;
+    kind_of_status(&Status::from_header_map(headers)?)
 }
 
 /// The reason and the gRPC code of a kind.

@@ -3,12 +3,19 @@
 //!
 //! Promises: within a flow first in, first out; among flows that have jobs waiting each is served as
 //! many times a round as its weight says, so that a job waits for the jobs of its own flow and for a
-//! share of the others', however many those have. What was given back comes before all others. With one
+//! share of the others', however many those have; the calls and the stream items of a flow take turns. What was given back comes before all others. With one
 //! flow it is a plain queue. Adding, and displacing a job of the longest flow, cost the same however many
 //! jobs wait; taking costs what is taken and passed over. Does not: know what a job is, or lock.
 
+mod flow_queue;
+mod lengths;
+
 use std::{collections::VecDeque, mem};
 
+use self::{
+    flow_queue::{FlowQueue, TurnEnd},
+    lengths::Lengths,
+};
 use crate::model::Flow;
 
 /// Jobs that wait, by flow.
@@ -24,17 +31,6 @@ pub(super) struct FairQueue<T> {
     /// Jobs in `flows`.
     waiting: usize,
     takings: u64,
-}
-
-/// The jobs of one flow.
-#[derive(Debug)]
-struct FlowQueue<T> {
-    jobs: VecDeque<T>,
-    weight: u32,
-    /// How many more are served in this turn; 0: its turn has not begun.
-    credit: u32,
-    /// Jobs that the taking of this number has passed over.
-    passed_over: (u64, usize),
 }
 
 /// What is to be done with a job that is looked at.
@@ -68,11 +64,11 @@ impl<T> FairQueue<T> {
             self.flows.resize_with(number + 1, FlowQueue::default);
         }
         let queue = &mut self.flows[number];
-        if queue.jobs.is_empty() {
+        if queue.is_empty() {
             self.ring.push_back(flow.number());
         }
         queue.weight = flow.weight();
-        queue.jobs.push_back(job);
+        queue.lanes[flow.lane() as usize].jobs.push_back(job);
         self.waiting += 1;
         self.lengths.set(flow.number(), queue.weighted_length());
     }
@@ -106,103 +102,89 @@ impl<T> FairQueue<T> {
         let mut at = 0;
         while let Some(number) = self.ring.get(at).copied() {
             let queue = &mut self.flows[number as usize];
-            if queue.passed_over.0 != self.takings {
-                queue.passed_over = (self.takings, 0);
-            }
-            let (mut stopped, mut is_through, mut turn_is_over) = (false, false, false);
-            while !turn_is_over {
-                let at = queue.passed_over.1;
-                let Some(job) = queue.jobs.get(at) else {
-                    is_through = true;
-                    break;
-                };
-                match judge(job) {
-                    Verdict::Stop => {
-                        stopped = true;
-                        break;
-                    }
-                    Verdict::PassOver => {
-                        queue.passed_over.1 += 1;
-                        passed_over += 1;
-                    }
-                    verdict @ (Verdict::Take | Verdict::Drop) => {
-                        let job = queue.jobs.remove(at);
-                        self.waiting -= 1;
-                        if verdict == Verdict::Take {
-                            if queue.credit == 0 {
-                                queue.credit = queue.weight;
-                            }
-                            queue.credit -= 1;
-                            turn_is_over = queue.credit == 0;
-                            job.into_iter().for_each(&mut serve);
-                        }
-                    }
-                }
-            }
-            let is_empty = queue.jobs.is_empty();
+            queue.begin(self.takings);
+            let before = (queue.len(), queue.passed_over());
+            let end = queue.take_turn(&mut judge, &mut serve);
+            self.waiting -= before.0 - queue.len();
+            passed_over += queue.passed_over() - before.1;
+            let is_empty = queue.is_empty();
             self.lengths.set(number, queue.weighted_length());
             if is_empty {
                 self.leave_ring(at);
-            } else if turn_is_over && self.ring.len() > 1 {
+            } else if end == TurnEnd::IsOver && self.ring.len() > 1 {
                 self.ring.remove(at);
                 self.ring.push_back(number);
             }
-            if stopped {
+            if end == TurnEnd::Stopped {
                 break;
             }
             // Those of which nothing suits keep their place, for whoever comes next.
-            if is_through && !is_empty {
+            if end == TurnEnd::IsThrough && !is_empty {
                 at += 1;
             }
         }
         self.len() > passed_over
     }
 
-    /// Room for a job of this flow in the place of another one: the last of the longest flow, if that is
-    /// longer, weighed, than this flow would be.
+    /// Room for a job of this flow in the place of another one: the last of the longer lane of the longest
+    /// flow, if that flow is longer, weighed, than this one would be; else the last of this flow's other lane,
+    /// if that is longer than the job's would be.
     pub(super) fn displace(&mut self, flow: Flow) -> Option<T> {
         let own = self.of_flow(flow) + 1;
         let longest = self.lengths.longest()?;
-        if self.lengths.highest <= own / flow.weight() as usize {
-            return None;
-        }
-        let queue = &mut self.flows[longest as usize];
-        let displaced = queue.jobs.pop_back();
+        let (number, lane) = if self.lengths.highest > own / flow.weight() as usize {
+            (longest, self.flows[longest as usize].longer_lane())
+        } else {
+            let lane = self.flows.get(flow.number() as usize)?.longer_lane();
+            let is_longer = lane != flow.lane() as usize
+                && self.flows[flow.number() as usize].lanes[lane].jobs.len()
+                    > self.of_lane(flow) + 1;
+            (flow.number(), is_longer.then_some(lane)?)
+        };
+        let displaced = self.flows[number as usize].lanes[lane].jobs.pop_back();
         self.waiting -= usize::from(displaced.is_some());
-        self.settle(longest);
+        self.settle(number);
         displaced
     }
 
     /// Takes away the first job that `which` is true of among so many of those that wait longest in the
-    /// longest flow.
+    /// longer lane of the longest flow.
     pub(super) fn drop_one_of_longest(&mut self, looked_at: usize, which: impl Fn(&T) -> bool) {
         let Some(longest) = self.lengths.longest() else {
             return;
         };
         let queue = &mut self.flows[longest as usize];
-        if let Some(at) = queue.jobs.iter().take(looked_at).position(which) {
-            queue.jobs.remove(at);
+        let jobs = &mut queue.lanes[queue.longer_lane()].jobs;
+        if let Some(at) = jobs.iter().take(looked_at).position(which) {
+            jobs.remove(at);
             self.waiting -= 1;
             self.settle(longest);
         }
     }
 
-    /// How many jobs of this flow wait.
-    pub(super) fn of_flow(&self, flow: Flow) -> usize {
+    /// How many jobs of this flow wait, calls and stream items.
+    fn of_flow(&self, flow: Flow) -> usize {
         let queue = self.flows.get(flow.number() as usize);
-        queue.map_or(0, |queue| queue.jobs.len())
+        queue.map_or(0, FlowQueue::len)
     }
 
-    /// How many jobs are served before one of this flow that comes now, at least: those of its flow, and of
-    /// each other flow what it has or what its weight gives it meanwhile. Costs a look at each flow that
-    /// has jobs.
+    /// How many jobs wait in this lane of the flow.
+    pub(super) fn of_lane(&self, flow: Flow) -> usize {
+        let queue = self.flows.get(flow.number() as usize);
+        queue.map_or(0, |queue| queue.lanes[flow.lane() as usize].jobs.len())
+    }
+
+    /// How many jobs are served before one of this flow that comes now, at least: those of its lane, as many
+    /// of the other lane, and of each other flow what it has or what its weight gives it meanwhile. Costs a
+    /// look at each flow that has jobs.
     pub(super) fn ahead_of(&self, flow: Flow) -> usize {
-        let own = self.of_flow(flow);
+        let of_lane = self.of_lane(flow);
+        let own = self.of_flow(flow).min(2 * of_lane);
         let rounds = own / flow.weight() as usize;
         let others = self.ring.iter().filter(|one| **one != flow.number());
         let of_others = others.map(|one| {
             let queue = &self.flows[*one as usize];
-            queue.jobs.len().min(rounds * queue.weight as usize)
+            queue.len().min(rounds * queue.weight as usize)
         });
         self.returned.len() + own + of_others.sum::<usize>()
     }
@@ -213,11 +195,9 @@ impl<T> FairQueue<T> {
         split(&mut self.returned, &mut which, &mut removed);
         let of_flows = removed.len();
         for number in self.ring.clone() {
-            split(
-                &mut self.flows[number as usize].jobs,
-                &mut which,
-                &mut removed,
-            );
+            for lane in &mut self.flows[number as usize].lanes {
+                split(&mut lane.jobs, &mut which, &mut removed);
+            }
             self.settle(number);
         }
         self.waiting -= removed.len() - of_flows;
@@ -228,7 +208,7 @@ impl<T> FairQueue<T> {
     fn settle(&mut self, number: u32) {
         let queue = &self.flows[number as usize];
         self.lengths.set(number, queue.weighted_length());
-        if queue.jobs.is_empty()
+        if queue.is_empty()
             && let Some(at) = self.ring.iter().position(|one| *one == number)
         {
             self.leave_ring(at);
@@ -239,39 +219,15 @@ impl<T> FairQueue<T> {
     fn leave_ring(&mut self, at: usize) {
         if let Some(number) = self.ring.remove(at) {
             let queue = &mut self.flows[number as usize];
-            queue.credit = 0;
-            // What a burst needed is not kept for each flow that ever had one.
-            if queue.jobs.capacity() > KEPT {
-                queue.jobs.shrink_to(KEPT);
-            }
+            queue.rest();
         }
     }
 }
-
-/// Room for so many jobs stays with a flow that has none.
-const KEPT: usize = 256;
 
 fn split<T>(jobs: &mut VecDeque<T>, which: impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
     let (gone, kept): (VecDeque<T>, VecDeque<T>) = mem::take(jobs).into_iter().partition(which);
     *jobs = kept;
     removed.extend(gone);
-}
-
-impl<T> FlowQueue<T> {
-    fn weighted_length(&self) -> usize {
-        self.jobs.len() / self.weight.max(1) as usize
-    }
-}
-
-impl<T> Default for FlowQueue<T> {
-    fn default() -> Self {
-        Self {
-            jobs: VecDeque::new(),
-            weight: 1,
-            credit: 0,
-            passed_over: (0, 0),
-        }
-    }
 }
 
 impl<T> Default for FairQueue<T> {
@@ -283,71 +239,6 @@ impl<T> Default for FairQueue<T> {
             lengths: Lengths::default(),
             waiting: 0,
             takings: 0,
-        }
-    }
-}
-
-/// Which flow is the longest, at the same cost for any number of flows: a list of the flows of each
-/// length, linked through the flows.
-#[derive(Debug, Default)]
-struct Lengths {
-    /// The first flow of each length.
-    heads: Vec<Option<u32>>,
-    links: Vec<Link>,
-    /// The greatest length that a flow has.
-    highest: usize,
-}
-
-/// A flow's place in the list of its length. A length of 0 is in no list.
-#[derive(Clone, Copy, Debug, Default)]
-struct Link {
-    length: usize,
-    before: Option<u32>,
-    after: Option<u32>,
-}
-
-impl Lengths {
-    /// One of the flows of the greatest length; none if all are empty, or have less than their weight.
-    fn longest(&self) -> Option<u32> {
-        self.heads.get(self.highest).copied().flatten()
-    }
-
-    fn set(&mut self, flow: u32, length: usize) {
-        let index = flow as usize;
-        if self.links.len() <= index {
-            self.links.resize(index + 1, Link::default());
-        }
-        let old = self.links[index];
-        if old.length == length {
-            return;
-        }
-        if old.length > 0 {
-            match old.before {
-                Some(before) => self.links[before as usize].after = old.after,
-                None => self.heads[old.length] = old.after,
-            }
-            if let Some(after) = old.after {
-                self.links[after as usize].before = old.before;
-            }
-        }
-        let mut after = None;
-        if length > 0 {
-            if self.heads.len() <= length {
-                self.heads.resize(length + 1, None);
-            }
-            after = self.heads[length].replace(flow);
-            if let Some(after) = after {
-                self.links[after as usize].before = Some(flow);
-            }
-        }
-        self.links[index] = Link {
-            length,
-            before: None,
-            after,
-        };
-        self.highest = self.highest.max(length);
-        while self.highest > 0 && self.heads[self.highest].is_none() {
-            self.highest -= 1;
         }
     }
 }

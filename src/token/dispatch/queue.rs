@@ -502,7 +502,7 @@ const FORESEEN: usize = 32;
 impl Waiting {
     /// How long a job would wait, if that is longer than its caller does.
     fn is_hopeless(&self, job: &Job) -> Option<Duration> {
-        if self.jobs.of_flow(job.flow) < FORESEEN || !job.work.is_foreseen() {
+        if self.jobs.of_lane(job.flow) < FORESEEN || !job.work.is_foreseen() {
             return None;
         }
         let now = Instant::now();

@@ -9,6 +9,7 @@ use super::*;
 enum Event {
     Push {
         flow: u32,
+        items: bool,
     },
     /// So many jobs are taken at most, of those whose number is no multiple of this.
     Take {
@@ -18,6 +19,7 @@ enum Event {
     GiveBack,
     Displace {
         flow: u32,
+        items: bool,
     },
     RemoveAll {
         multiples_of: u32,
@@ -31,10 +33,10 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        8 => (0..6_u32).prop_map(|flow| Event::Push { flow }),
+        8 => (0..6_u32, any::<bool>()).prop_map(|(flow, items)| Event::Push { flow, items }),
         4 => (0..6_usize, 2..5_u32).prop_map(|(most, but)| Event::Take { most, but }),
         1 => Just(Event::GiveBack),
-        2 => (0..6_u32).prop_map(|flow| Event::Displace { flow }),
+        2 => (0..6_u32, any::<bool>()).prop_map(|(flow, items)| Event::Displace { flow, items }),
         1 => (2..4_u32).prop_map(|multiples_of| Event::RemoveAll { multiples_of }),
         1 => (0..6_u32, 1..5_u32).prop_map(|(flow, weight)| Event::Weigh { flow, weight }),
     ];
@@ -52,7 +54,28 @@ struct ModelFlow {
     number: u32,
     weight: u32,
     credit: u32,
-    jobs: Vec<u32>,
+    /// Calls, and items of streams.
+    lanes: [Vec<u32>; 2],
+    next: usize,
+}
+
+impl ModelFlow {
+    fn len(&self) -> usize {
+        self.lanes[0].len() + self.lanes[1].len()
+    }
+
+    /// The first job that suits, and its lane.
+    fn first(&self, suits: impl Fn(u32) -> bool) -> Option<(usize, usize)> {
+        let mut lanes = [self.next, 1 - self.next].into_iter();
+        lanes.find_map(|lane| {
+            let at = self.lanes[lane].iter().position(|job| suits(*job))?;
+            Some((lane, at))
+        })
+    }
+
+    fn longer(&self) -> usize {
+        usize::from(self.lanes[1].len() >= self.lanes[0].len())
+    }
 }
 
 impl Model {
@@ -64,14 +87,19 @@ impl Model {
         match self.ring.iter_mut().find(|it| it.number == flow.number()) {
             Some(it) => {
                 it.weight = flow.weight();
-                it.jobs.push(job);
+                it.lanes[flow.lane() as usize].push(job);
             }
-            None => self.ring.push(ModelFlow {
-                number: flow.number(),
-                weight: flow.weight(),
-                credit: 0,
-                jobs: vec![job],
-            }),
+            None => {
+                let mut new = ModelFlow {
+                    number: flow.number(),
+                    weight: flow.weight(),
+                    credit: 0,
+                    lanes: Default::default(),
+                    next: 0,
+                };
+                new.lanes[flow.lane() as usize].push(job);
+                self.ring.push(new);
+            }
         }
     }
 
@@ -79,14 +107,11 @@ impl Model {
         if let Some(at) = self.returned.iter().position(|job| suits(*job)) {
             return Some(self.returned.remove(at));
         }
-        let of = |flow: &ModelFlow| flow.jobs.iter().position(|job| suits(*job));
-        let (at, job) = self
-            .ring
-            .iter()
-            .enumerate()
-            .find_map(|(at, flow)| Some((at, of(flow)?)))?;
+        let mut flows = self.ring.iter().enumerate();
+        let (at, (lane, job)) = flows.find_map(|(at, flow)| Some((at, flow.first(&suits)?)))?;
         let mut flow = self.ring.remove(at);
-        let job = flow.jobs.remove(job);
+        let job = flow.lanes[lane].remove(job);
+        flow.next = 1 - lane;
         if flow.credit == 0 {
             flow.credit = flow.weight;
         }
@@ -96,7 +121,7 @@ impl Model {
         } else {
             at
         };
-        if !flow.jobs.is_empty() {
+        if flow.len() > 0 {
             self.ring.insert(at, flow);
         }
         Some(job)
@@ -105,13 +130,15 @@ impl Model {
     fn remove(&mut self, which: impl Fn(u32) -> bool) {
         self.returned.retain(|job| !which(*job));
         for flow in &mut self.ring {
-            flow.jobs.retain(|job| !which(*job));
+            for lane in &mut flow.lanes {
+                lane.retain(|job| !which(*job));
+            }
         }
-        self.ring.retain(|flow| !flow.jobs.is_empty());
+        self.ring.retain(|flow| flow.len() > 0);
     }
 
     fn len(&self) -> usize {
-        let of_flows: usize = self.ring.iter().map(|flow| flow.jobs.len()).sum();
+        let of_flows: usize = self.ring.iter().map(ModelFlow::len).sum();
         of_flows + self.returned.len()
     }
 }
@@ -140,12 +167,15 @@ proptest! {
         let (mut queue, mut model) = (FairQueue::default(), Model::default());
         let mut weights = [1, 1, 1, 2, 3, 1];
         let mut returnable = Vec::new();
-        let flow = |weights: &[u32; 6], number: u32| Flow::new(number, weights[number as usize]);
+        let flow = |weights: &[u32; 6], number: u32, items: bool| {
+            let flow = Flow::new(number, weights[number as usize]);
+            if items { flow.of_stream_items() } else { flow }
+        };
         for (job, event) in (1..).zip(events) {
             match event {
-                Event::Push { flow: number } => {
-                    queue.push(flow(&weights, number), job);
-                    model.push(flow(&weights, number), job);
+                Event::Push { flow: number, items } => {
+                    queue.push(flow(&weights, number, items), job);
+                    model.push(flow(&weights, number, items), job);
                 }
                 Event::Take { most, but } => {
                     let (taken, more) = take(&mut queue, most, but);
@@ -159,17 +189,28 @@ proptest! {
                     queue.give_back(job);
                     model.returned.insert(0, job);
                 },
-                Event::Displace { flow: number } => {
-                    let weigh = |flow: &ModelFlow| flow.jobs.len() / flow.weight as usize;
+                Event::Displace { flow: number, items } => {
+                    let weigh = |flow: &ModelFlow| flow.len() / flow.weight as usize;
                     let longest = model.ring.iter().map(weigh).max().unwrap_or(0);
-                    let own = model.flow(number).map_or(0, |flow| flow.jobs.len()) + 1;
+                    let own = model.flow(number);
+                    let own_length = own.map_or(0, ModelFlow::len) + 1;
                     let weight = weights[number as usize];
-                    match queue.displace(flow(&weights, number)) {
-                        None => prop_assert!(longest <= own / weight as usize),
+                    let is_longest = longest <= own_length / weight as usize;
+                    let lane = usize::from(items);
+                    // Of the flow itself, a job goes that has more of its kind than the new one.
+                    let makes_room_itself = longest > 0 && own.is_some_and(|own| {
+                        own.lanes[1 - lane].len() > own.lanes[lane].len() + 1
+                    });
+                    let last = |flow: &ModelFlow| flow.lanes[flow.longer()].last().copied();
+                    match queue.displace(flow(&weights, number, items)) {
+                        None => prop_assert!(is_longest && !makes_room_itself),
                         Some(job) => {
-                            let of = model.ring.iter().find(|flow| flow.jobs.last() == Some(&job));
-                            prop_assert!(of.is_some_and(|flow| weigh(flow) == longest));
-                            prop_assert!(longest > own / weight as usize);
+                            let of = model.ring.iter().find(|flow| last(flow) == Some(job));
+                            let is_right = of.is_some_and(|flow| match is_longest {
+                                true => flow.number == number && makes_room_itself,
+                                false => weigh(flow) == longest,
+                            });
+                            prop_assert!(is_right);
                             model.remove(|one| one == job);
                         }
                     }
@@ -207,7 +248,7 @@ proptest! {
         }
         take(&mut queue, served, u32::MAX);
         let others: Vec<u32> = queue.ring.iter().copied().filter(|one| *one != flow).collect();
-        let (own, weight) = (queue.of_flow(flow_of(flow)), weights[flow as usize] as usize);
+        let (own, weight) = (queue.of_lane(flow_of(flow)), weights[flow as usize] as usize);
         let least = queue.ahead_of(flow_of(flow));
         let a_round: usize = others.iter().map(|one| weights[*one as usize] as usize).sum();
         let most = own + (own.div_ceil(weight) + 1) * a_round;
@@ -280,4 +321,21 @@ fn the_longest_flow_makes_room_for_others_until_they_are_as_long() {
     let last: Vec<u32> = (51..=100).rev().collect();
     assert_eq!(displaced, last, "the last of the longest flow goes first");
     assert_eq!(queue.len(), 100);
+}
+
+#[test]
+fn a_principal_s_own_calls_and_stream_items_take_turns() {
+    let (calls, mut queue) = (Flow::new(1, 1), FairQueue::default());
+    let items = calls.of_stream_items();
+    for _ in 0..1000 {
+        queue.push(items, 1);
+    }
+    queue.push(Flow::new(2, 1), 3);
+    queue.push(calls, 2);
+    queue.push(calls, 2);
+    assert_eq!(queue.ahead_of(calls), 2 + 2 + 1);
+    assert_eq!(take(&mut queue, 6, u32::MAX).0, [2, 3, 1, 2, 1, 1]);
+    // When the queue is full, a call gets the place of one of its principal's own items.
+    assert_eq!(queue.displace(items), None);
+    assert_eq!(queue.displace(calls), Some(1));
 }
