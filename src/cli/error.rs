@@ -68,6 +68,21 @@ impl CliError {
         }
     }
 
+    /// The same end of `hsmac kms`, with more to say of it.
+    pub(super) fn told(self, more: &str) -> Self {
+        match self {
+            Self::Client(code, text) => Self::Client(code, text + more),
+            other @ (Self::Arguments(..)
+            | Self::Away(_)
+            | Self::Bug(_)
+            | Self::Config(_)
+            | Self::Denied
+            | Self::Logged(_)
+            | Self::NotReady
+            | Self::Usage(_)) => other,
+        }
+    }
+
     /// Prints the error, and gives the exit code. The last thing that `main` does.
     pub fn report(&self) -> ExitCode {
         match self {

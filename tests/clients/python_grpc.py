@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pathlib
+import queue
 import signal
 import socket
 import subprocess
@@ -53,6 +54,7 @@ def main(hsmac):
                     wait_until_serving(health, server)
                     macs(pb, channel)
                     wrong_things(pb, channel)
+                    streams(pb, channel)
                     keys(pb, channel)
                     rotation(pb, channel)
                     deadlines(pb, channel, server)
@@ -191,8 +193,73 @@ def wrong_things(pb, channel):
     fault = refused(service.GenerateMac, generate(key_id="alias/demo"))
     fields = [violation.field for violation in details(fault, error_details_pb2.BadRequest).field_violations]
     check("the broken fields are named", fields == ["message", "mac_algorithm"])
-    fault = refused(lambda request, timeout: next(service.GenerateMacs(iter([request]), timeout=timeout)), pb.mac_pb2.GenerateMacsRequest())
-    check("streams are not there yet", fault.code() == code.UNIMPLEMENTED)
+
+
+def streams(pb, channel):
+    """Many MACs on one stream: each under its own ID, errors among them, both ways at once."""
+    service, of = pb.mac_pb2_grpc.MacServiceStub(channel), pb.mac_pb2
+    usual = {"key_id": "alias/demo", "mac_algorithm": "HMAC_SHA_256"}
+    count = 20_000
+
+    def items():
+        for number in range(count):
+            # Every hundredth item has no message.
+            message = b"" if number % 100 == 0 else b"message %d" % number
+            yield of.GenerateMacsRequest(id=number, request=of.GenerateMacRequest(**usual, message=message))
+
+    began = time.monotonic()
+    stream = service.GenerateMacs(items(), timeout=10 * LIMIT)
+    answers = {answer.id: answer for answer in stream}
+    took = time.monotonic() - began
+    check("a stream ends with OK", stream.code() == grpc.StatusCode.OK)
+    check("its head has a request ID", "x-request-id" in dict(stream.initial_metadata()))
+    check("each item has an answer", len(answers) == count)
+    print(f"a stream of grpcio: {count / took:.0f} items/s")
+    for number in (1, 99, count - 1):
+        alone = of.GenerateMacRequest(**usual, message=b"message %d" % number)
+        made = answers[number].response
+        check(f"item {number} has its MAC", made.mac == service.GenerateMac(alone, timeout=LIMIT).mac)
+        check("and its checksum", made.mac_crc32c == crc32c(made.mac))
+    failed = [answers[number] for number in range(0, count, 100)]
+    check("items that fail have errors", all(answer.HasField("error") for answer in failed))
+    error = failed[0].error
+    fault = refused(service.GenerateMac, of.GenerateMacRequest(**usual))
+    info = details(fault, error_details_pb2.ErrorInfo)
+    said = (error.code, error.reason, error.exception, error.message)
+    check(f"an item's error is the call's: {said}", said == (fault.code().value[0], info.reason, info.metadata["exception"], fault.details()))
+    fields = [(it.field, it.description) for it in error.field_violations]
+    bad = details(fault, error_details_pb2.BadRequest).field_violations
+    check("with the broken fields", fields == [(it.field, it.description) for it in bad])
+
+    # Whoever waits for each answer before the next item gets it.
+    asked, told = queue.Queue(), set()
+    stream = service.GenerateMacs(iter(asked.get, None), timeout=LIMIT)
+    for number in range(100):
+        asked.put(of.GenerateMacsRequest(id=number, request=of.GenerateMacRequest(**usual, message=b"m")))
+        told.add((number, next(stream).id))
+    asked.put(None)
+    check("question by question", all(one == other for one, other in told) and next(stream, None) is None)
+
+    wrong = bytes(32)
+    right = {number: answers[number].response.mac for number in range(1, 100)}
+    verify = [
+        of.VerifyMacsRequest(id=number, request=of.VerifyMacRequest(**usual, message=b"message %d" % number, mac=mac))
+        for number, mac in [*right.items(), (1000, wrong)]
+    ]
+    verdicts = {answer.id: answer for answer in service.VerifyMacs(iter(verify), timeout=LIMIT)}
+    check("right MACs are valid", all(verdicts[number].response.mac_valid for number in right))
+    check("a wrong one is an error", verdicts[1000].error.reason == "KMS_INVALID_MAC")
+
+    # A client that leaves in the middle costs the next one nothing.
+    stream = service.GenerateMacs(items(), timeout=LIMIT)
+    next(stream)
+    stream.cancel()
+    check("the next call is answered", service.GenerateMac(of.GenerateMacRequest(**usual, message=b"m"), timeout=LIMIT).mac)
+    broken = channel.stream_stream("/hsmac.v1.MacService/GenerateMacs", lambda item: item, lambda answer: answer)
+    stream = broken(iter([b"\xff"]), timeout=LIMIT)
+    fault = refused(lambda _, timeout: next(stream), "garbage")
+    told = (fault.code(), reason_of(fault))
+    check(f"garbage: {told}", told == (grpc.StatusCode.INVALID_ARGUMENT, "SERIALIZATION"))
 
 
 def keys(pb, channel):

@@ -11,9 +11,10 @@ mod mac;
 mod output;
 mod pages;
 mod policies;
+mod streams;
 pub(super) mod tags;
 
-use std::time::Duration;
+use std::{convert::Infallible, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
@@ -40,6 +41,8 @@ Examples:
   hsmac kms list-keys --endpoint https://hsmac.dc1.example:50051 \\
       --ca-bundle servers.pem --certificate billing.pem --key billing.key
   hsmac kms list-keys --query 'Keys[].KeyId' --output table
+  hsmac kms generate-macs --key-id alias/demo --mac-algorithm HMAC_SHA_256 \\
+      --format csv --column email --input people.csv --output pseudonyms.csv
 
   key=$(hsmac kms create-key --key-spec HMAC_256 \\
       --key-usage GENERATE_VERIFY_MAC --description 'webhooks of the shop' \\
@@ -86,9 +89,42 @@ pub(super) struct Arguments {
     /// Seconds until the call is given up; the server is told.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout: u32,
-    /// How the answer looks.
-    #[arg(long, global = true, value_enum, default_value = "json")]
-    output: OutputFormat,
+    /// How the answer looks: json (the default), text, table or yaml. For generate-macs and verify-macs
+    /// the file that the answers go to; - is stdout (the default).
+    #[arg(long, global = true, value_name = "FORMAT|FILE")]
+    output: Option<OutputArgument>,
+}
+
+/// The value of `--output`: what is one for one verb is a format, and for another one a file.
+#[derive(Clone, Debug)]
+pub(super) struct OutputArgument(String);
+
+impl OutputArgument {
+    fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OutputArgument {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// How the answer is to look.
+fn output_format(argument: Option<&OutputArgument>) -> Result<OutputFormat, CliError> {
+    let Some(argument) = argument else {
+        return Ok(OutputFormat::Json);
+    };
+    OutputFormat::from_str(argument.text(), false).map_err(|_| {
+        let text = argument.text();
+        let fault = format!(
+            "error: invalid value '{text}' for '--output <FORMAT|FILE>'\n  [possible values: json, text, table, yaml]"
+        );
+        CliError::Client(252, fault)
+    })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -127,6 +163,16 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
     let query = arguments.query.as_deref();
     let query = query.map(output::Query::compile).transpose();
     let query = query.map_err(|fault| CliError::Client(252, fault))?;
+    let file = arguments.output.as_ref();
+    let format = match &arguments.verb {
+        Verb::Mac(verb) if verb.has_file() => OutputFormat::Json,
+        Verb::Mac(_)
+        | Verb::Key(_)
+        | Verb::Alias(_)
+        | Verb::Tag(_)
+        | Verb::Policy(_)
+        | Verb::Grant(_) => output_format(file)?,
+    };
     runtime.block_on(async {
         let (endpoint, profile) = (arguments.endpoint.as_ref(), arguments.profile.as_deref());
         let server = client::server(endpoint, &arguments.tls, profile, Alpn::Http2)
@@ -142,7 +188,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
             channel,
         };
         let answer = match arguments.verb {
-            Verb::Mac(verb) => call.mac_verb(verb).await,
+            Verb::Mac(verb) => call.mac_verb(verb, file).await,
             Verb::Key(verb) => call.key_verb(verb).await,
             Verb::Alias(verb) => call.alias_verb(verb).await,
             Verb::Tag(verb) => call.tag_verb(verb).await,
@@ -155,7 +201,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
                 .map_err(|fault| CliError::Client(255, fault))?,
             None => answer,
         };
-        super::print(answer.printed(arguments.output).as_bytes())
+        super::print(answer.printed(format).as_bytes())
     })
 }
 

@@ -27,7 +27,7 @@ pub struct DefaultLimits {
     /// `rate` is 1 to 1,000,000, or 0 for no limit; `per` is the time that it counts for, 1 s to 1 h, by
     /// default 1 s; `burst` is how many calls may come at once after a pause, 1 to 1,000,000, by default as
     /// many as `rate`. The quotas are KMS's:
-    /// `cryptographic_operations_symmetric` is GenerateMac, VerifyMac and GenerateRandom together, `other_operations`
+    /// `cryptographic_operations_symmetric` is GenerateMac, VerifyMac, items of streams and GenerateRandom together, `other_operations`
     /// what hsmac does not do, and each other operation has one of its own name. Default: no limits.
     #[serde(default)]
     pub rates: BTreeMap<Quota, Rate>,

@@ -1,5 +1,6 @@
 //! GenerateMacs and VerifyMacs: many items on one stream.
 
+mod command;
 mod ends;
 mod items;
 mod pressure;
