@@ -70,7 +70,7 @@ impl Protocol for Api {
         };
         let calls = Arc::new(OpenCalls::default());
         let connection = Arc::new(connection);
-        let stream_draining = draining.clone();
+        let (stream_draining, streams) = (draining.clone(), Arc::default());
         let service = service_fn(|mut request: http::Request<Incoming>| {
             let user_agent = request.headers().get(header::USER_AGENT);
             let api = self.clone();
@@ -82,6 +82,7 @@ impl Protocol for Api {
                     connection: connection.clone(),
                     user_agent: user_agent.cloned(),
                     draining: stream_draining.clone(),
+                    streams: Arc::clone(&streams),
                 };
                 request.extensions_mut().insert(origin);
             }
@@ -229,9 +230,13 @@ fn http2(max_streams: u32) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(max_streams)
-        // What one connection may make us hold: the windows and one list of headers.
-        .initial_stream_window_size(128 << 10)
-        .initial_connection_window_size(512 << 10)
+        // What one connection may make us hold: the windows and one list of headers. Messages are read as
+        // they come, but for the items of streams, and those often come in a frame each. h2 (0.4.20)
+        // closes a connection with too many small frames that nobody has read: what they fall short of
+        // 256 bytes must not be more than half of the connection's window. So the windows of all streams of
+        // items (streams::OF_CONNECTION) fit in there with frames of 20 bytes, which no item is under.
+        .initial_stream_window_size(16 << 10)
+        .initial_connection_window_size(3 << 20)
         .max_header_list_size(16 << 10)
         // Streams that are reset before we look at them (CVE-2023-44487). Clients whose deadlines
         // pass do that too, so the limit follows what they may have open.

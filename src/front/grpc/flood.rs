@@ -33,7 +33,8 @@ pub(super) struct FloodLimits {
     /// How many control frames each request allows besides: a client measures its network with a PING
     /// for each burst of data, and returns windows as it reads.
     control_per_request: u32,
-    /// How many each frame of an answer allows: one request may have a stream of answers.
+    /// How many each frame of an answer allows, and each 256 bytes of it: one request may have a stream
+    /// of answers, and some clients return the window message by message.
     control_per_answer: u32,
 }
 
@@ -149,7 +150,7 @@ impl FloodMeter {
     fn sent(&mut self, header: FrameHeader) {
         if header.kind == FrameHeader::DATA && header.length > 0 {
             let allowed = self.limits.control_per_answer;
-            self.limits.control.give(allowed);
+            (self.limits.control).give(allowed * (1 + header.length / 256));
         }
     }
 

@@ -114,14 +114,24 @@ async fn an_item_that_cannot_be_decoded_ends_the_stream_after_the_answers() {
 }
 
 #[tokio::test]
-async fn a_principal_has_64_streams_open_at_a_time() {
+async fn a_connection_has_8_streams_open_at_a_time_and_a_principal_64() {
     let token = Token::with_key();
     let server = token.serve(&token.config()).await;
-    let mac = server.mac().await;
+    let mut mac = server.mac().await;
     let mut streams = Vec::new();
-    for _ in 0..64 {
+    for number in 0..64 {
+        if number % 8 == 0 {
+            mac = server.mac().await;
+        }
         streams.push(MacStream::open(mac.clone()).await);
     }
+    let refused = MacStream::try_open(mac.clone(), None).await.err().unwrap();
+    assert_eq!(
+        refused.code(),
+        Code::ResourceExhausted,
+        "nine of a connection"
+    );
+    mac = server.mac().await;
     let refused = MacStream::try_open(mac.clone(), None).await.err().unwrap();
     assert_status(
         &refused,

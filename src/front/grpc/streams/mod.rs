@@ -11,7 +11,7 @@ mod open_streams;
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -60,6 +60,8 @@ pub(super) struct StreamOrigin {
     pub(super) user_agent: Option<HeaderValue>,
     /// Whether hsmac ends.
     pub(super) draining: watch::Receiver<bool>,
+    /// How many streams the connection has open.
+    pub(super) streams: Arc<AtomicUsize>,
 }
 
 impl StreamOrigin {
@@ -114,12 +116,12 @@ impl Streams {
         let origin = request.extensions_mut().remove::<StreamOrigin>();
         let ids = ClientIds::of(request.metadata().as_ref());
         let (context, caller, incoming) = CallContext::take(request)?;
-        let opened = OpenStream::begin(&self.open, caller.arn());
-        let open = opened.map_err(|error| context.status(&error))?;
         let Some(origin) = origin else {
             let error = Error::new(Kind::Internal, "").because("a stream has no connection");
             return Err(context.status(&error));
         };
+        let opened = OpenStream::begin(&self.open, caller.arn(), &origin.streams);
+        let open = opened.map_err(|error| context.status(&error))?;
         let (sender, answers) = mpsc::unbounded_channel();
         let stream = StreamContext {
             kms,
@@ -242,3 +244,6 @@ const ROOM: usize = 512 << 10;
 const OF_EACH: usize = 2 << 10;
 /// A stream in which nothing moves for so long ends, as a connection without a call does.
 const IDLE: Duration = Duration::from_mins(15);
+
+#[cfg(test)]
+mod tests;
