@@ -6,6 +6,7 @@ use prost::Message as _;
 
 const PUBLIC: [&str; 2] = ["proto/hsmac/v1/mac.proto", "proto/hsmac/v1/key.proto"];
 const HOST: &str = "proto/hsmac/host/v1/host.proto";
+const AUDIT: &str = "proto/hsmac/audit/v1/audit.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -24,6 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         .skip_debug([".hsmac.host.v1.Import"]) // key material: src/proto.rs prints it without
         .compile_fds(host)?;
+
+    let audit = protox::compile([AUDIT], ["proto"])?;
+    tonic_prost_build::configure().compile_fds(audit)?;
 
     println!(
         "cargo:rustc-env=BUILD_ID_OF_HSMAC={}",

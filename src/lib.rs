@@ -32,6 +32,7 @@
 //! | [`front`] | what the network sees: connections, TLS, authentication, gRPC and AWS's API |
 //! | [`kms`] | the operations, in KMS's order of checks |
 //! | [`token`] | hosts, queue, PIN care: the front's view of a token |
+//! | [`audit`] | the log of calls that can be verified |
 //! | [`store`] | the catalogue: named records with revisions |
 //! | [`token_host`] | the child process; the only room that knows PKCS#11 |
 //! | [`host_ipc`] | framing, and the table of calls in flight, shared by both ends of a host's socket |
@@ -40,6 +41,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod error;

@@ -34,6 +34,11 @@ pub mod host {
     }
 }
 
+/// `hsmac.audit.v1`: the leaves of the audit log.
+pub mod audit {
+    tonic::include_proto!("hsmac.audit.v1");
+}
+
 /// How messages of `hsmac.v1` are coded: protobuf, in buffers of their size.
 pub mod codec {
     use std::marker::PhantomData;

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "admin",
             "app",
+            "audit",
             "config",
             "kms",
             "model",
@@ -33,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "app",
         &[
             "admin",
+            "audit",
             "config",
             "front",
             "kms",
@@ -44,13 +46,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "admin",
-        &["error", "front", "kms", "metrics", "telemetry", "token"],
+        &[
+            "audit",
+            "error",
+            "front",
+            "kms",
+            "metrics",
+            "telemetry",
+            "token",
+        ],
     ),
     // Parts own their settings; this composes them.
     (
         "config",
         &[
             "admin",
+            "audit",
             "front",
             "kms",
             "model",
@@ -61,12 +72,29 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "front",
-        &["error", "kms", "metrics", "model", "proto", "telemetry"],
+        &[
+            "audit",
+            "error",
+            "kms",
+            "metrics",
+            "model",
+            "proto",
+            "telemetry",
+        ],
     ),
     (
         "kms",
-        &["error", "metrics", "model", "store", "telemetry", "token"],
+        &[
+            "audit",
+            "error",
+            "metrics",
+            "model",
+            "store",
+            "telemetry",
+            "token",
+        ],
     ),
+    ("audit", &["error", "metrics", "model", "proto"]),
     ("store", &["error", "metrics", "model"]),
     (
         "token",
@@ -96,6 +124,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "auth",
             "tls",
             "receive_budget",
+            "recording",
             "metrics",
             "limits",
             "settings",

@@ -97,6 +97,7 @@ impl Collector for Exposition {
         families.queues(&self.0)?;
         families.keys(&self.0)?;
         families.store(&self.0)?;
+        families.audit(&self.0)?;
         families.process(&self.0)
     }
 }
@@ -473,6 +474,55 @@ impl Families<'_> {
             "store_faults",
             "Calls of the catalogue that its disk refused (away), left in doubt (unknown), or that found damage.",
             faults.map(|(fault, count)| (vec![("fault", *fault)], *count)),
+        )
+    }
+
+    fn audit(&mut self, now: &Observation) -> fmt::Result {
+        let Some(audit) = &now.audit else {
+            return Ok(());
+        };
+        let counts = [
+            (
+                "audit_records",
+                "Records that were written to the audit log.",
+                audit.records,
+            ),
+            (
+                "audit_unrecorded_calls",
+                "Calls that could not be recorded, and were refused or, if so configured, answered.",
+                audit.unrecorded,
+            ),
+            (
+                "audit_failures",
+                "How often writing the audit log failed.",
+                audit.failures,
+            ),
+        ];
+        for (name, help, count) in counts {
+            self.counter(name, help, [(vec![], count)])?;
+        }
+        self.histogram(
+            "audit_write_seconds",
+            "What writes of the audit log take; calls that wait together are one.",
+            [(vec![], &audit.write_took)],
+        )?;
+        self.gauge(
+            "audit_free_bytes",
+            "Free space of the disk that the audit log is on.",
+            [(vec![], number(audit.free_bytes))],
+        )?;
+        let Some(sealed) = &audit.sealed else {
+            return Ok(());
+        };
+        self.gauge(
+            "audit_sealed_records",
+            "Records that the newest seal of this process is of.",
+            [(vec![], number(sealed.size))],
+        )?;
+        self.gauge(
+            "audit_unsealed_seconds",
+            "For how long there has been something to seal.",
+            [(vec![], sealed.waiting.as_secs_f64())],
         )
     }
 

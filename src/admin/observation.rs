@@ -9,6 +9,7 @@ use tokio::{runtime, sync::watch};
 
 use super::process::ProcessFigures;
 use crate::{
+    audit,
     front::{self, CallsSnapshot, ConnectionsSnapshot, LimitsSnapshot},
     kms::{Kms, Overview},
     telemetry::traces::{self, TraceCounts},
@@ -62,6 +63,8 @@ pub(super) struct Observation {
     pub(super) conditions: Vec<(String, bool)>,
     /// Why the store cannot be written, if it cannot.
     pub(super) store_trouble: Option<String>,
+    /// The audit log, if there is one.
+    pub(super) audit: Option<audit::Snapshot>,
     pub(super) pending_restart: Vec<String>,
     pub(super) is_ending: bool,
     pub(super) runtime: RuntimeFigures,
@@ -103,6 +106,7 @@ impl Sources {
                 .map(|one| (one.name.clone(), *one.trouble.borrow()))
                 .collect(),
             store_trouble: self.store.borrow().clone(),
+            audit: self.kms.audit().map(|log| log.snapshot()),
             pending_restart: self.pending_restart.borrow().clone(),
             is_ending: *self.ending.borrow(),
             runtime: RuntimeFigures {

@@ -51,7 +51,25 @@ pub(super) fn checks(observation: &Observation) -> Vec<Check> {
         is_warning: true,
         reason: format!("keys serve, but nothing about them can be changed: {trouble}"),
     });
-    [ending, token].into_iter().chain(store).collect()
+    let audit = observation.audit.as_ref().and_then(|audit| {
+        let trouble = audit.trouble.as_ref()?;
+        let what = if audit.refuses {
+            "refused"
+        } else {
+            "answered without a record"
+        };
+        Some(Check {
+            name: "audit",
+            is_good: !audit.refuses,
+            is_warning: !audit.refuses,
+            reason: format!("calls are {what}: the audit log cannot be written: {trouble}"),
+        })
+    });
+    [ending, token]
+        .into_iter()
+        .chain(store)
+        .chain(audit)
+        .collect()
 }
 
 #[cfg(test)]
@@ -103,6 +121,22 @@ mod tests {
         assert!(told.is_good && told.is_warning);
         let reason = "keys serve, but nothing about them can be changed: catalogue.db was removed";
         assert_eq!((told.name, told.reason.as_str()), ("store", reason));
+    }
+
+    #[test]
+    fn an_audit_log_that_cannot_be_written_counts_if_calls_are_refused_for_it() {
+        let mut observation = observation();
+        let audit = observation.audit.as_mut().unwrap();
+        audit.trouble = Some("its disk hangs".to_owned());
+        let reason = "calls are refused: the audit log cannot be written: its disk hangs";
+        let refused = checks(&observation).pop().unwrap();
+        assert_eq!(
+            (refused.name, refused.is_good, refused.reason.as_str()),
+            ("audit", false, reason)
+        );
+        observation.audit.as_mut().unwrap().refuses = false;
+        let answered = checks(&observation).pop().unwrap();
+        assert!(answered.is_good && answered.is_warning);
     }
 
     #[test]

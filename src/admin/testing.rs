@@ -7,6 +7,7 @@ use super::{
     process::ProcessFigures,
 };
 use crate::{
+    audit,
     error::Kind,
     front::{
         CallCount, CallsSnapshot, ConnectionsSnapshot, LimitsSnapshot, RecentFault, Refusal,
@@ -100,6 +101,21 @@ pub(super) fn observation() -> Observation {
             ("hsmac.keys".to_owned(), false),
         ],
         store_trouble: None,
+        audit: Some(audit::Snapshot {
+            sealed: Some(audit::SealedUpTo {
+                size: 900,
+                waiting: Duration::from_secs(2),
+                trouble: None,
+            }),
+            records: 20,
+            size: 120,
+            write_took: took(4),
+            unrecorded: 3,
+            failures: 1,
+            free_bytes: 1 << 30,
+            trouble: None,
+            refuses: true,
+        }),
         pending_restart: vec!["grpc.listen".to_owned()],
         is_ending: false,
         runtime: RuntimeFigures {

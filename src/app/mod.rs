@@ -10,6 +10,8 @@ mod groups;
 mod listeners;
 mod policy_warnings;
 mod reload;
+mod sealer;
+mod seals;
 mod signals;
 mod simulator;
 
@@ -18,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 use tracing::{info, warn};
 
 pub use self::{
@@ -28,6 +30,7 @@ pub use self::{
         examine_certificates, examine_listeners,
     },
     groups::prepare_state_dir,
+    seals::{SealExamination, examine_seals},
     simulator::simulator,
 };
 use self::{
@@ -38,6 +41,7 @@ use self::{
 };
 use crate::{
     admin::{self, Admin},
+    audit,
     config::{FileFingerprints, Loaded, LoadedFiles, Settings},
     front,
     kms::{self, DeclaredRights, Kms},
@@ -63,6 +67,7 @@ pub struct App {
     admin: Admin,
     groups: Arc<Groups>,
     store: Option<Store>,
+    audit: Audit,
     kms: Arc<Kms>,
     signals: Signals,
 }
@@ -98,6 +103,13 @@ impl App {
             .map_err(|fault| AppError::Configuration(fault.to_string()))?;
         traces::start(&settings.traces).map_err(AppError::Configuration)?;
         let store = settings.store.as_ref().map(Store::open).transpose()?;
+        let audit = match settings.audit.as_ref().map(audit::Log::open).transpose() {
+            Ok(audit) => audit,
+            Err(fault) => {
+                close(store, Audit::default()).await;
+                return Err(AppError::Configuration(fault.to_string()));
+            }
+        };
         let groups = Groups::start(&settings);
         let started = groups.now();
         let settled = tokio::select! {
@@ -115,10 +127,19 @@ impl App {
             Ok(kms) => kms,
             Err(fault) => {
                 groups.end(Instant::now() + HOSTS_END).await;
-                close(store).await;
+                let log = Audit {
+                    log: audit,
+                    sealing: None,
+                };
+                close(store, log).await;
                 return Err(fault);
             }
         };
+        if let Some(log) = &audit {
+            kms.record_to(Arc::clone(log));
+        }
+        let sealing = settings.seal_key().ok().flatten();
+        let sealing = sealer::start(sealing, &groups, audit.as_ref());
         Ok(Self {
             settings,
             files,
@@ -129,6 +150,10 @@ impl App {
             admin,
             groups,
             store,
+            audit: Audit {
+                log: audit,
+                sealing,
+            },
             kms,
             signals,
         })
@@ -154,7 +179,7 @@ impl App {
     /// Ends what is not to serve after all.
     pub async fn end(self) {
         let until = Instant::now() + HOSTS_END;
-        end_parts(&self.groups, &self.kms, self.store, until).await;
+        end_parts(&self.groups, &self.kms, self.store, self.audit, until).await;
     }
 
     /// Serves until SIGTERM or SIGINT, then drains.
@@ -248,7 +273,7 @@ impl App {
         }
         let until = Instant::now() + (drain - grace);
         // The last spans go while the hosts end, and take no time of their own.
-        let ended = end_parts(&self.groups, &self.kms, self.store, until);
+        let ended = end_parts(&self.groups, &self.kms, self.store, self.audit, until);
         tokio::join!(ended, traces::stop());
         info!(event = "stopped", "ended");
     }
@@ -265,13 +290,33 @@ fn is_some(mut watched: watch::Receiver<Option<String>>) -> watch::Receiver<bool
     receiver
 }
 
-async fn end_parts(groups: &Groups, kms: &Kms, store: Option<Store>, hosts_until: Instant) {
+async fn end_parts(
+    groups: &Groups,
+    kms: &Kms,
+    store: Option<Store>,
+    audit: Audit,
+    hosts_until: Instant,
+) {
     groups.end(hosts_until).await;
     kms.end().await;
-    close(store).await;
+    close(store, audit).await;
 }
 
-async fn close(store: Option<Store>) {
+/// The audit log, and the task that has it sealed.
+#[derive(Default)]
+struct Audit {
+    log: Option<Arc<audit::Log>>,
+    sealing: Option<JoinHandle<()>>,
+}
+
+async fn close(store: Option<Store>, audit: Audit) {
+    if let Some(sealing) = audit.sealing {
+        sealing.abort();
+    }
+    if let Some(log) = audit.log {
+        // An error says that it was stopped before its end, with the process.
+        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+    }
     if let Some(store) = store {
         store.close().await;
     }

@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     {
         return measure_in_child(token, arguments);
     }
-    let mut wanted = token.for_host(1);
+    let mut wanted = token.for_host(1, &settings.state_dir);
     wanted.working_copies = arguments.working_copies;
     let message = vec![b'm'; usize::from(arguments.message_bytes)];
     let mut bench = Bench::start(wanted).map_err(CliError::Away)?;

@@ -4,6 +4,7 @@
 //! stdout but what was asked for. Each subcommand is a file: its arguments and its `run`.
 
 mod admin_socket;
+mod audit;
 mod bench;
 mod bench_token;
 mod check;
@@ -73,6 +74,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), CliError> {
         Command::Store(StoreCommand::Backup(arguments)) => store::backup(&arguments),
         Command::Store(StoreCommand::Restore(arguments)) => store::restore(&arguments),
         Command::Store(StoreCommand::Confirm(arguments)) => store::confirm(&arguments),
+        Command::Audit(AuditCommand::Verify(arguments)) => audit::verify(&arguments),
+        Command::Audit(AuditCommand::Tail(arguments)) => audit::tail(&arguments),
+        Command::Audit(AuditCommand::Export(arguments)) => audit::export(&arguments),
+        Command::Audit(AuditCommand::Prove(arguments)) => audit::prove(&arguments),
         Command::LogLevel(arguments) => log_level::run(&arguments),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir: None } => man(),
@@ -173,6 +178,10 @@ Examples:
     /// Look after the catalogue: check it, copy it, bring a copy back.
     #[command(subcommand)]
     Store(StoreCommand),
+
+    /// Verify, print and prove the log of who did what.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 
     /// Show what a running hsmac logs, or have it log more or less for a time.
     ///
@@ -305,6 +314,46 @@ Example:
 Example:
   hsmac store confirm --config /etc/hsmac/hsmac.toml")]
     Confirm(store::ConfirmArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Read a whole audit log and say whether it is as it was written.
+    ///
+    /// Checks every record, that none is missing, and that the tree is what each checkpoint says. Prints the
+    /// newest checkpoint: whoever keeps it elsewhere finds any later change of what was there by then. May run
+    /// while hsmac serves. Ends with 0, or 1 if something is wrong.
+    #[command(after_help = "\
+Examples:
+  hsmac audit verify /var/lib/hsmac/audit
+  hsmac audit verify /var/lib/hsmac/audit --since checkpoint-of-monday
+  hsmac audit verify /var/lib/hsmac/audit --seals --config hsmac.toml")]
+    Verify(audit::VerifyArguments),
+
+    /// Print the newest calls of an audit log, one a line, and those that come.
+    ///
+    /// Begins with the last ten; colours on a terminal. Ends with Ctrl-C, or `--no-follow`.
+    #[command(after_help = "\
+Examples:
+  hsmac audit tail /var/lib/hsmac/audit
+  hsmac audit tail /var/lib/hsmac/audit --outcome failed -n 50
+  hsmac audit tail /var/lib/hsmac/audit --principal user/billing --no-follow")]
+    Tail(audit::TailArguments),
+
+    /// Print the calls of an audit log, a JSON object a line.
+    ///
+    /// In the form of AWS CloudTrail's events, with each record's place in the tree. May run while hsmac serves.
+    #[command(after_help = "\
+Examples:
+  hsmac audit export /var/lib/hsmac/audit --outcome AccessDeniedException
+  hsmac audit export /var/lib/hsmac/audit --format json --from 1000")]
+    Export(audit::ExportArguments),
+
+    /// Print the proof that a record is in an audit log (RFC 6962).
+    #[command(after_help = "\
+Example:
+  hsmac audit prove /var/lib/hsmac/audit 1234")]
+    Prove(audit::ProveArguments),
 }
 
 /// Which configuration.

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 /// A section: how it is written in the file, the source that has it, and the struct that it is.
-const SECTIONS: [(&str, &str, &str); 14] = [
+const SECTIONS: [(&str, &str, &str); 15] = [
     ("", include_str!("../config/mod.rs"), "Settings"),
     ("[grpc]", FRONT, "GrpcSettings"),
     ("[grpc.tls], [aws.tls]", FRONT, "TlsSettings"),
@@ -23,6 +23,7 @@ const SECTIONS: [(&str, &str, &str); 14] = [
         include_str!("../store/settings.rs"),
         "SqliteSettings",
     ),
+    ("[audit]", include_str!("../audit/settings.rs"), "Settings"),
     ("[[key]]", include_str!("../kms/settings.rs"), "DeclaredKey"),
     (
         "[organization]",

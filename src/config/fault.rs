@@ -244,7 +244,7 @@ fn unknown_setting(setting: &str, rest: &str) -> String {
 fn not_yet(setting: &str) -> bool {
     let steps: Vec<&str> = setting.split('.').collect();
     match steps[..] {
-        [section] => matches!(section, "audit" | "limits" | "spawner"),
+        [section] => section == "spawner",
         ["store", "etcd"] | ["token", _, "run_as"] => true,
         _ => false,
     }

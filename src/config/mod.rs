@@ -12,6 +12,7 @@ mod fingerprint;
 mod layers;
 mod reload;
 mod rules;
+mod seal_key;
 mod secret_file;
 #[cfg(test)]
 mod tests;
@@ -31,13 +32,14 @@ pub use self::{
     files::LoadedFiles,
     fingerprint::FileFingerprints,
     reload::Reloaded,
+    seal_key::SealKey,
 };
 use self::{
     fault::{InvalidSettings, SettingOrigins},
     layers::{LayeredSettings, Layers},
 };
 use crate::{
-    admin, front,
+    admin, audit, front,
     kms::{self, DeclaredRights},
     model::{AccountId, Organization},
     store, telemetry, token,
@@ -81,6 +83,8 @@ pub struct Settings {
     pub token: BTreeMap<String, token::Settings>,
     /// `[store]`; without it there are declared keys only.
     pub store: Option<store::Settings>,
+    /// `[audit]`; without it no log says who did what.
+    pub audit: Option<audit::Settings>,
     /// `[[key]]`
     #[serde(default)]
     pub key: Vec<kms::DeclaredKey>,
@@ -267,6 +271,9 @@ impl Settings {
         self.state_dir = beside.join(&self.state_dir);
         if let Some(store) = &mut self.store {
             store.sqlite.path = beside.join(&store.sqlite.path);
+        }
+        if let Some(audit) = &mut self.audit {
+            audit.directory = beside.join(&audit.directory);
         }
         if let Some(socket) = &mut self.admin.socket {
             *socket = beside.join(&*socket);

@@ -106,6 +106,7 @@ impl Settings {
             ("drain_timeout", new.drain_timeout != old.drain_timeout),
             ("grpc", new.grpc != old.grpc),
             ("aws", new.aws != old.aws),
+            ("audit", new.audit != old.audit),
             ("store", new.store != old.store),
             ("admin", new.admin != old.admin),
         ];

@@ -37,6 +37,10 @@ impl RequestId {
         Self(Builder::from_random_bytes(bytes).into_uuid())
     }
 
+    pub(super) fn bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
     pub(super) fn header(self) -> HeaderValue {
         let text = &mut Uuid::encode_buffer();
         let mut header = HeaderValue::from_str(self.0.hyphenated().encode_lower(text))

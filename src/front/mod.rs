@@ -22,6 +22,7 @@ mod log_limit;
 mod metrics;
 mod receive_budget;
 mod recent;
+mod recording;
 mod settings;
 mod tls;
 

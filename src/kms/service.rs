@@ -1,13 +1,18 @@
 //! [`Kms`]: what all operations share. The operations themselves are in `operations/`, a file for each
 //! chapter of the API.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tracing::{error, info};
 
 use crate::{
+    audit,
     error::{Error, Kind, Violation},
     kms::{
         authorization::{
@@ -40,6 +45,7 @@ pub struct Kms {
     /// Told when declared keys, or the groups that may have them, are others than before.
     pub(super) declared_anew: Arc<Notify>,
     pub(super) metrics: Metrics,
+    audit: OnceLock<Arc<audit::Log>>,
 }
 
 /// Why the operations cannot begin over a store.
@@ -166,6 +172,16 @@ impl Kms {
         groups.iter().map(|group| group.snapshot()).collect()
     }
 
+    /// Has every call recorded from now on; a second log is not taken.
+    pub fn record_to(&self, log: Arc<audit::Log>) {
+        let _ = self.audit.set(log);
+    }
+
+    /// Where calls are recorded, if they are.
+    pub fn audit(&self) -> Option<&Arc<audit::Log>> {
+        self.audit.get()
+    }
+
     /// Whether each token serves, now and at each change.
     pub fn serving(&self) -> Vec<Serving> {
         let groups = self.groups.all();
@@ -203,6 +219,7 @@ impl Kms {
             groups: Arc::new(groups),
             declared_anew: Arc::default(),
             metrics: Metrics::default(),
+            audit: OnceLock::new(),
         })
     }
 
@@ -238,6 +255,16 @@ impl Kms {
         subject: Subject<'_>,
         context: RequestContext<'_>,
     ) -> Result<Authorized, Error> {
+        audit::admit(caller, operation)?;
+        match subject {
+            Subject::Alias { name, .. } => audit::note_alias(name.as_str()),
+            Subject::Grant { grant_id, .. } => audit::note_grant(grant_id),
+            Subject::NewKey(arn) => audit::note_key(&arn.into()),
+            Subject::Account | Subject::Key(_) | Subject::KeyOfAccount(_) => {}
+        }
+        if let Some(algorithm) = context.mac_algorithm {
+            audit::note_algorithm(algorithm);
+        }
         let principals = self.principals.load();
         let mut enforce = Enforce {
             catalogue: &self.catalogue,

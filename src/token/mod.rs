@@ -27,7 +27,7 @@ pub use host::pin::{Logins, foreign_owner, kick, log_in_here, unlock};
 pub use key::{CheckValue, GrantFence, ObjectLocator, TokenKey};
 pub use metrics::{FaultCount, GroupSnapshot, HostSnapshot, LastFault, TokenSnapshot};
 pub use settings::{HostEnvironment, HostProgram, Login, ReplicatedBy, Settings};
-pub use status::{Destroyed, Facts, Fault, KeyFacts, State, TokenInfo};
+pub use status::{Destroyed, Facts, Fault, KeyFacts, Sealed, State, TokenInfo};
 pub use uri::{ObjectUri, TokenUri};
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::{
-    model::Flow,
+    model::{Checkpoint, Extension, Flow},
     token::{
         dispatch::{
             Dispatcher, TokenTable,
@@ -170,6 +170,51 @@ impl Group {
             .ask_about(key, work, Flow::OWN, until.into())
             .await?
             .facts()
+    }
+
+    /// Seals the audit log `origin` as it is with some leaves more: the HMAC-SHA-256 of its checkpoint. The host
+    /// remembers what it has sealed, and seals only what follows on it.
+    ///
+    /// # Errors
+    /// As [`Group::mac`]; [`Fault::Unsupported`] if the host cannot remember it.
+    pub async fn seal(
+        &self,
+        key: &Arc<TokenKey>,
+        origin: &str,
+        leaves: Extension,
+        until: Instant,
+    ) -> Result<Sealed, Fault> {
+        let work = Work::Seal {
+            key: Arc::clone(key),
+            origin: origin.to_owned(),
+            leaves,
+        };
+        self.dispatcher
+            .ask_about(key, work, Flow::OWN, until.into())
+            .await?
+            .sealed()
+    }
+
+    /// Whether a seal of a checkpoint was made with the key.
+    ///
+    /// # Errors
+    /// As [`Group::mac`].
+    pub async fn check_seal(
+        &self,
+        key: &Arc<TokenKey>,
+        checkpoint: Checkpoint,
+        seal: Bytes,
+        until: Instant,
+    ) -> Result<bool, Fault> {
+        let work = Work::CheckSeal {
+            key: Arc::clone(key),
+            checkpoint,
+            seal,
+        };
+        self.dispatcher
+            .ask_about(key, work, Flow::OWN, until.into())
+            .await?
+            .seal_checked()
     }
 
     /// Makes a new key inside a token, under its locator's CKA_ID, which no object may have. The key

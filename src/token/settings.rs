@@ -1,6 +1,10 @@
 //! What the configuration says of one token, and what its hosts need besides.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 
@@ -93,7 +97,7 @@ pub struct Settings {
 pub struct HostEnvironment {
     /// What a host runs.
     pub host: HostProgram,
-    /// Where the markers of login attempts are kept.
+    /// Where the markers of login attempts are kept, and what hosts have sealed of the audit log.
     pub state_dir: PathBuf,
 }
 
@@ -128,8 +132,8 @@ pub enum ReplicatedBy {
 }
 
 impl Settings {
-    /// What a host of this generation must know.
-    pub fn for_host(&self, generation: u32) -> proto::host::Settings {
+    /// What a host of this generation must know, and where it remembers what it has sealed.
+    pub fn for_host(&self, generation: u32, state_dir: &Path) -> proto::host::Settings {
         let milliseconds = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         proto::host::Settings {
             build_id: BUILD_ID.to_owned(),
@@ -159,6 +163,7 @@ impl Settings {
             call_timeout_ms: milliseconds(self.call_timeout),
             slow_timeout_ms: milliseconds(self.slow_timeout),
             init_reserved: self.init_reserved.clone().unwrap_or_default(),
+            state_dir: state_dir.display().to_string(),
         }
     }
 

@@ -2,7 +2,13 @@
 
 use std::fmt;
 
-use crate::{model::MacAlgorithm, proto::host::TokenFound, token::key::CheckValue};
+use bytes::Bytes;
+
+use crate::{
+    model::{Hash, MacAlgorithm},
+    proto::host::TokenFound,
+    token::key::CheckValue,
+};
 
 /// Why a token did not do what it was asked. The text is for the log, never for a client.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -156,6 +162,16 @@ pub struct Facts {
     pub algorithms: Vec<MacAlgorithm>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+}
+
+/// What came of the wish for a seal of the audit log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sealed {
+    /// How many leaves the host has sealed.
+    pub size: u64,
+    /// The root that was sealed, and the HMAC-SHA-256 of the checkpoint; none: nothing was sealed, since the leaves
+    /// begin elsewhere.
+    pub seal: Option<(Hash, Bytes)>,
 }
 
 /// What a token says of a key's object.

@@ -1,10 +1,14 @@
 //! The login session: it logged in, and it does what moves handles or may be slow: searches, creations,
 //! destructions, and keys to forget.
 
-use std::{net::Shutdown, sync::atomic::Ordering};
+use std::{
+    net::Shutdown,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
 use cryptoki::session::Session;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::{
@@ -14,13 +18,15 @@ use super::{
     raw::MAX_MAC,
     runtime::{HostRuntime, answer, expired, push},
     tasks::Task,
+    witness::{self, Witnessed},
     work_session::{CallSubject, WorkSession},
 };
 use crate::{
     host_ipc::monotonic,
+    model::audit_seal_message,
     proto::host::{
-        Destroyed, Fault, FaultClass, Job, KeyOpened, ProbeGood, answer::Outcome, from_host,
-        job::Work,
+        Destroyed, Fault, FaultClass, Job, KeyOpened, ProbeGood, SealChecked, Sealed,
+        answer::Outcome, from_host, job::Work,
     },
 };
 
@@ -61,6 +67,8 @@ impl HostRuntime {
             Some(Work::Mac(mac)) => mac.key,
             Some(Work::DescribeKey(describe)) => describe.key,
             Some(Work::Probe(probe)) => probe.key,
+            Some(Work::Seal(seal)) => seal.key,
+            Some(Work::CheckSeal(check)) => check.key,
             Some(Work::Generate(generate)) => generate.key,
             Some(Work::Import(import)) => import.key,
             Some(Work::Destroy(destroy)) => destroy.key,
@@ -137,9 +145,15 @@ impl HostRuntime {
                 let was_gone = objects.destroy(login_session, key, proof);
                 Some(was_gone.map(|was_gone| Outcome::Destroyed(Destroyed { was_gone })))
             }
-            Some(Work::Mac(_) | Work::DescribeKey(_) | Work::Random(_) | Work::Probe(_)) | None => {
-                None
-            }
+            Some(
+                Work::Mac(_)
+                | Work::DescribeKey(_)
+                | Work::Random(_)
+                | Work::Probe(_)
+                | Work::Seal(_)
+                | Work::CheckSeal(_),
+            )
+            | None => None,
         }
     }
 
@@ -196,32 +210,39 @@ impl HostRuntime {
         job: &Job,
         answers: &mut BytesMut,
     ) -> Result<Outcome, HostError> {
-        let retime = || {
-            self.in_flight
-                .begin(0, job.sequence, monotonic(), self.call_timeout);
+        let open_key = self.opened(login_session, work, key, job, answers)?;
+        let mut mac_of = |message: &[u8]| {
+            let mut tag = [0; MAX_MAC];
+            let subject = CallSubject::Message(key, &open_key);
+            let length = self.on_session(work, subject, self.retime(job), |session| {
+                self.keys
+                    .mac(&self.module, session, key, &open_key, message, &mut tag)
+            })?;
+            self.served.store(monotonic(), Ordering::Relaxed);
+            Ok::<_, HostError>(Bytes::copy_from_slice(&tag[..length]))
         };
-        let open_key = match key.open_key() {
-            Some(open_key) => open_key,
-            None => {
-                let found = self.keys.find(&self.module, login_session, key)?;
-                // Only the search may be slow.
-                retime();
-                let open_key = self.on_session(work, CallSubject::Key(key), retime, |session| {
-                    self.keys.open(&self.module, session, key, found)
-                })?;
-                let said = KeyOpened {
-                    reference: key.reference,
-                    check_value: key.check_value(),
+        match &job.work {
+            Some(Work::Mac(mac)) => mac_of(&mac.message).map(Outcome::Mac),
+            Some(Work::Seal(seal)) => {
+                let sealed = match self.witness.extend(seal)? {
+                    Witnessed::Sealed(checkpoint) => Sealed {
+                        size: checkpoint.size,
+                        seal: mac_of(&audit_seal_message(&checkpoint))?,
+                        root: Bytes::copy_from_slice(&checkpoint.root),
+                    },
+                    Witnessed::Remembered(size) => Sealed {
+                        size,
+                        ..Sealed::default()
+                    },
                 };
-                push(from_host::Frame::KeyOpened(said), answers);
-                // Before any session can use the key: the front judges its check value first.
-                self.send(answers);
-                key.publish(&open_key);
-                open_key
+                Ok(Outcome::Sealed(sealed))
             }
-        };
-        let message = match &job.work {
-            Some(Work::Mac(mac)) => &mac.message,
+            Some(Work::CheckSeal(check)) => {
+                let right = mac_of(&audit_seal_message(&witness::checked(check)?))?;
+                // Security: the right one is not told, and not by the time that this takes either.
+                let is_genuine = right.ct_eq(&check.seal).into();
+                Ok(Outcome::SealChecked(SealChecked { is_genuine }))
+            }
             Some(Work::Probe(probe)) => {
                 let opened = Some((key, &*open_key));
                 if probe.every_session {
@@ -229,7 +250,7 @@ impl HostRuntime {
                 } else {
                     self.is_alive(work, 0, job.sequence, opened)?;
                 }
-                return Ok(Outcome::ProbeGood(ProbeGood {}));
+                Ok(Outcome::ProbeGood(ProbeGood {}))
             }
             Some(
                 Work::DescribeKey(_)
@@ -238,19 +259,47 @@ impl HostRuntime {
                 | Work::Import(_)
                 | Work::Destroy(_),
             )
-            | None => {
-                return Ok(Outcome::KeyFacts(
-                    key.open_key_facts(login_session, &open_key),
-                ));
-            }
-        };
-        let mut tag = [0; MAX_MAC];
-        let subject = CallSubject::Message(key, &open_key);
-        let length = self.on_session(work, subject, retime, |session| {
-            self.keys
-                .mac(&self.module, session, key, &open_key, message, &mut tag)
+            | None => Ok(Outcome::KeyFacts(
+                key.open_key_facts(login_session, &open_key),
+            )),
+        }
+    }
+
+    /// The key's handles; finds and proves its object first, if it is not open.
+    fn opened(
+        &self,
+        login_session: &Session,
+        work: &mut WorkSession<'_>,
+        key: &HostKey,
+        job: &Job,
+        answers: &mut BytesMut,
+    ) -> Result<Arc<OpenKey>, HostError> {
+        if let Some(open_key) = key.open_key() {
+            return Ok(open_key);
+        }
+        let found = self.keys.find(&self.module, login_session, key)?;
+        // Only the search may be slow.
+        let retime = self.retime(job);
+        retime();
+        let open_key = self.on_session(work, CallSubject::Key(key), retime, |session| {
+            self.keys.open(&self.module, session, key, found)
         })?;
-        self.served.store(monotonic(), Ordering::Relaxed);
-        Ok(Outcome::Mac(Bytes::copy_from_slice(&tag[..length])))
+        let said = KeyOpened {
+            reference: key.reference,
+            check_value: key.check_value(),
+        };
+        push(from_host::Frame::KeyOpened(said), answers);
+        // Before any session can use the key: the front judges its check value first.
+        self.send(answers);
+        key.publish(&open_key);
+        Ok(open_key)
+    }
+
+    /// Tells the front that another call begins.
+    fn retime(&self, job: &Job) -> impl Fn() {
+        move || {
+            self.in_flight
+                .begin(0, job.sequence, monotonic(), self.call_timeout);
+        }
     }
 }

@@ -30,6 +30,7 @@ mod session;
 mod tasks;
 mod templates;
 mod token_info;
+mod witness;
 mod work_session;
 
 use std::{
@@ -62,6 +63,7 @@ use self::{
     runtime::HostRuntime,
     tasks::TaskQueue,
     templates::AcceptedTemplates,
+    witness::Witness,
 };
 use crate::{
     host_ipc::{BUILD_ID, InFlightTable, Inbox},
@@ -312,6 +314,7 @@ fn manage(
         writer: Mutex::new(front.socket.try_clone()?),
         reader: Mutex::new(front),
         tasks: TaskQueue::default(),
+        witness: Witness::new(&settings.state_dir),
         served: AtomicU64::new(0),
         ended,
         changing,

@@ -20,6 +20,7 @@ use super::{
     module::Module,
     tasks::{Task, TaskQueue},
     templates::AcceptedTemplates,
+    witness::Witness,
 };
 use crate::{
     host_ipc::{InFlightTable, write_frame},
@@ -43,6 +44,8 @@ pub(super) struct HostRuntime {
     pub(super) reader: Mutex<FrontConnection>,
     pub(super) writer: Mutex<UnixStream>,
     pub(super) tasks: TaskQueue,
+    /// What was sealed of the audit log.
+    pub(super) witness: Witness,
     /// When a job last had a good answer ([`monotonic`]).
     pub(super) served: AtomicU64,
     /// Set when this generation is over: nobody takes another job.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     host_ipc::monotonic,
+    model::is_reserved,
     proto::host::{
         Job, KeyForgotten, ProbeGood, ToHost, answer::Outcome, from_host, job::Work, to_host,
     },
@@ -149,6 +150,12 @@ impl HostRuntime {
                 .begin(index, sequence, monotonic(), self.call_timeout);
         };
         let outcome = match &job.work {
+            // Security: what is told with the reserved prefix is told by this host, and not because somebody
+            // asks for a MAC.
+            Some(Work::Mac(mac)) if is_reserved(&mac.message) => Err(HostError::new(
+                Class::Caller,
+                "the message is a reserved one",
+            )),
             Some(Work::Mac(mac)) => {
                 let open = self
                     .keys
@@ -195,7 +202,14 @@ impl HostRuntime {
                 };
                 return self.look(session, index, job, Some((&key, &open_key)), answers);
             }
-            Some(Work::DescribeKey(_) | Work::Generate(_) | Work::Import(_) | Work::Destroy(_)) => {
+            Some(
+                Work::DescribeKey(_)
+                | Work::Seal(_)
+                | Work::CheckSeal(_)
+                | Work::Generate(_)
+                | Work::Import(_)
+                | Work::Destroy(_),
+            ) => {
                 return self.hand_over(index, job);
             }
             None => Err(HostError::new(Class::Bug, "a job without work")),

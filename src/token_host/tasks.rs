@@ -72,6 +72,8 @@ fn key_of(job: &Job) -> Option<u64> {
         Work::Mac(mac) => Some(mac.key),
         Work::DescribeKey(describe) => Some(describe.key),
         Work::Probe(probe) => Some(probe.key),
+        Work::Seal(seal) => Some(seal.key),
+        Work::CheckSeal(check) => Some(check.key),
         Work::Random(_) | Work::Generate(_) | Work::Import(_) | Work::Destroy(_) => None,
     }
 }

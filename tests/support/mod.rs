@@ -423,6 +423,13 @@ impl Disk {
         self.run("head -c 100000 /dev/zero >\"$1/ballast\"");
     }
 
+    /// Copies what is on it to a folder that everybody sees.
+    pub fn copy_to(&self, folder: &Path) {
+        let script = format!("cp -a \"$1\"/. '{}'", folder.display());
+        let done = self.run(&script);
+        assert!(done.status.success(), "{done:?}");
+    }
+
     /// Gives the room back.
     pub fn free(&self) {
         assert!(self.run("rm \"$1/ballast\"").status.success());
@@ -498,6 +505,11 @@ pub struct Server {
 
 impl Server {
     pub async fn channel(&self) -> Channel {
+        self.try_channel().await.unwrap()
+    }
+
+    /// A connection, or why there is none: the server may be gone.
+    pub async fn try_channel(&self) -> Result<Channel, tonic::transport::Error> {
         let socket = self.socket.clone();
         tonic::transport::Endpoint::from_static("http://localhost")
             .connect_with_connector(tower::service_fn(move |_| {
@@ -509,7 +521,6 @@ impl Server {
                 }
             }))
             .await
-            .unwrap()
     }
 
     pub async fn mac(&self) -> MacServiceClient<Channel> {
@@ -598,6 +609,11 @@ impl Server {
     pub async fn terminate(mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
         self.ended().await
+    }
+
+    /// Whether it has come to its end.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for the end.

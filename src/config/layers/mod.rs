@@ -310,9 +310,10 @@ impl Layers {
 }
 
 /// Required settings, each with a placeholder that can be read in its place.
-const PLACEHOLDERS: [(&str, &str); 11] = [
+const PLACEHOLDERS: [(&str, &str); 12] = [
     ("account", "000000000000"),
     ("arn", "arn:aws:iam::000000000000:root"),
+    ("directory", "/none"),
     ("grpc", "127.0.0.1:0"),
     ("key_id", "00000000-0000-0000-0000-000000000000"),
     ("key_spec", "HMAC_256"),
@@ -395,10 +396,13 @@ const CLIENT_VARIABLES: [&str; 7] = [
 ];
 
 /// Variables that "did you mean" suggests for a misspelt one.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 24] = [
     "HSMAC_ENDPOINT",
     "HSMAC__ACCOUNT",
     "HSMAC__ALLOW_READABLE_SECRETS",
+    "HSMAC__AUDIT__DIRECTORY",
+    "HSMAC__AUDIT__DURABILITY",
+    "HSMAC__AUDIT__ON_FAILURE",
     "HSMAC__AWS__CLOCK_SKEW",
     "HSMAC__AWS__DEADLINE",
     "HSMAC__AWS__LISTEN",

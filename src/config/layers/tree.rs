@@ -104,10 +104,11 @@ pub(super) fn loosely_typed(
 }
 
 /// Settings that are true or false.
-const SWITCHES: [&str; 5] = [
+const SWITCHES: [&str; 6] = [
     "allow_readable_secrets",
     "enabled",
     "read_write",
     "reflection",
+    "seals",
     "working_copies",
 ];

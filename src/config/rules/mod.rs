@@ -10,9 +10,12 @@ mod warnings;
 
 use std::time::Duration;
 
-use crate::config::{
-    Settings,
-    fault::{ConfigFault, InvalidSettings},
+use crate::{
+    audit,
+    config::{
+        Settings,
+        fault::{ConfigFault, InvalidSettings},
+    },
 };
 
 impl Settings {
@@ -35,6 +38,10 @@ impl Settings {
         for (within, text) in self.traces.faults() {
             fault(&format!("traces.{within}"), text);
         }
+        for (setting, text) in self.audit.iter().flat_map(audit::Settings::faults) {
+            fault(&format!("audit.{setting}"), text);
+        }
+        self.seal_faults(&mut fault, invalid);
         self.grpc_faults(&mut fault);
         self.aws_faults(&mut fault);
         self.token_faults(&mut fault, invalid);
@@ -42,5 +49,15 @@ impl Settings {
         self.principal_faults(&mut fault, invalid);
         self.limit_faults(&mut fault);
         faults
+    }
+
+    fn seal_faults(&self, fault: &mut impl FnMut(&str, String), invalid: &InvalidSettings) {
+        match self.seal_key() {
+            Ok(None) => {}
+            Ok(Some(key)) => self.unknown_token("audit.seal_token", &key.token, fault, invalid),
+            // Nobody knows which tokens there are.
+            Err(("seal_token", _)) if invalid.covers("token") => {}
+            Err((setting, text)) => fault(&format!("audit.{setting}"), text),
+        }
     }
 }

@@ -106,7 +106,7 @@ impl Settings {
     }
 
     /// What keys can name: groups, and tokens without one.
-    pub(super) fn groups(&self) -> BTreeSet<&str> {
+    pub(in crate::config) fn groups(&self) -> BTreeSet<&str> {
         self.token.values().map(token::Settings::group).collect()
     }
 }

@@ -43,6 +43,12 @@ impl Settings {
                 }
             }
         }
+        if self.audit.as_ref().is_some_and(|audit| !audit.seals) {
+            warnings.push(ConfigWarning(self.origins.fault(
+                "audit.seals",
+                "no token seals the audit log: whoever may write its files can change what is in it, unless checkpoints are kept elsewhere",
+            )));
+        }
         for (name, token) in &self.token {
             if token.uri.slot_id.is_some()
                 && token.uri.label.is_none()

@@ -209,7 +209,7 @@ fn a_missing_setting_is_reported_once() {
 #[test]
 fn settings_of_later_versions_are_refused_as_not_there_yet() {
     let text = GOOD.replace("pin_file", "run_as = \"u\"\npin_file")
-        + "[audit]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n";
+        + "[spawner]\n[store]\netcd = 1\nsqlite = { path = \"c.db\" }\n";
     let found = faults(&text);
     assert_eq!(found.len(), 3, "{found:#?}");
     for fault in found {

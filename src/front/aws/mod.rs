@@ -46,12 +46,14 @@ use super::{
     log_limit::LogLimit,
     metrics::{CallMetrics, CalledOperation, CallsSnapshot},
     recent::shown_cause,
+    recording::{self, Ended, Recording},
     settings::AwsSettings,
 };
 use crate::{
     error::{Error, Kind},
     kms::Kms,
     model::{Caller, Operation},
+    proto::audit::Wire,
     telemetry::{self, StageTimer, traces},
 };
 
@@ -140,17 +142,32 @@ impl Api {
         let span = tracing::debug_span!(
             "call", %request_id, client_request_id = ids.request_id(), trace_id = ids.trace_id()
         );
-        let (answered, notes) = {
+        let recording = Recording::of(&self.kms, Wire::Aws);
+        let ((mut answered, notes), noted) = {
             // Pinned here: whoever takes a future by value copies it, and this one is large.
             let answered = pin!(self.dispatch(request, sender, &mut called));
-            telemetry::noting(answered).instrument(span).await
+            let noted = telemetry::noting(answered).instrument(span);
+            recording::noting(recording.as_ref(), request_id, &ids, noted).await
         };
-        let failed = match &answered {
+        let mut failed = match &answered {
             Err(RequestError::Fault(error)) => Some(error.kind()),
             // It is no call, and AWS's servers have no exception for it.
             Err(RequestError::Http(..)) => Some(Kind::UnknownOperation),
             Ok(_) => None,
         };
+        if let Some(recording) = recording {
+            let ended = Ended {
+                operation: called.operation,
+                caller: called.caller.as_deref(),
+                source: sender.connection.peer.ip(),
+                failed,
+            };
+            // Security: what is not in the audit log is not answered.
+            if let Err(error) = recording.ended(ended, request_id, &ids, noted).await {
+                failed = Some(error.kind());
+                answered = Err(RequestError::Fault(error));
+            }
+        }
         let took = self.calls.answered(called.operation, failed, began);
         let cause = match &answered {
             Err(RequestError::Fault(error)) => shown_cause(error),

@@ -29,7 +29,7 @@ use super::{
         listener::accept::{ConnectionResult, Protocol},
         log_limit::LogLimit,
     },
-    Api,
+    Api, StrangerAddress,
     flood::{Flood, FloodLimits, GuardedIo},
     is_stream,
     streams::StreamOrigin,
@@ -85,6 +85,9 @@ impl Protocol for Api {
                     streams: Arc::clone(&streams),
                 };
                 request.extensions_mut().insert(origin);
+            }
+            if let (Err(_), Some(address)) = (&caller, connection.peer.ip()) {
+                request.extensions_mut().insert(StrangerAddress(address));
             }
             // Boxed here: hyper and tokio hand a call's future on by value, and this one is large.
             Box::pin(async move {

@@ -20,6 +20,7 @@ pub use health::{Condition, Health};
 use std::{
     convert::Infallible,
     error::Error as StdError,
+    net::IpAddr,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -46,11 +47,13 @@ use super::{
     limits::Limits,
     log_limit::LogLimit,
     metrics::{CallMetrics, CalledOperation, CallsSnapshot},
+    recording::{self, Ended, Recording},
     settings::GrpcSettings,
 };
 use crate::{
     kms::{self, Kms},
     model::Caller,
+    proto::audit::Wire,
     proto::v1::{
         FILE_DESCRIPTOR_SET, key_service_server::KeyServiceServer,
         mac_service_server::MacServiceServer,
@@ -65,6 +68,7 @@ pub const ALPN: &[u8] = b"h2";
 pub struct Api {
     /// Apart from the routes: most calls are for it and need no router.
     mac: MacServiceServer<mac::MacApi>,
+    kms: Arc<Kms>,
     rest: Routes,
     default_deadline: Duration,
     access: AccessWatch,
@@ -117,6 +121,7 @@ impl Api {
             open: OpenStreams::default(),
         };
         let api = Self {
+            kms: Arc::clone(&kms),
             mac: MacServiceServer::new(mac::MacApi { kms, streams })
                 .max_decoding_message_size(MAC_LIMIT.bytes),
             rest: rest.routes().prepare(),
@@ -155,16 +160,37 @@ impl Api {
         let known = caller.as_ref().ok().cloned();
         let traced = traces::is_on().then(|| request.uri().clone());
         // Pinned here: whoever takes a future by value copies it, and this one is large.
+        let source = request
+            .extensions()
+            .get::<StrangerAddress>()
+            .map(|from| from.0);
+        let recording = Recording::of(&self.kms, Wire::Grpc);
         let answered = pin!(self.answer_by_deadline(request, caller, operation, request_id));
-        let (mut response, notes) = telemetry::noting(answered).instrument(span).await;
-        let failed = status::kind_of(response.headers());
+        let noted = telemetry::noting(answered).instrument(span);
+        let ((mut response, notes), noted) =
+            recording::noting(recording.as_ref(), request_id, &ids, noted).await;
+        let mut failed = status::kind_of(response.headers());
         if operation.is_stream() && failed.is_none() {
-            // It has begun; its items are told of one by one.
+            // It has begun; its items are recorded and told of one by one.
             tracing::debug!(%request_id, operation = operation.name(), "a stream begins");
             response
                 .headers_mut()
                 .insert(REQUEST_ID, request_id.header());
             return response;
+        }
+        if let Some(recording) = recording {
+            let caller = known.as_deref();
+            let ended = Ended {
+                operation,
+                caller,
+                source,
+                failed,
+            };
+            // Security: what is not in the audit log is not answered.
+            if let Err(error) = recording.ended(ended, request_id, &ids, noted).await {
+                response = status::status(&error, request_id).into_http();
+                failed = Some(error.kind());
+            }
         }
         let took = self.calls.answered(operation, failed, began);
         let cause = failed.and_then(|_| status::cause_of(response.extensions()));
@@ -278,6 +304,10 @@ impl Api {
         }
     }
 }
+
+/// Where a call comes from that nobody is known to have sent: an extension of its request.
+#[derive(Clone, Copy)]
+struct StrangerAddress(IpAddr);
 
 /// The plain HTTP answer to a request that is not gRPC, as the gRPC specification asks.
 fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {

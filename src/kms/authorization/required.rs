@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Principals, RequestContext, Resource, authorize};
 use crate::{
+    audit,
     error::{Error, Kind},
     kms::{
         catalogue::{Alias, Catalogue, GrantRecord, KeyRecord},
@@ -185,7 +186,9 @@ fn resolve(
     key_id: &str,
 ) -> Result<Arc<KeyRecord>, Error> {
     let resolved = catalogue.resolve(caller, operation, key_id);
-    resolved.inspect_err(|error| authorizer.not_found(operation, key_id, error))
+    resolved
+        .inspect(|record| audit::note_key(&record.arn))
+        .inspect_err(|error| authorizer.not_found(operation, key_id, error))
 }
 
 /// The server's decisions, by the policies that are in force.

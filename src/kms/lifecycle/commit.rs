@@ -7,6 +7,7 @@ use tokio::time::timeout_at;
 
 use super::Lifecycle;
 use crate::{
+    audit,
     error::Error,
     kms::{
         catalogue::KeyRecord,
@@ -29,7 +30,8 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Those of `decide`; [`Kind::DependencyTimeout`](crate::error::Kind::DependencyTimeout) at
-    /// `until`; [`Kind::Internal`](crate::error::Kind::Internal) if the store fails.
+    /// `until`; [`Kind::Internal`](crate::error::Kind::Internal) if the store fails, or the attempt cannot be
+    /// recorded.
     pub(in crate::kms) async fn change<T>(
         &self,
         until: Instant,
@@ -41,6 +43,7 @@ impl Lifecycle {
                     Decided::Done(done) => return Ok(done),
                     Decided::Commit(change, done) => (change, done),
                 };
+                audit::attempt().await?;
                 match self.store.commit(change).await {
                     Ok(revision) => {
                         self.catalogue.reached(revision).await;

@@ -29,6 +29,7 @@ use super::{
     journal::{CreationGuard, Intent},
 };
 use crate::{
+    audit,
     error::Error,
     kms::{
         catalogue::{
@@ -64,6 +65,7 @@ pub(in crate::kms) async fn create(
     material: Option<Zeroizing<Vec<u8>>>,
     until: Instant,
 ) -> Result<Arc<KeyRecord>, Error> {
+    audit::attempt().await?;
     let account = new.account.clone();
     let creation = Creation::new(lifecycle, new, key_id.clone(), material)?;
     let caller = CallerGuard(Arc::default());

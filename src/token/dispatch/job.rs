@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 use crate::{
     host_ipc::monotonic,
     metrics::{Counter, one_in},
-    model::Flow,
+    model::{Checkpoint, Extension, Flow},
     telemetry::traces,
     token::{
         key::TokenKey,
         locks::UNPOISONED,
         metrics::Function,
-        status::{Destroyed, Fault, KeyFacts},
+        status::{Destroyed, Fault, KeyFacts, Sealed},
     },
 };
 
@@ -85,6 +85,18 @@ pub(in crate::token) enum Work {
         key: Arc<TokenKey>,
         orphan: bool,
     },
+    /// Seals the audit log as it is with these leaves added.
+    Seal {
+        key: Arc<TokenKey>,
+        origin: String,
+        leaves: Extension,
+    },
+    /// Whether a seal of a checkpoint was made with the key.
+    CheckSeal {
+        key: Arc<TokenKey>,
+        checkpoint: Checkpoint,
+        seal: Bytes,
+    },
     /// A look at a host's token, with a key's check value if there is a key. Nobody waits for it.
     Probe {
         key: Option<Arc<TokenKey>>,
@@ -99,6 +111,8 @@ pub(in crate::token) enum JobOutput {
     Random(Bytes),
     Facts(KeyFacts),
     Destroyed(Destroyed),
+    Sealed(Sealed),
+    SealChecked(bool),
 }
 
 /// What a caller gets in the end.
@@ -202,7 +216,9 @@ impl Job {
             | Work::Seek { key }
             | Work::Generate { key }
             | Work::Import { key, .. }
-            | Work::Destroy { key, .. } => Some(key),
+            | Work::Destroy { key, .. }
+            | Work::Seal { key, .. }
+            | Work::CheckSeal { key, .. } => Some(key),
             Work::Probe { key, .. } => key.as_ref(),
             Work::Random { .. } => None,
         }
@@ -355,7 +371,7 @@ impl Work {
     /// What the token is asked for, as it is counted; none for signs of life.
     pub(in crate::token) fn function(&self) -> Option<Function> {
         Some(match self {
-            Self::Mac { .. } => Function::Mac,
+            Self::Mac { .. } | Self::Seal { .. } | Self::CheckSeal { .. } => Function::Mac,
             Self::Random { .. } => Function::Random,
             Self::Describe { .. } | Self::Seek { .. } => Function::Find,
             Self::Generate { .. } | Self::Import { .. } => Function::Generate,
@@ -378,6 +394,8 @@ impl Work {
             | Self::Random { .. }
             | Self::Describe { .. }
             | Self::Seek { .. }
+            | Self::Seal { .. }
+            | Self::CheckSeal { .. }
             | Self::Probe { .. } => false,
         }
     }
@@ -407,37 +425,61 @@ impl Work {
                 key: key.clone(),
                 every_session: *every_session,
             },
-            Self::Generate { .. } | Self::Import { .. } | Self::Destroy { .. } => return None,
+            Self::Seal { .. }
+            | Self::CheckSeal { .. }
+            | Self::Generate { .. }
+            | Self::Import { .. }
+            | Self::Destroy { .. } => return None,
         })
     }
 }
 
 impl JobOutput {
     pub(in crate::token) fn mac(self) -> Result<Bytes, Fault> {
-        match self {
-            Self::Mac(mac) => Ok(mac),
-            Self::Random(_) | Self::Facts(_) | Self::Destroyed(_) => Err(Self::unexpected()),
+        if let Self::Mac(mac) = self {
+            Ok(mac)
+        } else {
+            Err(Self::unexpected())
         }
     }
 
     pub(in crate::token) fn random(self) -> Result<Bytes, Fault> {
-        match self {
-            Self::Random(bytes) => Ok(bytes),
-            Self::Mac(_) | Self::Facts(_) | Self::Destroyed(_) => Err(Self::unexpected()),
+        if let Self::Random(bytes) = self {
+            Ok(bytes)
+        } else {
+            Err(Self::unexpected())
         }
     }
 
     pub(in crate::token) fn facts(self) -> Result<KeyFacts, Fault> {
-        match self {
-            Self::Facts(facts) => Ok(facts),
-            Self::Mac(_) | Self::Random(_) | Self::Destroyed(_) => Err(Self::unexpected()),
+        if let Self::Facts(facts) = self {
+            Ok(facts)
+        } else {
+            Err(Self::unexpected())
         }
     }
 
     pub(in crate::token) fn destroyed(self) -> Result<Destroyed, Fault> {
-        match self {
-            Self::Destroyed(destroyed) => Ok(destroyed),
-            Self::Mac(_) | Self::Random(_) | Self::Facts(_) => Err(Self::unexpected()),
+        if let Self::Destroyed(destroyed) = self {
+            Ok(destroyed)
+        } else {
+            Err(Self::unexpected())
+        }
+    }
+
+    pub(in crate::token) fn sealed(self) -> Result<Sealed, Fault> {
+        if let Self::Sealed(sealed) = self {
+            Ok(sealed)
+        } else {
+            Err(Self::unexpected())
+        }
+    }
+
+    pub(in crate::token) fn seal_checked(self) -> Result<bool, Fault> {
+        if let Self::SealChecked(is_genuine) = self {
+            Ok(is_genuine)
+        } else {
+            Err(Self::unexpected())
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
             session::{DefinedKey, HostContext, HostSession, Pending},
         },
         key::{CheckValue, TokenKey, Verdict},
-        status::{Destroyed, Fault, KeyFacts},
+        status::{Destroyed, Fault, KeyFacts, Sealed},
     },
 };
 
@@ -136,6 +136,12 @@ impl HostSession {
             (Some(Outcome::Destroyed(destroyed)), Work::Destroy { .. }) => {
                 self.take_destroyed(destroyed.was_gone, job, context);
             }
+            (Some(Outcome::Sealed(sealed)), Work::Seal { .. }) => {
+                self.take_sealed(sealed, job, context);
+            }
+            (Some(Outcome::SealChecked(checked)), Work::CheckSeal { .. }) => {
+                job.reply(Ok(JobOutput::SealChecked(checked.is_genuine)));
+            }
             // Nobody knows what came of it, so nobody tries it again.
             (Some(Outcome::Unsettled(fault)), work) if work.changes() => {
                 let HostExit { reason, .. } = HostExit::of(Some(fault));
@@ -189,6 +195,21 @@ impl HostSession {
         key.recovered();
         job.reply(Ok(JobOutput::Mac(mac)));
         Ok(())
+    }
+
+    fn take_sealed(&mut self, sealed: host::Sealed, job: Job, context: &HostContext<'_>) {
+        // Security: as with a MAC, nothing counts that was made with another object.
+        if job.key().is_some_and(|key| !self.is_open(key)) {
+            self.host_lacks_key(job, context, "the object is another key".into());
+            return;
+        }
+        self.proven = true;
+        job.reply(Ok(JobOutput::Sealed(Sealed {
+            size: sealed.size,
+            seal: <[u8; 32]>::try_from(sealed.root.as_ref())
+                .ok()
+                .map(|root| (root, sealed.seal)),
+        })));
     }
 
     fn take_facts(

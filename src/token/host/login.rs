@@ -39,7 +39,7 @@ pub(super) async fn start(
     };
     let mut process =
         HostProcess::open(settings, environment, generation, process).map_err(begun)?;
-    let begin = to_host::Frame::Settings(settings.for_host(generation));
+    let begin = to_host::Frame::Settings(settings.for_host(generation, &environment.state_dir));
     let hello = process.within(settings.start_timeout, begin).await?;
     let same = |hello: &host::Hello| hello.build_id == BUILD_ID;
     if !matches!(&hello, from_host::Frame::Hello(hello) if same(hello)) {

@@ -260,7 +260,9 @@ impl HostSession {
             | Work::Seek { .. }
             | Work::Generate { .. }
             | Work::Import { .. }
-            | Work::Destroy { .. } => true,
+            | Work::Destroy { .. }
+            | Work::Seal { .. }
+            | Work::CheckSeal { .. } => true,
         }
     }
 
@@ -377,6 +379,34 @@ fn work_on_wire(work: &Work) -> job::Work {
         Work::Destroy { key, orphan } => job::Work::Destroy(host::Destroy {
             key: key.reference(),
             orphan: *orphan,
+        }),
+        Work::Seal {
+            key,
+            origin,
+            leaves,
+        } => {
+            let subtrees = leaves.subtrees().iter();
+            let (levels, hashes) = subtrees
+                .map(|(level, hash)| (u32::from(*level), Bytes::copy_from_slice(hash)))
+                .unzip();
+            job::Work::Seal(host::Seal {
+                key: key.reference(),
+                origin: origin.clone(),
+                begin: leaves.begin(),
+                levels,
+                hashes,
+            })
+        }
+        Work::CheckSeal {
+            key,
+            checkpoint,
+            seal,
+        } => job::Work::CheckSeal(host::CheckSeal {
+            key: key.reference(),
+            origin: checkpoint.origin.clone(),
+            size: checkpoint.size,
+            root: Bytes::copy_from_slice(&checkpoint.root),
+            seal: seal.clone(),
         }),
         Work::Probe { key, every_session } => job::Work::Probe(host::Probe {
             key: key.as_ref().map_or(0, |key| key.reference()),

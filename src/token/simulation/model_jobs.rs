@@ -348,6 +348,8 @@ pub(super) fn key_of(job: &Job) -> u64 {
         Some(Work::Generate(generate)) => generate.key,
         Some(Work::Import(import)) => import.key,
         Some(Work::Destroy(destroy)) => destroy.key,
+        Some(Work::Seal(seal)) => seal.key,
+        Some(Work::CheckSeal(check)) => check.key,
         Some(Work::Random(_)) | None => 0,
     }
 }
@@ -361,6 +363,7 @@ fn name_of(job: &Job) -> String {
         Some(Work::Generate(_)) => "a creation".into(),
         Some(Work::Import(_)) => "an import".into(),
         Some(Work::Destroy(_)) => "a destruction".into(),
+        Some(Work::Seal(_) | Work::CheckSeal(_)) => "a seal".into(),
         None => "nothing".into(),
     }
 }

@@ -33,6 +33,7 @@ use super::{
         limits::{Limits, Quota},
         metrics::CallMetrics,
         recent::shown_cause,
+        recording::{self, Ended, Recording},
     },
     call_context::CallContext,
     span_name, status,
@@ -41,6 +42,7 @@ use crate::{
     error::{Error, Kind},
     kms::Kms,
     model::Caller,
+    proto::audit::Wire,
     telemetry::{self, CallNotes, traces},
 };
 
@@ -159,7 +161,21 @@ impl StreamContext {
             let _permit = self.limits.admit(&caller, Quota::SYMMETRIC)?;
             item.ask(&self.kms, &caller, until).await
         };
-        let (answered, notes) = telemetry::noting(answered).instrument(span).await;
+        let recording = Recording::of(&self.kms, Wire::Grpc);
+        let noted = telemetry::noting(answered).instrument(span);
+        let ((mut answered, notes), noted) =
+            recording::noting(recording.as_ref(), request_id, &self.ids, noted).await;
+        if let Some(recording) = recording {
+            let ended = Ended {
+                operation: I::OPERATION,
+                caller: Some(&caller),
+                source: None,
+                failed: answered.as_ref().err().map(Error::kind),
+            };
+            // Security: what is not in the audit log is not answered.
+            let recorded = recording.ended(ended, request_id, &self.ids, noted).await;
+            answered = recorded.and(answered);
+        }
         let error = answered.as_ref().err();
         let outcome = Outcome {
             request_id,

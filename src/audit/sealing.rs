@@ -1,0 +1,261 @@
+//! What is still to be sealed. A token seals what is on disk, and asks for the leaves since its last seal; they are
+//! kept here as the subtrees that they make, some dozens of hashes however many there are.
+
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tracing::info;
+
+use super::{
+    files::SEALED_CHECKPOINT,
+    frame::Kind,
+    log::{Log, SealedUpTo},
+    reader::{Frame, segments},
+    seal::SealedCheckpoint,
+};
+use crate::model::{Checkpoint, Extension, Hash, leaf_hash};
+
+/// What a token is asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// What is to be sealed.
+    pub checkpoint: Checkpoint,
+    /// The leaves of it since the last seal, as far as that is known.
+    pub leaves: Extension,
+}
+
+/// The way of leaves to a seal.
+#[derive(Debug, Default)]
+pub(super) struct Sealing {
+    /// Since the newest checkpoint; none: they are only in the file.
+    fresh: Option<Extension>,
+    /// Up to a checkpoint that is being brought to disk.
+    checked: Option<Extension>,
+    /// Up to a checkpoint that is on disk, and that checkpoint.
+    ready: Option<(Extension, Checkpoint)>,
+    /// What a token was asked for.
+    asked: Option<Extension>,
+    waiting_since: Option<Instant>,
+    /// How many leaves the newest seal is of.
+    sealed: u64,
+    trouble: Option<String>,
+}
+
+impl Sealing {
+    pub(super) fn push(&mut self, leaf: Hash) {
+        if let Some(fresh) = &mut self.fresh {
+            fresh.push(leaf);
+        }
+    }
+
+    /// A checkpoint of all leaves so far is appended.
+    pub(super) fn checkpointed(&mut self, checkpoint: &Checkpoint) {
+        let next = Extension::after(checkpoint.size);
+        self.checked = self.fresh.replace(next);
+    }
+
+    /// The last checkpoint is on disk.
+    pub(super) fn is_on_disk(&mut self, checkpoint: Checkpoint) {
+        let unknown = || Extension::after(checkpoint.size);
+        let leaves = match (self.ready.take(), self.checked.take()) {
+            (Some((mut ready, _)), Some(checked)) => {
+                ready.append(&checked);
+                ready
+            }
+            (None, Some(checked)) => checked,
+            (_, None) => unknown(),
+        };
+        self.ready = Some((leaves, checkpoint));
+        self.waiting_since.get_or_insert_with(Instant::now);
+    }
+
+    /// What was appended is dropped: the leaves up to the next checkpoint are only in the file.
+    pub(super) fn lose_track(&mut self) {
+        self.fresh = None;
+        self.checked = None;
+    }
+
+    pub(super) fn snapshot(&self) -> SealedUpTo {
+        SealedUpTo {
+            size: self.sealed,
+            waiting: self
+                .waiting_since
+                .map_or(Duration::ZERO, |since| since.elapsed()),
+            trouble: self.trouble.clone(),
+        }
+    }
+
+    fn wish(&mut self) -> Option<Wish> {
+        let (leaves, checkpoint) = self.ready.take()?;
+        self.asked = Some(leaves.clone());
+        // What comes meanwhile follows on what was asked for.
+        self.ready = None;
+        Some(Wish { checkpoint, leaves })
+    }
+
+    /// The wish is as it was, with what has come since.
+    fn put_back(&mut self, wish: Checkpoint) {
+        let Some(mut leaves) = self.asked.take() else {
+            return;
+        };
+        let newest = match self.ready.take() {
+            None => wish,
+            Some((since, newest)) => {
+                leaves.append(&since);
+                newest
+            }
+        };
+        self.ready = Some((leaves, newest));
+    }
+}
+
+impl Log {
+    /// What there is to seal: all that is on disk. The answer is said with [`sealed`](Self::sealed),
+    /// [`not_sealed`](Self::not_sealed) or [`sealed_elsewhere`](Self::sealed_elsewhere).
+    pub fn wish(&self) -> Option<Wish> {
+        self.state().sealing.as_mut()?.wish()
+    }
+
+    /// The newest seal that is kept beside the log; none: there is none yet.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none.
+    pub fn newest_seal(&self) -> Result<Option<SealedCheckpoint>, String> {
+        newest_seal(&self.folder.path)
+    }
+
+    /// The check value of the key that has sealed the log, in hexadecimal; none: it is not known yet.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn seal_key(&self) -> Result<Option<String>, String> {
+        let known = self.folder.seal_key();
+        known.map_err(|error| format!("{}/seal-key: {error}", self.folder.path.display()))
+    }
+
+    /// Keeps the check value of the key that seals the log from now on.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_seal_key(&self, check_value: &str) -> Result<(), String> {
+        let kept = self.folder.keep_seal_key(check_value);
+        kept.map_err(|error| format!("{}/seal-key: {error}", self.folder.path.display()))
+    }
+
+    /// A token has sealed it. Kept in the log, and beside it.
+    pub fn sealed(&self, wish: &Wish, seal: &[u8]) {
+        let sealed = SealedCheckpoint {
+            checkpoint: wish.checkpoint.clone(),
+            seal: seal.to_vec(),
+        };
+        let text = sealed.to_string();
+        {
+            let mut state = self.state();
+            if let Some(sealing) = &mut state.sealing {
+                sealing.asked = None;
+                sealing.sealed = wish.checkpoint.size;
+                if sealing.trouble.take().is_some() {
+                    info!(
+                        event = "audit_seals_resumed",
+                        size = wish.checkpoint.size,
+                        "the audit log is sealed again"
+                    );
+                }
+                sealing.waiting_since = sealing.ready.is_some().then(Instant::now);
+            }
+            if state.trouble.is_none() {
+                state.append_note(Kind::Seal, &text);
+            }
+        }
+        // It goes to the file with the next record, or with the next second.
+        self.work.notify_one();
+        if let Err(error) = self.folder.keep_seal(&text) {
+            self.fail(&mut self.state(), &error.to_string());
+        }
+    }
+
+    /// No token has sealed it; it is asked again. Whether that is new.
+    pub fn not_sealed(&self, wish: Wish, reason: &str) -> bool {
+        let mut state = self.state();
+        let Some(sealing) = &mut state.sealing else {
+            return false;
+        };
+        sealing.put_back(wish.checkpoint);
+        sealing.trouble.replace(reason.to_owned()).is_none()
+    }
+
+    /// A token remembers that it has sealed `size` leaves: what it must be asked for is read from the files.
+    ///
+    /// # Errors
+    /// The log has not so many, or cannot be read: it was changed. Nothing was sealed; say so with
+    /// [`not_sealed`](Self::not_sealed).
+    pub fn sealed_elsewhere(&self, wish: Wish, size: u64) -> Result<(), String> {
+        let known = wish.checkpoint.size;
+        if size > known {
+            return Err(format!(
+                "the log has {known} records, and {size} of it were sealed before: records are missing at its end"
+            ));
+        }
+        let leaves = self.read_leaves(size, known)?;
+        if let Some(sealing) = &mut self.state().sealing {
+            sealing.asked = Some(leaves);
+            sealing.put_back(wish.checkpoint);
+        }
+        Ok(())
+    }
+
+    fn read_leaves(&self, from: u64, to: u64) -> Result<Extension, String> {
+        let unreadable = |error: io::Error| format!("{}: {error}", self.folder.path.display());
+        let segments = segments(&self.folder.path).map_err(unreadable)?;
+        let mut leaves = Extension::after(from);
+        let mut next = from;
+        for (place, segment) in segments.iter().enumerate() {
+            let ends = segments
+                .get(place + 1)
+                .map_or(u64::MAX, |next| next.first_index);
+            if ends <= from || segment.first_index >= to {
+                continue;
+            }
+            let mut reader = segment.open().map_err(|damage| damage.to_string())?;
+            loop {
+                let (_, index) = reader.place();
+                if index >= to {
+                    break;
+                }
+                match reader.next().map_err(|damage| damage.to_string())? {
+                    Some(Frame::Leaf(leaf)) if index == next => {
+                        leaves.push(leaf_hash(leaf));
+                        next += 1;
+                    }
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        }
+        if next == to {
+            Ok(leaves)
+        } else {
+            Err(format!("record {next} is not in the log any more"))
+        }
+    }
+}
+
+/// The newest seal that is kept beside a log; none: there is none.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn newest_seal(directory: &Path) -> Result<Option<SealedCheckpoint>, String> {
+    let path = directory.join(SEALED_CHECKPOINT);
+    let shown = path.display();
+    match fs::read_to_string(&path) {
+        Ok(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|fault| format!("{shown}: {fault}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}

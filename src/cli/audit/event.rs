@@ -1,0 +1,243 @@
+//! Records as JSON: in the form of AWS CloudTrail's events for KMS, and as they are.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use super::{
+    super::paint::{Colour, Paint},
+    tail::colour,
+};
+use crate::{
+    audit::Names,
+    model::{encode_hex, leaf_hash},
+    proto::audit::{Call, Entry, Phase, Wire, entry::Entry as Leaf},
+};
+
+/// A call as CloudTrail tells of it; none for what is no call's outcome.
+pub(super) fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> Option<Value> {
+    let Some(Leaf::Call(call)) = &entry.entry else {
+        return None;
+    };
+    if call.phase() == Phase::Attempt {
+        return None;
+    }
+    let name = |place| names.name(place);
+    let principal = name(call.principal_ref).unwrap_or_default();
+    let account = principal.split(':').nth(4).unwrap_or_default();
+    let key = name(call.key_ref);
+    let mut parameters = serde_json::Map::new();
+    let mut parameter = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            parameters.insert(name.to_owned(), value.into());
+        }
+    };
+    parameter("keyId", key);
+    parameter("macAlgorithm", name(call.mac_algorithm_ref));
+    parameter("aliasName", some(&call.alias));
+    parameter("grantId", some(&call.grant_id));
+    let resources: Vec<Value> = key
+        .into_iter()
+        .map(|arn| {
+            let account = arn.split(':').nth(4);
+            json!({ "accountId": account, "type": "AWS::KMS::Key", "ARN": arn })
+        })
+        .collect();
+    let operation = name(call.operation_ref).unwrap_or_default();
+    let region = key.and_then(|arn| arn.split(':').nth(3));
+    let reads = ["Describe", "Get", "List", "Generate", "Verify"];
+    let mut event = json!({
+        "eventVersion": "1.08",
+        "userIdentity": { "type": kind(principal), "arn": principal, "accountId": account },
+        "eventTime": time(call.time, SecondsFormat::Secs),
+        "eventSource": "kms.amazonaws.com",
+        "eventName": operation,
+        "awsRegion": region,
+        "sourceIPAddress": name(call.source_ref),
+        "requestParameters": parameters,
+        "responseElements": null,
+        "requestID": uuid(&call.request_id),
+        "eventID": event_id(bytes),
+        "readOnly": reads.iter().any(|verb| operation.starts_with(verb)),
+        "resources": resources,
+        "eventType": "AwsApiCall",
+        "managementEvent": true,
+        "eventCategory": "Management",
+        "recipientAccountId": account,
+        "additionalEventData": { "hsmac": hsmac(index, bytes, call) },
+    });
+    if let Some(exception) = name(call.exception_ref) {
+        // As CloudTrail has it, without the word that each ends with.
+        event["errorCode"] = exception
+            .strip_suffix("Exception")
+            .unwrap_or(exception)
+            .into();
+    }
+    Some(event)
+}
+
+/// A record with all that it has.
+pub(super) fn record(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> Value {
+    let precise = |micros| time(micros, SecondsFormat::Micros);
+    let of = |kind: &str, rest: Value| {
+        let mut record =
+            json!({ "index": index, "leafHash": encode_hex(&leaf_hash(bytes)), "record": kind });
+        if let (Some(record), Value::Object(rest)) = (record.as_object_mut(), rest) {
+            record.extend(rest);
+        }
+        record
+    };
+    match &entry.entry {
+        None => of("unknown", json!({})),
+        Some(Leaf::Name(name)) => of("name", json!({ "name": name })),
+        Some(Leaf::Started(one)) => of(
+            "started",
+            json!({ "time": precise(one.time), "version": one.version }),
+        ),
+        Some(Leaf::Strangers(one)) => of(
+            "strangers",
+            json!({ "time": precise(one.time), "source": one.source, "exception": one.exception, "count": one.count }),
+        ),
+        Some(Leaf::Gap(one)) => of(
+            "gap",
+            json!({ "time": precise(one.time), "refused": one.refused, "answered": one.answered, "reason": one.reason }),
+        ),
+        Some(Leaf::Call(call)) => {
+            let name = |place| names.name(place);
+            let phase = match call.phase() {
+                Phase::Attempt => "attempt",
+                Phase::Outcome => "outcome",
+            };
+            of(
+                "call",
+                json!({
+                    "time": precise(call.time),
+                    "phase": phase,
+                    "wire": wire(call),
+                    "operation": name(call.operation_ref),
+                    "principal": name(call.principal_ref),
+                    "source": name(call.source_ref),
+                    "key": name(call.key_ref),
+                    "exception": name(call.exception_ref),
+                    "macAlgorithm": name(call.mac_algorithm_ref),
+                    "alias": some(&call.alias),
+                    "grantId": some(&call.grant_id),
+                    "requestId": uuid(&call.request_id),
+                    "traceId": trace(call),
+                }),
+            )
+        }
+    }
+}
+
+/// A record for people, on one line; none for names.
+pub(super) fn line(index: u64, entry: &Entry, names: &Names, paint: Paint) -> Option<String> {
+    let said = |micros, colour, word: &str, rest: String| {
+        let time = time(micros, SecondsFormat::Millis).unwrap_or_default();
+        let word = paint.paint(colour, &format!("{word:<24}"));
+        Some(format!("{index:>8}  {time}  {word}  {rest}"))
+    };
+    match entry.entry.as_ref()? {
+        Leaf::Name(_) => None,
+        Leaf::Started(one) => said(
+            one.time,
+            Colour::Strong,
+            "begun",
+            format!("hsmac {} goes on in another file", one.version),
+        ),
+        Leaf::Strangers(one) => said(
+            one.time,
+            Colour::Warning,
+            &one.exception,
+            format!("{} calls without a proof {}", one.count, one.source),
+        ),
+        Leaf::Gap(one) => said(
+            one.time,
+            Colour::Wrong,
+            "GAP",
+            format!(
+                "{} calls refused and {} answered without a record: {}",
+                one.refused, one.answered, one.reason
+            ),
+        ),
+        Leaf::Call(call) => {
+            let name = |place| names.name(place);
+            let exception = name(call.exception_ref);
+            let word = match (call.phase(), exception) {
+                (Phase::Attempt, _) => "attempt",
+                (Phase::Outcome, exception) => exception.unwrap_or("ok"),
+            };
+            // What an ARN ends with tells apart what people tell apart.
+            let end = |arn: &str| arn.splitn(6, ':').last().unwrap_or_default().to_owned();
+            let about = [
+                name(call.key_ref).map(end),
+                some(&call.alias).map(str::to_owned),
+                some(&call.grant_id).map(str::to_owned),
+                name(call.mac_algorithm_ref).map(str::to_owned),
+                name(call.source_ref).map(|source| format!("from {source}")),
+                uuid(&call.request_id),
+            ];
+            let about: Vec<String> = about.into_iter().flatten().collect();
+            let operation = name(call.operation_ref).unwrap_or_default();
+            let principal = name(call.principal_ref).map(end).unwrap_or_default();
+            let rest = format!("{operation:<16}  {principal:<20}  {}", about.join("  "));
+            said(call.time, colour(exception), word, rest)
+        }
+    }
+}
+
+fn hsmac(index: u64, bytes: &[u8], call: &Call) -> Value {
+    json!({
+        "index": index,
+        "leafHash": encode_hex(&leaf_hash(bytes)),
+        "wire": wire(call),
+        "traceId": trace(call),
+    })
+}
+
+fn wire(call: &Call) -> &'static str {
+    match call.wire() {
+        Wire::Grpc => "grpc",
+        Wire::Aws => "aws",
+    }
+}
+
+fn trace(call: &Call) -> Option<String> {
+    (!call.trace_id.is_empty()).then(|| encode_hex(&call.trace_id))
+}
+
+/// CloudTrail's type of an identity.
+fn kind(principal: &str) -> &'static str {
+    match principal.split(':').nth(5) {
+        Some("root") => "Root",
+        Some(resource) if resource.starts_with("assumed-role/") => "AssumedRole",
+        Some(resource) if resource.starts_with("federated-user/") => "FederatedUser",
+        Some(resource) if resource.starts_with("role/") => "Role",
+        _ => "IAMUser",
+    }
+}
+
+/// A UUID that is the record's own: the first half of its hash.
+fn event_id(bytes: &[u8]) -> Option<String> {
+    let hash = leaf_hash(bytes);
+    let half = hash.first_chunk()?;
+    Some(
+        uuid::Builder::from_custom_bytes(*half)
+            .into_uuid()
+            .to_string(),
+    )
+}
+
+fn uuid(bytes: &[u8]) -> Option<String> {
+    uuid::Uuid::from_slice(bytes)
+        .ok()
+        .map(|uuid| uuid.to_string())
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn time(micros: u64, precision: SecondsFormat) -> Option<String> {
+    let time = DateTime::<Utc>::from_timestamp_micros(i64::try_from(micros).ok()?)?;
+    Some(time.to_rfc3339_opts(precision, true))
+}

@@ -1,0 +1,268 @@
+//! `hsmac audit …`: verifies the log of calls, prints it, and proves single records. Needs no configuration and no running
+//! hsmac, unless the token is asked about seals: an auditor may have a copy of the folder alone.
+
+mod event;
+mod filter;
+mod tail;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, BufWriter, IsTerminal as _, Write as _, stderr, stdout},
+    path::PathBuf,
+    time::Instant,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::json;
+use tokio::runtime::Builder;
+
+use self::filter::Filter;
+pub(super) use self::tail::{TailArguments, tail};
+use super::{
+    CliError, Configuration,
+    paint::{Colour, Paint},
+    print,
+};
+use crate::{
+    app::{self, SealExamination},
+    audit::{self, Damage, Follower, Verified},
+    model::{Checkpoint, encode_hex, leaf_hash},
+};
+
+#[derive(clap::Args, Debug)]
+pub(super) struct VerifyArguments {
+    /// The folder of the log, or of a copy of it.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// A checkpoint that was kept elsewhere, which the log must agree with; may be given again.
+    #[arg(long, value_name = "FILE")]
+    since: Vec<PathBuf>,
+    /// Ask the token whether the newest seal is genuine, and how much of the log was sealed. Logs in once, as `hsmac
+    /// check` does, with the configuration's PIN.
+    #[arg(long)]
+    seals: bool,
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct ProveArguments {
+    /// The folder of the log.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// The record's number, from 0: `additionalEventData.hsmac.index` of an export.
+    index: u64,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct ExportArguments {
+    /// The folder of the log.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// What each line is: an event as AWS CloudTrail has it, or the record itself.
+    #[arg(long, value_enum, default_value_t = Format::Cloudtrail)]
+    format: Format,
+    /// From this record on.
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    from: u64,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// AWS CloudTrail's form, with the record's place in the tree.
+    Cloudtrail,
+    /// Every record, those that are no calls too.
+    Json,
+}
+
+pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), CliError> {
+    let mut kept: Vec<Checkpoint> = Vec::new();
+    for file in &arguments.since {
+        let shown = file.display();
+        let text = fs::read_to_string(file)
+            .map_err(|error| CliError::Usage(format!("{shown}: {error}")))?;
+        kept.push(
+            text.parse()
+                .map_err(|fault| CliError::Usage(format!("{shown}: {fault}")))?,
+        );
+    }
+    let directory = &arguments.directory;
+    let all: u64 = audit::segments(directory)
+        .map_err(|error| unreadable(directory, &error))?
+        .iter()
+        .filter_map(|segment| segment.path.metadata().ok())
+        .map(|file| file.len())
+        .sum();
+    let shows_progress = stderr().is_terminal();
+    let began = Instant::now();
+    let found = audit::verify(directory, &kept, |read| {
+        if shows_progress && all > 0 {
+            let (percent, mib) = (read * 100 / all, read >> 20);
+            // Nobody reads a progress that cannot be shown.
+            let _ = write!(stderr(), "\r{percent:3} %  {mib} of {} MiB", all >> 20);
+        }
+    });
+    if shows_progress {
+        let _ = write!(stderr(), "\r\x1b[K");
+    }
+    let found = found.map_err(|error| unreadable(directory, &error))?;
+    let seconds = began.elapsed().as_secs_f64();
+    let paint = Paint::for_stdout();
+    let (mut page, mut is_good) = report(&found, seconds, paint);
+    if arguments.seals {
+        let (line, is_genuine) = examine_seals(&found, &arguments.configuration, paint)?;
+        page.push_str(&line);
+        is_good &= is_genuine;
+    }
+    print(page.as_bytes())?;
+    if is_good {
+        Ok(())
+    } else {
+        Err(CliError::Denied)
+    }
+}
+
+/// What the token says of the log's seals: a line, and whether it is good.
+fn examine_seals(
+    found: &Verified,
+    configuration: &Configuration,
+    paint: Paint,
+) -> Result<(String, bool), CliError> {
+    let Some(checkpoint) = &found.checkpoint else {
+        return Err(CliError::Usage(
+            "there is no log that could be sealed".into(),
+        ));
+    };
+    let settings = configuration.load()?.settings;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Bug(format!("no runtime: {error}")))?;
+    let newest = found.newest_seal.clone();
+    let sealed = newest.as_ref().map_or(0, |seal| seal.checkpoint.size);
+    let asked = app::examine_seals(settings, &checkpoint.origin, newest);
+    let SealExamination {
+        is_genuine,
+        remembered,
+    } = runtime.block_on(asked)?;
+    let wrong = if is_genuine == Some(false) {
+        format!("the seal of {sealed} records was not made by the token's key")
+    } else if remembered > checkpoint.size {
+        format!(
+            "this machine has sealed {remembered} records, and the log has {}: its end is missing",
+            checkpoint.size
+        )
+    } else if sealed == 0 {
+        "nothing was sealed".to_owned()
+    } else {
+        let good = paint.paint(Colour::Good, "genuine");
+        let line = format!(
+            "\nseals      {good}: {sealed} of {} records, by the token's key\n",
+            checkpoint.size
+        );
+        return Ok((line, true));
+    };
+    let wrong = format!(
+        "\nseals      {}: {wrong}\n",
+        paint.paint(Colour::Wrong, "WRONG")
+    );
+    Ok((wrong, false))
+}
+
+fn report(found: &Verified, seconds: f64, paint: Paint) -> (String, bool) {
+    let mut page = String::new();
+    let Verified {
+        checkpoint,
+        first_index,
+        records,
+        segments,
+        damages,
+        ..
+    } = found;
+    let rate = *records as f64 / seconds.max(1e-6);
+    let (word, colour) = match damages.len() {
+        0 => ("good", Colour::Good),
+        _ => ("DAMAGED", Colour::Wrong),
+    };
+    let _ = writeln!(
+        page,
+        "audit log  {}: {records} records in {segments} segments, {seconds:.1} s, {rate:.0} a second",
+        paint.paint(colour, word)
+    );
+    if *first_index > 0 {
+        let _ = writeln!(
+            page,
+            "  begins   with record {first_index}: older segments are not here"
+        );
+    }
+    for damage in damages {
+        let _ = writeln!(page, "  {}  {damage}", paint.paint(Colour::Wrong, "wrong "));
+    }
+    if let Some(checkpoint) = checkpoint.as_ref().filter(|_| damages.is_empty()) {
+        page.push_str(
+            "\nThis is the log now. Keep it where hsmac cannot write, and give it to --since the next time:\n\n",
+        );
+        let _ = write!(page, "{checkpoint}");
+    }
+    (page, damages.is_empty())
+}
+
+pub(super) fn prove(arguments: &ProveArguments) -> Result<(), CliError> {
+    let (proof, checkpoint, record) =
+        audit::prove(&arguments.directory, arguments.index).map_err(CliError::Usage)?;
+    let hash = leaf_hash(&record);
+    if proof.root(hash) != Some(checkpoint.root) {
+        return Err(CliError::Bug(
+            "the proof does not give the log's root".into(),
+        ));
+    }
+    let path: Vec<String> = proof
+        .path
+        .iter()
+        .map(|hash| STANDARD.encode(hash))
+        .collect();
+    let proof = json!({
+        "index": proof.index,
+        "size": proof.size,
+        "record": STANDARD.encode(&record),
+        "leafHash": encode_hex(&hash),
+        "path": path,
+        "checkpoint": checkpoint.to_string(),
+    });
+    print(format!("{proof:#}\n").as_bytes())
+}
+
+pub(super) fn export(arguments: &ExportArguments) -> Result<(), CliError> {
+    let mut log = Follower::new(&arguments.directory, arguments.from).map_err(damaged)?;
+    let mut out = BufWriter::new(stdout().lock());
+    let mut failed = None;
+    let read = log.read(|index, bytes, entry, names| {
+        if index < arguments.from || !arguments.filter.wants(entry, names) {
+            return true;
+        }
+        let line = match arguments.format {
+            Format::Cloudtrail => event::cloudtrail(index, bytes, entry, names),
+            Format::Json => Some(event::record(index, bytes, entry, names)),
+        };
+        let written = line.map_or(Ok(()), |line| writeln!(out, "{line}"));
+        failed = written.err();
+        failed.is_none()
+    });
+    let flushed = out.flush();
+    match failed.map_or(flushed, Err) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(CliError::Away(format!("stdout: {error}"))),
+        Ok(()) => read.map(drop).map_err(damaged),
+    }
+}
+
+fn damaged(damage: Damage) -> CliError {
+    CliError::Usage(format!("{damage}; hsmac audit verify says more"))
+}
+
+fn unreadable(directory: &std::path::Path, error: &io::Error) -> CliError {
+    CliError::Usage(format!("{}: {error}", directory.display()))
+}
