@@ -1,7 +1,7 @@
 //! The tokens of a group as the configuration has them now: how one comes, gets other settings, and goes.
 //!
 //! A token with other settings is served by hosts of its own, its *successor*, beside those that serve. When
-//! the first of them has come up the others end as planned: they answer what they have and take no more.
+//! these have come up the others end as planned: they answer what they have and take no more.
 //! Hosts that do not come up change nothing, and what waits in the queue waits for whoever serves. Does not:
 //! know which keys there are; a group that goes as a whole is the caller's to fence.
 
@@ -218,12 +218,10 @@ impl Roster {
         let successor = Arc::clone(&new);
         let roster = Arc::downgrade(self);
         tokens.tasks.spawn(async move {
-            let mut state = successor.state.subscribe();
             tokio::select! {
                 biased;
                 () = successor.end.until_positive() => return,
-                _ = state.wait_for(State::is_serving) => {}
-                () = successor.wants_sessions.until_positive() => {}
+                () = can_take_over(&successor) => {}
             }
             if let Some(roster) = roster.upgrade() {
                 roster.hand_over(&successor);
@@ -293,6 +291,27 @@ impl Roster {
     }
 }
 
+/// Waits until all hosts of a successor serve, so that the token does not serve less for a moment; or as many as
+/// come up, or none that needs what its predecessor has.
+async fn can_take_over(successor: &Member) {
+    let all = async {
+        let mut state = successor.state.subscribe();
+        // The sender is the member's own: it is there as long as this waits.
+        drop(state.wait_for(State::is_serving).await);
+        tokio::select! {
+            biased;
+            () = successor.serving.until(successor.settings.hosts as usize) => {}
+            _ = state.wait_for(|state| !matches!(state, State::Up)) => {}
+            () = sleep(FOR_ALL) => {}
+        }
+    };
+    tokio::select! {
+        biased;
+        () = all => {}
+        () = successor.wants_sessions.until_positive() => {}
+    }
+}
+
 /// Waits until a token of the group serves, or none is starting any more.
 async fn another_serves(table: &TokenTable) {
     loop {
@@ -311,6 +330,9 @@ async fn another_serves(table: &TokenTable) {
         sleep(LOOK).await;
     }
 }
+
+/// How long the first host of a successor waits for its siblings.
+const FOR_ALL: Duration = Duration::from_secs(10);
 
 /// How often a token that leaves looks whether another one serves.
 const LOOK: Duration = Duration::from_millis(50);

@@ -314,3 +314,49 @@ fn a_declaration_that_names_no_token_leaves_its_key_where_it_is() {
         assert!(record.body.locator.token != "c");
     }
 }
+
+/// The keys of a group that is gone are unavailable, and serve by others when it is back; what was closed stays
+/// closed, and what was trusted first goes on to be.
+#[test]
+fn keys_of_a_group_that_is_gone_are_unavailable_until_it_is_back() {
+    let catalogue = Catalogue::new(settings(), &["a".to_owned(), "b".to_owned()]).unwrap();
+    let keys = settings().keys;
+    let declare = |groups: &[Option<&str>]| {
+        let groups = groups.iter().map(|name| name.map(str::to_owned)).collect();
+        catalogue.declare(&keys, settings().rights.keys, Some(groups))
+    };
+    let found = || {
+        let found = catalogue.resolve(&caller(ACCOUNT), Operation::GenerateMac, FIRST);
+        found.unwrap()
+    };
+    let before = found();
+    assert_eq!((before.group, before.state()), (Some(0), KeyState::Enabled));
+    let same = declare(&[Some("a"), Some("b")]);
+    assert!(same.without_group.is_empty() && Arc::ptr_eq(&found(), &before));
+
+    let outcome = declare(&[None, Some("b")]);
+    let gone = found();
+    assert_eq!((gone.group, gone.state()), (None, KeyState::Unavailable));
+    let closed = outcome.without_group.iter();
+    let closed: Vec<_> = closed
+        .filter(|(_, key)| Arc::ptr_eq(key, &before.key))
+        .collect();
+    assert!(matches!(closed[..], [(0, _)]));
+    // Its declaration names a group that is not there, and is told.
+    assert!(
+        outcome.faults.iter().any(|fault| fault.contains("\"a\"")),
+        "{:?}",
+        outcome.faults
+    );
+    assert_eq!(
+        catalogue.count_without_group("a"),
+        outcome.without_group.len()
+    );
+
+    let outcome = declare(&[None, Some("b"), Some("a")]);
+    assert!(outcome.without_group.is_empty() && outcome.faults.is_empty());
+    let back = found();
+    assert_eq!((back.group, back.state()), (Some(2), KeyState::Enabled));
+    assert!(!Arc::ptr_eq(&back.key, &before.key));
+    assert_eq!(back.key.check_value(), before.key.check_value());
+}

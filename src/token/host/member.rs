@@ -66,7 +66,7 @@ pub(in crate::token) struct Member {
     /// Held by the one place that tries to start a host while none serves.
     pub(super) canary: Mutex<()>,
     /// How many hosts serve.
-    pub(super) serving: Level,
+    pub(in crate::token) serving: Level,
     pub(super) host_states: StdMutex<Vec<HostState>>,
     /// One permit for each process, held until it is reaped.
     pub(super) processes: Arc<Semaphore>,

@@ -1,5 +1,6 @@
 //! Tokens that a reload adds, changes and takes away, under load.
 
+use hsmac::proto::v1::GenerateRandomRequest;
 use tonic::Code;
 
 use super::*;
@@ -173,6 +174,7 @@ async fn keys_move_to_another_token_as_theirs_goes_and_no_call_is_lost() {
         .up(2)
         .await;
     let load = drill.load().await;
+    let random = random_bytes(&drill).await;
     let second = Member::new("second");
     let mut healed = Vec::new();
     for (member, name) in [(&second, "second"), (drill.token(), "primary")] {
@@ -183,8 +185,42 @@ async fn keys_move_to_another_token_as_theirs_goes_and_no_call_is_lost() {
         drill.until_hosts(2, &before).await;
         healed.push(load.goes_on(much(300)).await);
     }
+    random.stop().await;
     load.end_without_failure(&drill, "keys move to another token as theirs goes", &healed)
         .await;
+}
+
+/// Somebody who asks for random bytes, none of whose calls may fail.
+struct RandomBytes {
+    ended: Arc<AtomicBool>,
+    caller: JoinSet<u64>,
+}
+
+async fn random_bytes(drill: &Drill) -> RandomBytes {
+    let mut client = drill.server.mac().await;
+    let ended = Arc::<AtomicBool>::default();
+    let is_over = Arc::clone(&ended);
+    let mut caller = JoinSet::new();
+    caller.spawn(async move {
+        let mut made = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let request = GenerateRandomRequest {
+                number_of_bytes: Some(16),
+            };
+            client.generate_random(request).await.unwrap();
+            made += 1;
+        }
+        made
+    });
+    RandomBytes { ended, caller }
+}
+
+impl RandomBytes {
+    async fn stop(mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        let made = self.caller.join_next().await.unwrap().unwrap();
+        assert!(made > 10, "{made}");
+    }
 }
 
 #[tokio::test]
