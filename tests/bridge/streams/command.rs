@@ -136,6 +136,12 @@ async fn a_column_of_a_table_is_replaced_and_lines_that_fail_are_told_by_number(
     let words =
         "line 1: An error occurred (NotFoundException) when calling the GenerateMacs operation: ";
     assert!(done.stderr.starts_with(words), "{}", done.stderr);
+    let done = run(
+        &token,
+        "generate-macs",
+        &format!("--input {input} --output /dev/null"),
+    );
+    assert_eq!(code(&done), 0, "{}", done.stderr);
     for (line, words) in [
         ("--input /nowhere/words", "/nowhere/words: "),
         (

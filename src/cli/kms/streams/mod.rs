@@ -5,6 +5,7 @@
 //! and what is written by then is whole and can be gone on with. Does not: judge messages or keys.
 
 mod output;
+mod pace;
 mod progress;
 mod pump;
 mod records;

@@ -49,16 +49,21 @@ impl Output {
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create(true).truncate(false);
             let mut file = options.open(path).map_err(failed)?;
-            let is_empty = file.metadata().map_err(failed)?.len() == 0;
-            if !is_empty && !asked.resume {
-                return Err(format!(
-                    "{path} is there already: --resume goes on with it, or remove it"
-                ));
+            let facts = file.metadata().map_err(failed)?;
+            // Of a pipe or a device nothing can be read back.
+            let mut lines = 0;
+            if facts.is_file() {
+                if facts.len() > 0 && !asked.resume {
+                    return Err(format!(
+                        "{path} is there already: --resume goes on with it, or remove it"
+                    ));
+                }
+                let (whole, end) = whole(&file, is_csv).map_err(failed)?;
+                // A last line that is not whole is made again.
+                file.set_len(end).map_err(failed)?;
+                file.seek(SeekFrom::End(0)).map_err(failed)?;
+                lines = whole;
             }
-            let (lines, end) = whole(&file, is_csv).map_err(failed)?;
-            // A last line that is not whole is made again.
-            file.set_len(end).map_err(failed)?;
-            file.seek(SeekFrom::End(0)).map_err(failed)?;
             let has_header = is_csv && lines > 0;
             written.records = lines - u64::from(has_header);
             (Box::new(file), has_header)

@@ -26,6 +26,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(form) {
             bar.set_style(style);
         }
+        bar.set_message("0 lines");
         Self {
             bar,
             failed: 0,

@@ -15,6 +15,7 @@ use tonic::{Code, Status, Streaming, codegen::tokio_stream::Stream};
 use super::{
     StreamArguments, broken,
     output::Output,
+    pace::Pace,
     progress::Progress,
     records::{Record, Records},
     verbs::{Outcome, StreamVerb},
@@ -149,7 +150,7 @@ impl<'a, V: StreamVerb> Pump<'a, V> {
                     Some(record) => self.accept(record.map_err(broken)?, &items),
                     None => self.is_read = true,
                 },
-                () = sleep_until(self.pace.until.into()), if self.pace.is_paused() => {}
+                () = sleep_until(self.pace.until().into()), if self.pace.is_paused() => {}
                 _ = tick.tick() => {
                     self.output.flush().map_err(unwritten)?;
                     self.give_up_in_time()?;
@@ -258,7 +259,12 @@ impl<'a, V: StreamVerb> Pump<'a, V> {
         let error = self.client.error(V::NAME, status);
         let is_passing = matches!(
             status.code(),
-            Code::Unavailable | Code::Cancelled | Code::Unknown | Code::ResourceExhausted
+            Code::Unavailable
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::ResourceExhausted
+                // Lines that come hours apart: a stream in which nothing moves ends.
+                | Code::DeadlineExceeded
         );
         if !is_passing {
             return Err(error);
@@ -272,9 +278,13 @@ impl<'a, V: StreamVerb> Pump<'a, V> {
             }
         }
         self.in_flight = 0;
+        if self.again.is_empty() {
+            // Nothing was asked for, so that nothing went badly.
+            (self.good, self.trouble) = (Instant::now(), None);
+        }
         self.pace.slow_down(REOPEN);
         self.give_up_in_time()?;
-        sleep_until(self.pace.until.into()).await;
+        sleep_until(self.pace.until().into()).await;
         Ok(())
     }
 
@@ -283,7 +293,7 @@ impl<'a, V: StreamVerb> Pump<'a, V> {
     fn give_up_in_time(&self) -> Result<(), CliError> {
         let asks = self.in_flight > 0 || !self.again.is_empty() || self.trouble.is_some();
         let latest = self.good + self.client.timeout;
-        if !asks || (Instant::now() < latest && self.pace.until < latest) {
+        if !asks || (Instant::now() < latest && self.pace.until() < latest) {
             return Ok(());
         }
         let endpoint = self.client.server.endpoint();
@@ -342,54 +352,8 @@ fn unwritten(error: io::Error) -> CliError {
     broken(format!("the output cannot be written: {error}"))
 }
 
-/// How many items may be unanswered: half as many when the service has too much to do, and one more for
-/// each round that goes well (additive increase, multiplicative decrease).
-struct Pace {
-    most: f64,
-    allowed: f64,
-    /// Grows as long as nothing goes well.
-    pause: Duration,
-    until: Instant,
-}
-
-impl Pace {
-    fn new(most: u32) -> Self {
-        Self {
-            most: most.into(),
-            allowed: most.into(),
-            pause: Duration::ZERO,
-            until: Instant::now(),
-        }
-    }
-
-    fn has_room(&self, in_flight: usize) -> bool {
-        (in_flight as f64) < self.allowed && !self.is_paused()
-    }
-
-    fn is_paused(&self) -> bool {
-        self.until > Instant::now()
-    }
-
-    /// One pause for all that fails together.
-    fn slow_down(&mut self, told: Duration) {
-        if self.is_paused() {
-            return;
-        }
-        self.allowed = (self.allowed / 2.0).max(1.0);
-        self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE);
-        self.until = Instant::now() + self.pause.max(told);
-    }
-
-    fn speed_up(&mut self) {
-        self.allowed = (self.allowed + 1.0 / self.allowed).min(self.most);
-        self.pause = Duration::ZERO;
-    }
-}
-
 /// Lines that wait for those before them, and for their answers.
 const WINDOW: usize = 1024;
-const PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Before a stream is opened again.
 const REOPEN: Duration = Duration::from_millis(100);
 /// What is written is seen after so long.

@@ -31,6 +31,8 @@ pub(super) struct Driver<I: StreamItem> {
     read: Option<I>,
     /// The connection's caller, and the same in the lane of stream items.
     known: Option<(Arc<Caller>, Arc<Caller>)>,
+    /// Items so far.
+    taken: u64,
     _open: OpenStream,
 }
 
@@ -50,17 +52,25 @@ impl<I: StreamItem> Driver<I> {
             room: room(),
             read: None,
             known: None,
+            taken: 0,
             _open: open,
         }
     }
 
     pub(super) async fn run(mut self) {
         let began = Instant::now();
-        let Err(status) = self.serve().await else {
+        let ended = self.serve().await;
+        let (items, took_s) = (self.taken, began.elapsed().as_secs_f64());
+        let request_id = self.stream.request_id;
+        let operation = I::OPERATION.name();
+        tracing::debug!(%request_id, operation, items, took_s, "a stream has ended");
+        let Err(status) = ended else {
             return;
         };
-        // What ends a stream counts as what fails an item.
-        if let (Some(failed), Some((caller, _))) = (status::kind_of_status(&status), &self.known) {
+        // What its peer has done wrong counts as a failed item. A shutdown, a deadline and an idle peer are
+        // nobody's fault.
+        let failed = status::kind_of_status(&status).filter(|kind| !kind.is_ours());
+        if let (Some(failed), Some((caller, _))) = (failed, &self.known) {
             let outcome = Outcome {
                 request_id: self.stream.request_id,
                 began,
@@ -133,6 +143,7 @@ impl<I: StreamItem> Driver<I> {
         // Security: what a reload has taken away is gone with the first item after it.
         let caller = self.caller();
         let caller = caller.map_err(|failure| self.stream.status(&failure.into()))?;
+        self.taken += 1;
         Ok(self.read.take().map(|item| (item, caller, room)))
     }
 
