@@ -18,7 +18,7 @@ pub(super) fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names)
     let Some(Leaf::Call(call)) = &entry.entry else {
         return None;
     };
-    if call.phase() == Phase::Attempt {
+    if call.phase() != Phase::Outcome {
         return None;
     }
     let name = |place| names.name(place);
@@ -106,6 +106,7 @@ pub(super) fn record(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> 
             let phase = match call.phase() {
                 Phase::Attempt => "attempt",
                 Phase::Outcome => "outcome",
+                Phase::Unspecified => "unknown",
             };
             of(
                 "call",
@@ -165,6 +166,7 @@ pub(super) fn line(index: u64, entry: &Entry, names: &Names, paint: Paint) -> Op
             let word = match (call.phase(), exception) {
                 (Phase::Attempt, _) => "attempt",
                 (Phase::Outcome, exception) => exception.unwrap_or("ok"),
+                (Phase::Unspecified, _) => "unknown",
             };
             // What an ARN ends with tells apart what people tell apart.
             let end = |arn: &str| arn.splitn(6, ':').last().unwrap_or_default().to_owned();
@@ -198,6 +200,7 @@ fn wire(call: &Call) -> &'static str {
     match call.wire() {
         Wire::Grpc => "grpc",
         Wire::Aws => "aws",
+        Wire::Unspecified => "unknown",
     }
 }
 
