@@ -511,6 +511,12 @@ impl Families<'_> {
             "Free space of the disk that the audit log is on.",
             [(vec![], number(audit.free_bytes))],
         )?;
+        let lag = audit.json_lag.map(|lag| (vec![], number(lag)));
+        self.gauge(
+            "audit_json_lag_records",
+            "Records that the collector of JSON lines has not got yet.",
+            lag,
+        )?;
         let Some(sealed) = &audit.sealed else {
             return Ok(());
         };

@@ -102,6 +102,7 @@ pub(super) fn observation() -> Observation {
         ],
         store_trouble: None,
         audit: Some(audit::Snapshot {
+            json_lag: Some(3),
             sealed: Some(audit::SealedUpTo {
                 size: 900,
                 waiting: Duration::from_secs(2),

@@ -119,7 +119,7 @@ impl App {
         let kms = match settled {
             Ok(()) => {
                 let of_kms = kms_settings(&settings, rights);
-                build_kms(of_kms, started, store.clone()).await
+                build_kms(of_kms, started, store.clone(), audit.clone()).await
             }
             Err(fault) => Err(fault),
         };
@@ -135,9 +135,6 @@ impl App {
                 return Err(fault);
             }
         };
-        if let Some(log) = &audit {
-            kms.record_to(Arc::clone(log));
-        }
         let sealing = settings.seal_key().ok().flatten();
         let sealing = sealer::start(sealing, &groups, audit.as_ref());
         Ok(Self {
@@ -326,10 +323,17 @@ async fn build_kms(
     settings: kms::Settings,
     groups: GroupMap,
     store: Option<Store>,
+    audit: Option<Arc<audit::Log>>,
 ) -> Result<Arc<Kms>, AppError> {
     match store {
-        None => Kms::new(settings, groups).map_err(AppError::Configuration),
-        Some(store) => Ok(Kms::open(settings, groups, store).await?),
+        None => {
+            let kms = Kms::new(settings, groups).map_err(AppError::Configuration)?;
+            if let Some(log) = audit {
+                kms.record_to(log);
+            }
+            Ok(kms)
+        }
+        Some(store) => Ok(Kms::open(settings, groups, store, audit).await?),
     }
 }
 

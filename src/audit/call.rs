@@ -45,7 +45,7 @@ pub struct CallRecord<'a> {
     pub trace_id: Option<[u8; 16]>,
     /// `GenerateMac`
     pub operation: &'a str,
-    /// The caller's ARN.
+    /// The caller's ARN; empty: hsmac itself.
     pub principal: &'a str,
     /// The caller's address; none over a Unix socket.
     pub source: Option<IpAddr>,
@@ -53,6 +53,26 @@ pub struct CallRecord<'a> {
     pub exception: Option<&'a str>,
     /// What the operations noted.
     pub noted: Noted,
+}
+
+impl<'a> CallRecord<'a> {
+    /// What hsmac does by itself.
+    pub(super) fn own_act(operation: &'a str, key: &Arc<str>) -> Self {
+        Self {
+            wire: Wire::Unspecified,
+            request_id: [0; 16],
+            trace_id: None,
+            operation,
+            principal: "",
+            source: None,
+            exception: None,
+            noted: Noted {
+                key: Some(Arc::clone(key)),
+                attempted: true,
+                ..Noted::default()
+            },
+        }
+    }
 }
 
 impl CallRecord<'_> {

@@ -42,14 +42,9 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(fault(error)),
         }
-        // Security: who else may enter could read who does what, and who may write could add to it.
-        let mode = fs::metadata(path).map_err(fault)?.mode();
-        if mode & 0o077 != 0 {
-            return Err(OpenFault::Unusable(format!(
-                "{}: others than its owner may enter (mode {:o}); chmod 700 it",
-                path.display(),
-                mode & 0o777
-            )));
+        let metadata = fs::metadata(path).map_err(fault)?;
+        if let Some(fault) = open_to_others(path, &metadata) {
+            return Err(OpenFault::Unusable(fault));
         }
         let lock = options()
             .write(true)
@@ -229,18 +224,75 @@ impl Folder {
     pub(super) fn keep_seal_key(&self, check_value: &str) -> io::Result<()> {
         self.replace(SEAL_KEY, &format!("{check_value}\n"))
     }
-
     fn replace(&self, name: &str, text: &str) -> io::Result<()> {
-        let new = self.path.join(format!("{name}.new"));
-        let mut file = options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(new, self.path.join(name))
+        replace(&self.path, name, text)
     }
+}
+
+/// Puts a file in the place of another one, on disk before it is seen.
+pub(super) fn replace(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let new = folder.join(format!("{name}.new"));
+    let mut file = options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_data()?;
+    fs::rename(new, folder.join(name))
+}
+
+/// What a start would find in a log's folder; nothing is changed by looking.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Look {
+    /// There is no folder; the first start makes it.
+    NotThere,
+    /// There is a log.
+    There {
+        /// How many records the newest checkpoint is of.
+        size: u64,
+        /// Whether a process writes it now.
+        is_in_use: bool,
+    },
+}
+
+/// Looks at a log's folder, without reading the log.
+///
+/// # Errors
+/// A sentence: a start could not use the folder.
+pub fn look(directory: &Path) -> Result<Look, String> {
+    let shown = directory.display();
+    let metadata = match fs::metadata(directory) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = directory.parent().is_none_or(Path::is_dir);
+            return above.then_some(Look::NotThere).ok_or_else(|| {
+                format!("{shown}: the folder that it would be made in does not exist")
+            });
+        }
+        Err(error) => return Err(format!("{shown}: {error}")),
+    };
+    if let Some(fault) = open_to_others(directory, &metadata) {
+        return Err(fault);
+    }
+    let lock = File::open(directory.join("lock"));
+    let is_in_use = lock.is_ok_and(|lock| lock.try_lock_shared().is_err());
+    let size = match fs::read_to_string(directory.join(CHECKPOINT)) {
+        Ok(text) => text.parse().map(|checkpoint: Checkpoint| checkpoint.size),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error.to_string()),
+    };
+    let size = size.map_err(|fault| format!("{shown}/{CHECKPOINT}: {fault}"))?;
+    Ok(Look::There { size, is_in_use })
+}
+
+/// Security: who else may enter could read who does what, and who may write could add to it.
+fn open_to_others(directory: &Path, metadata: &fs::Metadata) -> Option<String> {
+    let (mode, shown) = (metadata.mode(), directory.display());
+    (mode & 0o077 != 0).then(|| {
+        let mode = mode & 0o777;
+        format!("{shown}: others than its owner may enter (mode {mode:o}); chmod 700 it")
+    })
 }
 
 /// Ends a segment. It is not brought to disk yet.

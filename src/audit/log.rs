@@ -22,6 +22,7 @@ use super::{
     files::{Folder, Found, end},
     sealing::Sealing,
     settings::{Durability, OnFailure, Settings},
+    sink::JsonLines,
     state::{State, begin, now, started},
     upkeep,
 };
@@ -53,6 +54,7 @@ pub struct Log {
     /// Wakes the log's thread.
     pub(super) work: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
+    json_lines: Mutex<Option<JsonLines>>,
     /// Less room is left on the disk than the reserve.
     pub(super) is_low: AtomicBool,
     pub(super) records: AtomicU64,
@@ -80,6 +82,8 @@ pub struct Snapshot {
     pub trouble: Option<String>,
     /// Whether calls are refused for it.
     pub refuses: bool,
+    /// Records that the collector of JSON lines has not got yet; none: there is no collector.
+    pub json_lag: Option<u64>,
     /// How far it is sealed; none: it is not to be.
     pub sealed: Option<SealedUpTo>,
 }
@@ -112,6 +116,7 @@ impl Log {
         let synced = segment.file.sync_data().and_then(|()| folder.sync());
         synced.map_err(unusable)?;
         info!(event = "audit_opened", directory = %settings.directory.display(), origin, size = with_first.size(), "the audit log is open");
+        let size = with_first.size();
         let sealing = settings.seals.then(Sealing::default);
         let state = State::new(segment, with_first, sealing);
         let log = Arc::new(Self {
@@ -121,6 +126,7 @@ impl Log {
             state: Mutex::new(state),
             work: Condvar::new(),
             thread: Mutex::default(),
+            json_lines: Mutex::default(),
             is_low: AtomicBool::new(false),
             records: AtomicU64::new(0),
             write_took: Histogram::default(),
@@ -133,6 +139,10 @@ impl Log {
             .spawn(move || upkeep::tend(&tended))
             .map_err(unusable)?;
         *log.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        if let Some(socket) = settings.json_lines_socket() {
+            let json_lines = JsonLines::start(&settings.directory, socket, size);
+            *log.json_lines() = Some(json_lines.map_err(unusable)?);
+        }
         Ok(log)
     }
 
@@ -150,6 +160,22 @@ impl Log {
     /// Records that a change is about to be made; returns when that is on disk.
     pub(super) async fn attempt(&self, record: &CallRecord<'_>) -> Result<(), Error> {
         let written = self.append(record, Phase::Attempt, true).await;
+        written.or_else(|cause| self.missing(cause))
+    }
+
+    /// Records what hsmac does by itself, without a caller: before it begins, and how it ended.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::error::Kind::Internal): it cannot be recorded, and `on_failure = "refuse"`.
+    pub async fn own_act(
+        &self,
+        phase: Phase,
+        operation: &str,
+        key: &Arc<str>,
+    ) -> Result<(), Error> {
+        let written = self
+            .append(&CallRecord::own_act(operation, key), phase, true)
+            .await;
         written.or_else(|cause| self.missing(cause))
     }
 
@@ -194,6 +220,10 @@ impl Log {
             trouble: trouble.or_else(low),
             refuses: self.settings.on_failure == OnFailure::Refuse,
             sealed,
+            json_lag: self
+                .json_lines()
+                .as_ref()
+                .map(|sent| size.saturating_sub(sent.next())),
         }
     }
 
@@ -211,6 +241,14 @@ impl Log {
         {
             error!(event = "audit_failed", reason = "its thread ended", directory = %self.folder.path.display(), "the audit log cannot be written");
         }
+        // What it has not sent by now it sends after the next start.
+        self.json_lines().take();
+    }
+
+    fn json_lines(&self) -> MutexGuard<'_, Option<JsonLines>> {
+        self.json_lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn append(

@@ -17,10 +17,12 @@
 //! | `strangers` | calls of peers who proved nothing, counted |
 //! | `reader` | segments, read back; each fault with its place |
 //! | `follow` | a log that is read while it is written |
+//! | `export`, `sink` | records as JSON; to a SIEM's socket |
 //! | `verify` | the whole log, and whether the tree is as its checkpoints say |
 //! | `frame` | bytes on disk |
 
 mod call;
+mod export;
 mod files;
 mod follow;
 mod frame;
@@ -29,6 +31,7 @@ mod reader;
 mod seal;
 mod sealing;
 mod settings;
+mod sink;
 mod state;
 mod strangers;
 mod upkeep;
@@ -40,10 +43,15 @@ mod tests;
 pub use call::{
     CallRecord, Noted, admit, attempt, note_algorithm, note_alias, note_grant, note_key, noting,
 };
+pub use export::{cloudtrail, record};
+pub use files::{Look, look};
 pub use follow::Follower;
 pub use log::{Log, OpenFault, SealedUpTo, Snapshot};
 pub use reader::{Damage, Names, Segment, segments};
 pub use seal::SealedCheckpoint;
 pub use sealing::{Wish, newest_seal};
 pub use settings::{Durability, OnFailure, Settings};
+pub use sink::JsonLines;
 pub use verify::{Verified, prove, verify};
+
+pub use crate::proto::audit::Phase;

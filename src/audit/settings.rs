@@ -1,6 +1,6 @@
 //! `[audit]` of the configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -35,6 +35,9 @@ pub struct Settings {
     pub seal_object: Option<String>,
     /// The token, or group of tokens, that has it. Default: that of `new_keys`, or the only one.
     pub seal_token: Option<String>,
+    /// The Unix socket of a SIEM's collector, which gets each record as a line of JSON: `unix:/run/siem.sock`. It is
+    /// connected to; while it is away, records wait in the log. Each comes at least once. Default: none.
+    pub json_lines: Option<String>,
 }
 
 /// What a record survives.
@@ -75,7 +78,17 @@ impl Settings {
                 format!("{} is more than {MOST_RESERVE} MiB", self.reserve_mib),
             ));
         }
+        if self.json_lines.is_some() && self.json_lines_socket().is_none() {
+            let text = "must be unix: and the absolute path of a socket, as in unix:/run/siem.sock";
+            faults.push(("json_lines", text.to_owned()));
+        }
         faults
+    }
+
+    /// The path of the collector's socket.
+    pub(super) fn json_lines_socket(&self) -> Option<&Path> {
+        let path = self.json_lines.as_ref()?.strip_prefix("unix:")?;
+        Some(Path::new(path)).filter(|path| path.is_absolute())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{Checkpoint, Tree, leaf_hash},
-    proto::audit::{Call, Entry, Gap, Phase, Started, entry::Entry as Leaf},
+    proto::audit::{Call, Entry, Gap, Phase, Started, Wire, entry::Entry as Leaf},
 };
 
 pub(super) struct State {
@@ -72,17 +73,21 @@ impl State {
     }
 
     pub(super) fn append_call(&mut self, record: &CallRecord<'_>, phase: Phase) {
-        let source = record.source.map(|source| source.to_string());
         let call = Call {
             time: now(),
             phase: phase.into(),
             wire: record.wire.into(),
             operation_ref: self.place(Some(record.operation)),
-            principal_ref: self.place(Some(record.principal)),
-            source_ref: self.place(source.as_deref()),
+            principal_ref: self.place(Some(record.principal).filter(|arn| !arn.is_empty())),
+            source_ref: record.source.map_or(0, |source| self.place_of(source)),
             key_ref: self.place(record.key()),
             exception_ref: self.place(record.exception),
-            request_id: record.request_id.to_vec(),
+            // hsmac's own acts have none.
+            request_id: if record.wire == Wire::Unspecified {
+                Vec::new()
+            } else {
+                record.request_id.to_vec()
+            },
             trace_id: record
                 .trace_id
                 .map_or_else(Vec::new, |trace| trace.to_vec()),
@@ -104,6 +109,16 @@ impl State {
         self.append(Leaf::Name(name.to_owned()));
         let place = self.tree.size() - self.segment.first_index;
         self.segment.names.insert(name.into(), place);
+        place
+    }
+
+    /// Where the name of an address stands.
+    fn place_of(&mut self, source: IpAddr) -> u64 {
+        if let Some(place) = self.segment.sources.get(&source) {
+            return *place;
+        }
+        let place = self.place(Some(&source.to_string()));
+        self.segment.sources.insert(source, place);
         place
     }
 
@@ -148,6 +163,7 @@ impl State {
         self.buffer.clear();
         self.checked = 0;
         self.segment.names.clear();
+        self.segment.sources.clear();
         self.trouble = Some(reason.to_owned());
         if let Some(sealing) = &mut self.sealing {
             sealing.lose_track();
@@ -177,6 +193,8 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     /// The places of names, from 1.
     names: FxHashMap<Box<str>, u64>,
+    /// The same of addresses, which need not be written out to be looked up.
+    sources: FxHashMap<IpAddr, u64>,
 }
 
 impl Segment {
@@ -192,6 +210,7 @@ impl Segment {
 
     pub(super) fn forget_names(&mut self, first_index: u64) {
         self.names.clear();
+        self.sources.clear();
         self.first_index = first_index;
         self.began = Instant::now();
     }
@@ -215,6 +234,7 @@ pub(super) fn begin(
         first_index: before.size(),
         bytes,
         names: FxHashMap::default(),
+        sources: FxHashMap::default(),
     };
     Ok((segment, tree))
 }

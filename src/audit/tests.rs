@@ -28,6 +28,7 @@ fn settings(directory: &Path) -> Settings {
         seals: false,
         seal_object: None,
         seal_token: None,
+        json_lines: None,
     }
 }
 

@@ -74,7 +74,7 @@ impl Kms {
     }
 
     /// Declared keys as [`Kms::new`], and besides them all that the store has, now and as it
-    /// changes.
+    /// changes. Calls are recorded in `audit`, and what hsmac does by itself.
     ///
     /// # Errors
     /// [`OpenFault::Contradiction`]: a declared key or alias is in the store too, or a sentence of
@@ -83,9 +83,13 @@ impl Kms {
         settings: Settings,
         groups: BTreeMap<String, Arc<Group>>,
         store: Store,
+        audit: Option<Arc<audit::Log>>,
     ) -> Result<Arc<Self>, OpenFault> {
         let (names, groups): (Vec<_>, _) = groups.into_iter().unzip();
         let kms = Self::with_groups(settings, &names, groups).map_err(OpenFault::Contradiction)?;
+        if let Some(log) = audit {
+            kms.record_to(log);
+        }
         kms.over_store(store).await
     }
 
@@ -230,6 +234,7 @@ impl Kms {
             Arc::clone(&self.catalogue),
             store,
             Arc::clone(&self.groups),
+            self.audit.get().cloned(),
             changes,
         ));
         Ok(Arc::new(self))

@@ -507,3 +507,60 @@ async fn answered_some(server: &Server, most: usize) -> tokio::task::JoinSet<Vec
     });
     callers
 }
+
+#[tokio::test]
+async fn a_collector_gets_each_record_at_least_once_and_no_call_waits_for_it() {
+    use std::{io::Read as _, os::unix::net::UnixListener};
+
+    let token = Token::with_key();
+    let socket = token.path("siem.sock");
+    let sends = format!("json_lines = \"unix:{}\"\n", socket.display());
+    let config = token.config() + AUDIT + &sends;
+    let mut server = token.serve(&config).await;
+    server.until_log("audit_json_waits").await;
+    for _ in 0..20 {
+        server.mac_with(KEY_ID, b"hello").await.unwrap();
+    }
+    // One that takes the connection, and nothing of what is sent.
+    let listener = UnixListener::bind(&socket).unwrap();
+    server.until_log("audit_json_resumed").await;
+    for _ in 0..20 {
+        server.mac_with(KEY_ID, b"hello").await.unwrap();
+    }
+    let seen = std::thread::spawn(move || {
+        let mut all = String::new();
+        // The connection that waits, and the one after a restart.
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_to_string(&mut all).unwrap();
+        }
+        all
+    });
+    assert!(server.terminate().await.success());
+    let server = token.serve(&config).await;
+    for _ in 0..20 {
+        server.mac_with(KEY_ID, b"hello").await.unwrap();
+    }
+    let position = token.path("audit/json-lines");
+    let size = records(&token).len() as u64;
+    until("the collector to have it all", || {
+        let next = std::fs::read_to_string(&position).unwrap();
+        (next.trim().parse::<u64>().unwrap() >= size).then_some(())
+    })
+    .await;
+    assert!(server.terminate().await.success());
+    let seen = seen.join().unwrap();
+    let got: std::collections::BTreeSet<u64> = seen
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["index"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    // From where the first start was on.
+    let first = *got.first().unwrap();
+    let missing: Vec<u64> = (first..size).filter(|index| !got.contains(index)).collect();
+    assert_eq!(missing, [0; 0]);
+    assert!(first <= 2, "{first}");
+}

@@ -277,3 +277,28 @@ async fn a_creation_that_a_restored_backup_saw_begin_is_left_to_a_person() {
     until("both objects", || (made(&token).len() == 2).then_some(())).await;
     assert!(has_object(&token, &other));
 }
+
+#[tokio::test]
+async fn a_key_that_hsmac_deletes_by_itself_is_in_the_audit_log() {
+    let (token, config, doomed, other) = due().await;
+    let audit = "[audit]\ndirectory = \"audit\"\nreserve_mib = 0\nseals = false\n";
+    let mut server = token.serve(&(config + audit)).await;
+    deleted(&token, &mut server, &doomed, &other).await;
+    assert!(server.terminate().await.success());
+    let told = token.hsmac(&[
+        "audit", "export", "audit", "--format", "json", "--key", &doomed,
+    ]);
+    let records: Vec<serde_json::Value> = told
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let phases: Vec<_> = records
+        .iter()
+        .filter(|one| one["operation"] == "DeleteKey" && one["principal"].is_null())
+        .map(|one| one["phase"].clone())
+        .collect();
+    assert_eq!(phases, ["attempt", "outcome"], "{told:?}");
+    let events = token.hsmac(&["audit", "export", "audit", "--key", &doomed]);
+    assert!(events.stdout.contains("AwsServiceEvent"), "{events:?}");
+}

@@ -1,8 +1,8 @@
 //! `hsmac audit …`: verifies the log of calls, prints it, and proves single records. Needs no configuration and no running
 //! hsmac, unless the token is asked about seals: an auditor may have a copy of the folder alone.
 
-mod event;
 mod filter;
+mod line;
 mod tail;
 
 use std::{
@@ -244,8 +244,8 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<(), CliError> {
             return true;
         }
         let line = match arguments.format {
-            Format::Cloudtrail => event::cloudtrail(index, bytes, entry, names),
-            Format::Json => Some(event::record(index, bytes, entry, names)),
+            Format::Cloudtrail => audit::cloudtrail(index, bytes, entry, names),
+            Format::Json => Some(audit::record(index, bytes, entry, names)),
         };
         let written = line.map_or(Ok(()), |line| writeln!(out, "{line}"));
         failed = written.err();

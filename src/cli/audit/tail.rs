@@ -8,13 +8,10 @@ use std::{
 };
 
 use super::{
-    super::{
-        CliError,
-        paint::{Colour, Paint},
-    },
+    super::{CliError, paint::Paint},
     damaged,
-    event::line,
     filter::Filter,
+    line::line,
     unreadable,
 };
 use crate::audit::{self, Follower};
@@ -81,17 +78,6 @@ fn show(lines: &[String]) -> io::Result<()> {
         writeln!(out, "{line}")?;
     }
     out.flush()
-}
-
-/// The colour of an outcome.
-pub(super) fn colour(exception: Option<&str>) -> Colour {
-    match exception {
-        None => Colour::Good,
-        Some("KMSInternalException" | "KeyUnavailableException" | "DependencyTimeoutException") => {
-            Colour::Wrong
-        }
-        Some(_) => Colour::Warning,
-    }
 }
 
 const LOOK_AGAIN: Duration = Duration::from_millis(200);

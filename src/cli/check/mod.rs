@@ -71,6 +71,10 @@ fn examine(loaded: Loaded, report: &mut Report) -> Result<(), CliError> {
         let found = simulator.revision().map(|_| store::check(settings));
         report.add_store(settings, &simulator, found.transpose()?.as_ref());
     }
+    if let Some(settings) = &loaded.settings.audit {
+        let key = loaded.settings.seal_key().ok().flatten();
+        report.add_audit(settings, key.map(|key| key.token));
+    }
     let state_dir = loaded.settings.state_dir.clone();
     let was_there = state_dir.is_dir();
     let examinations = runtime.block_on(app::examine(loaded.settings))?;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     app::{CertificateExamination, ListenerExamination, TokenExamination},
+    audit::{self, Look},
     cli::CliError,
     kms::{DeclaredKey, Simulator},
     model::KeyId,
@@ -24,6 +25,7 @@ pub(super) struct Report {
     pub(super) addresses: Vec<Address>,
     pub(super) certificates: Vec<Certificate>,
     pub(super) store: Option<StoreFound>,
+    pub(super) audit: Option<AuditFound>,
     pub(super) state_dir: Option<String>,
     pub(super) tokens: Vec<TokenFound>,
     pub(super) groups: Vec<GroupFound>,
@@ -59,6 +61,17 @@ pub(super) struct StoreFound {
     /// When it was restored, if nobody has confirmed it.
     pub(super) restored: Option<String>,
     pub(super) warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AuditFound {
+    pub(super) directory: String,
+    /// By the newest checkpoint; none: there is no log yet, or something is wrong.
+    pub(super) records: Option<u64>,
+    pub(super) is_in_use: bool,
+    /// The token, or group of tokens, that seals it.
+    pub(super) sealed_by: Option<String>,
+    pub(super) fault: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -180,6 +193,26 @@ impl Report {
             used_by: found.and_then(|found| found.used_by),
             restored: found.and_then(|found| found.restored.map(|at| at.to_string())),
             warnings: simulator.stored_policy_warnings(),
+        });
+    }
+
+    /// The folder of the audit log, as a start would find it.
+    pub(super) fn add_audit(&mut self, settings: &audit::Settings, sealed_by: Option<String>) {
+        let looked = audit::look(&settings.directory);
+        let (records, is_in_use) = match looked {
+            Ok(Look::There { size, is_in_use }) => (Some(size), is_in_use),
+            Ok(Look::NotThere) | Err(_) => (None, false),
+        };
+        let fault = looked.err();
+        if fault.is_some() {
+            self.wrong.push("audit.directory".to_owned());
+        }
+        self.audit = Some(AuditFound {
+            directory: settings.directory.display().to_string(),
+            records,
+            is_in_use,
+            sealed_by,
+            fault,
         });
     }
 

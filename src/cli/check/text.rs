@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Address, Certificate, FactsFound, GroupFound, KeyFound, Report, TokenFound};
+use super::report::{
+    Address, AuditFound, Certificate, FactsFound, GroupFound, KeyFound, Report, TokenFound,
+};
 use crate::cli::paint::{Colour, Paint};
 
 /// A certificate that ends so soon is work for this week.
@@ -75,6 +77,7 @@ impl Page {
                 self.warning("  ", warning);
             }
         }
+        self.audit(report.audit.as_ref());
         if let Some(of) = &report.state_dir {
             self.line(&format!("state_dir      {of}"));
         }
@@ -84,6 +87,28 @@ impl Page {
         for group in &report.groups {
             self.group(group);
         }
+    }
+
+    fn audit(&mut self, audit: Option<&AuditFound>) {
+        let Some(audit) = audit else {
+            return self.line("audit          none: nothing says later who did what ([audit])");
+        };
+        let directory = &audit.directory;
+        let said = match (&audit.fault, audit.records) {
+            (Some(fault), _) => {
+                let wrong = self.paint.paint(Colour::Wrong, "wrong:");
+                return self.line(&format!("audit          {wrong} {fault}"));
+            }
+            (None, None) => format!("{directory}: not there yet"),
+            (None, Some(records)) => format!("{directory}, {records} records"),
+        };
+        let used = if audit.is_in_use { ", in use" } else { "" };
+        let sealed = audit.sealed_by.as_ref();
+        let sealed = sealed.map(|token| format!(", sealed by {token}"));
+        self.line(&format!(
+            "audit          {said}{used}{}",
+            sealed.unwrap_or_default()
+        ));
     }
 
     fn address(&mut self, address: &Address) {

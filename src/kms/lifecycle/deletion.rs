@@ -15,6 +15,7 @@ use super::{
     reaper::{Reaper, TOKEN_TIMEOUT},
 };
 use crate::{
+    audit::Phase,
     kms::catalogue::{
         KeyRecord,
         stored::{self, StoredKey, StoredState},
@@ -50,6 +51,9 @@ impl Reaper {
         }
         let name = stored::key_name(account, key_id);
         if record.body.state != StoredState::Deleting {
+            if !record_deletion(lifecycle, record, Phase::Attempt).await {
+                return Ok(());
+            }
             fault_point("delete:before-mark");
             let body = StoredKey {
                 state: StoredState::Deleting,
@@ -80,8 +84,12 @@ impl Reaper {
         if !self.delete_grants(record).await? {
             return Ok(());
         }
-        self.forget_key(lifecycle, account, key_id, name, revision)
-            .await
+        let forgotten = self.forget_key(lifecycle, account, key_id, name, revision);
+        if forgotten.await? {
+            // The key is gone, whether or not that can be recorded.
+            record_deletion(lifecycle, record, Phase::Outcome).await;
+        }
+        Ok(())
     }
 
     /// Destroys a key's object; true if it is gone.
@@ -164,7 +172,7 @@ impl Reaper {
         key_id: &KeyId,
         name: Name,
         revision: store::Revision,
-    ) -> Result<(), store::Fault> {
+    ) -> Result<bool, store::Fault> {
         let mut change = Change::new()
             .delete(name, Expect::At(revision))
             .delete(stored::usage_name(account, key_id), Expect::Any)
@@ -177,11 +185,20 @@ impl Reaper {
         }
         self.destroyed.remove(key_id);
         self.put_off.remove(key_id);
-        if self.commit(change).await?.is_some() {
+        let is_forgotten = self.commit(change).await?.is_some();
+        if is_forgotten {
             self.alarmed.remove(key_id);
             info!(event = "key_deleted", %key_id, "the key is deleted");
         }
-        Ok(())
+        Ok(is_forgotten)
+    }
+}
+
+/// Records that hsmac deletes a key whose date has come; false: that cannot be recorded now, and must be.
+async fn record_deletion(lifecycle: &Lifecycle, record: &KeyRecord, phase: Phase) -> bool {
+    match &lifecycle.audit {
+        None => true,
+        Some(log) => log.own_act(phase, "DeleteKey", &record.arn).await.is_ok(),
     }
 }
 

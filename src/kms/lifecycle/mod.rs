@@ -31,6 +31,7 @@ use std::{
 use journal::Journal;
 
 use crate::{
+    audit,
     error::{Error, Kind},
     kms::{
         catalogue::{Catalogue, GrantRecord, KeyRecord, Retired, Retirement},
@@ -45,6 +46,8 @@ pub(super) struct Lifecycle {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) store: Store,
     groups: Arc<Groups>,
+    /// Where what hsmac does by itself is recorded, if it is.
+    audit: Option<Arc<audit::Log>>,
     journal: Arc<Journal>,
     /// Keys whose object the reaper leaves alone, since it is not what it should be.
     alarms: AtomicUsize,
@@ -57,12 +60,14 @@ impl Lifecycle {
         catalogue: Arc<Catalogue>,
         store: Store,
         groups: Arc<Groups>,
+        audit: Option<Arc<audit::Log>>,
         changes: Changes,
     ) -> Arc<Self> {
         let lifecycle = Arc::new(Self {
             catalogue,
             store,
             groups,
+            audit,
             journal: Journal::new(),
             alarms: AtomicUsize::new(0),
         });

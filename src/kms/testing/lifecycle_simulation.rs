@@ -261,7 +261,7 @@ impl Scene {
         let kms = loop {
             let groups = BTreeMap::from([(SimulatedGroup::NAME.to_owned(), Arc::clone(&group))]);
             let store = self.disk.open(life.clone());
-            match Kms::open(settings_without_keys(), groups, store).await {
+            match Kms::open(settings_without_keys(), groups, store, None).await {
                 Ok(kms) => break kms,
                 Err(fault) => self
                     .world

@@ -130,8 +130,9 @@ async fn a_poison_message_is_refused_and_kills_no_host_after_host() {
     let crashes = drill.logged("a host is replaced");
     assert_eq!(crashes, 2, "two charges: {}", drill.server.log());
     let healed = load.goes_on(much(300)).await;
-    load.end_without_failure(&drill, "poison message", &[healed])
-        .await;
+    // Both hosts have ended: on a busy machine the next ones are not there within a second.
+    let failed = load.end("poison message", &[healed]).await;
+    only(&failed, NO_HOST);
 }
 
 /// Takes the token away and brings it back, as often as it is said: callers are told at once, and
@@ -356,7 +357,7 @@ async fn idle_sessions_are_asked_for_a_sign_of_life_and_healed_before_a_caller_c
     drill.rules("sessions lost now");
     drill.until_logged("a host serves", serve + 1).await;
     client.generate_mac(request(b"x")).await.unwrap();
-    assert_eq!(drill.logged("the token is unavailable"), 0);
+    assert_eq!(drill.logged("a call failed"), 0);
 }
 
 #[tokio::test]

@@ -3,18 +3,14 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use super::{
-    super::paint::{Colour, Paint},
-    tail::colour,
-};
+use super::reader::Names;
 use crate::{
-    audit::Names,
     model::{encode_hex, leaf_hash},
     proto::audit::{Call, Entry, Phase, Wire, entry::Entry as Leaf},
 };
 
 /// A call as CloudTrail tells of it; none for what is no call's outcome.
-pub(super) fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> Option<Value> {
+pub fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> Option<Value> {
     let Some(Leaf::Call(call)) = &entry.entry else {
         return None;
     };
@@ -23,8 +19,11 @@ pub(super) fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names)
     }
     let name = |place| names.name(place);
     let principal = name(call.principal_ref).unwrap_or_default();
-    let account = principal.split(':').nth(4).unwrap_or_default();
     let key = name(call.key_ref);
+    let account = [principal, key.unwrap_or_default()]
+        .into_iter()
+        .find_map(|arn| arn.split(':').nth(4));
+    let account = account.unwrap_or_default();
     let mut parameters = serde_json::Map::new();
     let mut parameter = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
@@ -47,7 +46,7 @@ pub(super) fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names)
     let reads = ["Describe", "Get", "List", "Generate", "Verify"];
     let mut event = json!({
         "eventVersion": "1.08",
-        "userIdentity": { "type": kind(principal), "arn": principal, "accountId": account },
+        "userIdentity": identity(principal, account),
         "eventTime": time(call.time, SecondsFormat::Secs),
         "eventSource": "kms.amazonaws.com",
         "eventName": operation,
@@ -59,7 +58,7 @@ pub(super) fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names)
         "eventID": event_id(bytes),
         "readOnly": reads.iter().any(|verb| operation.starts_with(verb)),
         "resources": resources,
-        "eventType": "AwsApiCall",
+        "eventType": if principal.is_empty() { "AwsServiceEvent" } else { "AwsApiCall" },
         "managementEvent": true,
         "eventCategory": "Management",
         "recipientAccountId": account,
@@ -76,7 +75,7 @@ pub(super) fn cloudtrail(index: u64, bytes: &[u8], entry: &Entry, names: &Names)
 }
 
 /// A record with all that it has.
-pub(super) fn record(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> Value {
+pub fn record(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> Value {
     let precise = |micros| time(micros, SecondsFormat::Micros);
     let of = |kind: &str, rest: Value| {
         let mut record =
@@ -130,63 +129,6 @@ pub(super) fn record(index: u64, bytes: &[u8], entry: &Entry, names: &Names) -> 
     }
 }
 
-/// A record for people, on one line; none for names.
-pub(super) fn line(index: u64, entry: &Entry, names: &Names, paint: Paint) -> Option<String> {
-    let said = |micros, colour, word: &str, rest: String| {
-        let time = time(micros, SecondsFormat::Millis).unwrap_or_default();
-        let word = paint.paint(colour, &format!("{word:<24}"));
-        Some(format!("{index:>8}  {time}  {word}  {rest}"))
-    };
-    match entry.entry.as_ref()? {
-        Leaf::Name(_) => None,
-        Leaf::Started(one) => said(
-            one.time,
-            Colour::Strong,
-            "begun",
-            format!("hsmac {} goes on in another file", one.version),
-        ),
-        Leaf::Strangers(one) => said(
-            one.time,
-            Colour::Warning,
-            &one.exception,
-            format!("{} calls without a proof {}", one.count, one.source),
-        ),
-        Leaf::Gap(one) => said(
-            one.time,
-            Colour::Wrong,
-            "GAP",
-            format!(
-                "{} calls refused and {} answered without a record: {}",
-                one.refused, one.answered, one.reason
-            ),
-        ),
-        Leaf::Call(call) => {
-            let name = |place| names.name(place);
-            let exception = name(call.exception_ref);
-            let word = match (call.phase(), exception) {
-                (Phase::Attempt, _) => "attempt",
-                (Phase::Outcome, exception) => exception.unwrap_or("ok"),
-                (Phase::Unspecified, _) => "unknown",
-            };
-            // What an ARN ends with tells apart what people tell apart.
-            let end = |arn: &str| arn.splitn(6, ':').last().unwrap_or_default().to_owned();
-            let about = [
-                name(call.key_ref).map(end),
-                some(&call.alias).map(str::to_owned),
-                some(&call.grant_id).map(str::to_owned),
-                name(call.mac_algorithm_ref).map(str::to_owned),
-                name(call.source_ref).map(|source| format!("from {source}")),
-                uuid(&call.request_id),
-            ];
-            let about: Vec<String> = about.into_iter().flatten().collect();
-            let operation = name(call.operation_ref).unwrap_or_default();
-            let principal = name(call.principal_ref).map(end).unwrap_or_default();
-            let rest = format!("{operation:<16}  {principal:<20}  {}", about.join("  "));
-            said(call.time, colour(exception), word, rest)
-        }
-    }
-}
-
 fn hsmac(index: u64, bytes: &[u8], call: &Call) -> Value {
     json!({
         "index": index,
@@ -206,6 +148,14 @@ fn wire(call: &Call) -> &'static str {
 
 fn trace(call: &Call) -> Option<String> {
     (!call.trace_id.is_empty()).then(|| encode_hex(&call.trace_id))
+}
+
+/// Who did it; hsmac itself is a service.
+fn identity(principal: &str, account: &str) -> Value {
+    if principal.is_empty() {
+        return json!({ "type": "AWSService", "invokedBy": "hsmac" });
+    }
+    json!({ "type": kind(principal), "arn": principal, "accountId": account })
 }
 
 /// CloudTrail's type of an identity.
