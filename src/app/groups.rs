@@ -52,8 +52,6 @@ struct Running {
 /// What a reload has made of the groups.
 pub(super) struct ChangedGroups {
     pub(super) now: GroupMap,
-    /// Those that are new, as yet without a key.
-    pub(super) added: GroupMap,
     /// Those that are gone, and must take no call any more before they [end](Groups::end_gone).
     gone: Vec<Gone>,
 }
@@ -103,15 +101,13 @@ impl Groups {
                 group.change(tokens);
             }
         }
-        let mut added = GroupMap::new();
         for (name, tokens) in wanted {
             for token in &tokens {
                 info!(event = "token_added", token = %token.name, group = name, "the configuration has a new token or group: its hosts start");
             }
             let group = Group::start(&name, tokens, &self.environment, &self.logins);
-            added.insert(name, group);
+            running.serving.insert(name, group);
         }
-        running.serving.extend(added.clone());
         let gone = gone.iter().filter_map(|name| running.serving.remove(name));
         let gone: Vec<Arc<Group>> = gone.collect();
         for (name, _) in gone.iter().flat_map(|group| group.states()) {
@@ -122,7 +118,6 @@ impl Groups {
         let limit = limits.max().unwrap_or_default() + MARGIN;
         Some(ChangedGroups {
             now: running.serving.clone(),
-            added,
             gone: gone.into_iter().map(|group| (group, limit)).collect(),
         })
     }
@@ -189,35 +184,36 @@ fn by_group(
     groups
 }
 
-/// Waits for new tokens that are to have keys which others serve now, so that calls of these need not wait:
-/// until one of each group serves or all have failed, and not longer than [`WAIT_FOR_SUCCESSOR`].
-pub(super) async fn wait_for_successors(
-    changed: &ChangedGroups,
-    now: &Settings,
-    before: &Settings,
-) {
+/// Waits for tokens that are to have keys which others serve now, so that calls of these need not wait: until
+/// one of each group serves or all have failed, and not longer than [`WAIT_FOR_SUCCESSOR`].
+pub(super) async fn wait_for_successors(groups: &GroupMap, now: &Settings, before: &Settings) {
     let until = Instant::now() + WAIT_FOR_SUCCESSOR;
-    for (name, group) in &changed.added {
-        let has = |settings: &Settings, key: &DeclaredKey| {
-            let mut keys = settings.key.iter();
-            keys.any(|other| other.key_id == key.key_id)
+    for (name, group) in groups {
+        let comes = |key: &DeclaredKey| {
+            let mut known = before.key.iter();
+            let known = known.find(|known| known.key_id == key.key_id);
+            known.is_some_and(|known| group_of(known, before) != group_of(key, now))
         };
-        let of_group = |key: &&DeclaredKey| key.token.as_ref().is_none_or(|token| token == name);
-        let mut keys = now.key.iter().filter(of_group);
-        if keys.any(|key| has(before, key)) {
-            let mut looks = JoinSet::new();
-            for (_, state) in group.states() {
-                looks.spawn(
-                    async move { first_state(state, WAIT_FOR_SUCCESSOR).await.is_serving() },
-                );
-            }
-            while let Ok(Some(look)) = timeout_at(until, looks.join_next()).await {
-                if matches!(look, Ok(true)) {
-                    break;
-                }
+        let mut keys = now.key.iter();
+        if !keys.any(|key| group_of(key, now) == Some(name) && comes(key)) {
+            continue;
+        }
+        let mut looks = JoinSet::new();
+        for (_, state) in group.states() {
+            looks.spawn(async move { first_state(state, WAIT_FOR_SUCCESSOR).await.is_serving() });
+        }
+        while let Ok(Some(look)) = timeout_at(until, looks.join_next()).await {
+            if matches!(look, Ok(true)) {
+                break;
             }
         }
     }
+}
+
+/// The group that a declared key lies in: it may be left out if there is one.
+fn group_of<'a>(key: &'a DeclaredKey, settings: &'a Settings) -> Option<&'a str> {
+    let only = || settings.token.values().map(token::Settings::group).next();
+    key.token.as_deref().or_else(only)
 }
 
 /// Waits until every token has started or failed. Once one serves, the others get [`WAIT_FOR_OTHERS`]:

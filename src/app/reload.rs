@@ -157,7 +157,7 @@ impl Reload {
         let Some(changed) = self.groups.change(settings, &self.settings) else {
             return self.apis.admit(access, None).await;
         };
-        wait_for_successors(&changed, settings, &self.settings).await;
+        wait_for_successors(&changed.now, settings, &self.settings).await;
         let tokens = TokenGroups {
             groups: changed.now.clone(),
             new_keys: settings.new_keys.clone(),

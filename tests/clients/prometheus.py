@@ -111,9 +111,13 @@ class Drill(typing.NamedTuple):
     prepare: typing.Callable | None = None
 
 
-def calls(hsmac, rate=50):
+def calls(hsmac):
     """Callers' calls, until hsmac ends."""
-    hsmac.callers = subprocess.Popen(
+    hsmac.callers = callers(hsmac, 50)
+
+
+def callers(hsmac, rate):
+    return subprocess.Popen(
         [hsmac.service.hsmac, *f"bench grpc --key-id alias/demo --rate {rate} --duration 1h".split()],
         env=hsmac.environment(),
         stdin=subprocess.DEVNULL,
@@ -636,9 +640,11 @@ def two_versions(checks, prometheus, hsmacs, origin, folder, ending):
 def all_its_processors(checks, prometheus, hsmac):
     labels = {"alert": "HsmacBusy", "instance": hsmac.name}
     is_silent(checks, prometheus, **labels)
-    calls(hsmac, 100_000)
+    many = [callers(hsmac, 3000) for _ in range(4)]
     fires(checks, prometheus, **labels)
-    hsmac.callers.kill()
+    for one in many:
+        one.kill()
+        one.wait(LIMIT)
 
 
 def suite(checks, hsmac, module, folder, ending):
