@@ -1,6 +1,6 @@
 //! Errors of the API as gRPC statuses: one table, and the details beside the status.
 
-use std::{collections::HashMap, error::Error as _, sync::Arc};
+use std::{collections::HashMap, error::Error as _, sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderMap};
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -37,9 +37,8 @@ pub(super) fn status(error: &Error, request_id: RequestId) -> Status {
     let mut status = Status::with_error_details_vec(code, error.say_with(shortened), details);
     if let Some(pause) = error.pause() {
         // What gRPC's own retries go by (gRFC A6); RetryInfo is for programs.
-        let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let milliseconds = MetadataValue::from(milliseconds);
-        status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds);
+        let pushback = MetadataValue::from(milliseconds(pause));
+        status.metadata_mut().insert(RETRY_PUSHBACK, pushback);
     }
     if let Some(cause) = shown_cause(error) {
         // Security: it stays in this process; the network sees code, message and details.
@@ -62,10 +61,13 @@ pub(super) fn item_error(error: &Error, request_id: RequestId) -> v1::ItemError 
         message: error.say_with(shortened).into_owned(),
         exception: error.kind().exception().to_owned(),
         field_violations: error.field_violations().iter().map(violation).collect(),
-        // A time too long for the message is no time that a client waits.
-        retry_delay: error.pause().and_then(|pause| pause.try_into().ok()),
+        retry_delay_ms: error.pause().map(milliseconds),
         request_id: request_id.to_string(),
     }
+}
+
+fn milliseconds(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The private cause of an answer's status, if operators are shown it.

@@ -10,6 +10,7 @@ pub(super) mod job;
 mod mutation;
 pub(super) mod poison;
 pub(super) mod queue;
+mod stream_room;
 
 use std::{
     sync::{
@@ -71,6 +72,8 @@ impl Dispatcher {
         flow: Flow,
         until: Instant,
     ) -> Result<JobOutput, Fault> {
+        // Before the key is in use: who waits for a place keeps no key from being closed.
+        let _place = self.queue.stream_room.enter(flow, until).await?;
         // Whether the key can serve is looked at when a host takes the job, not here: callers may
         // have looked already, and what matters is what is known by then.
         let _using = key.begin_use().ok_or(Fault::Closed)?;

@@ -26,6 +26,7 @@ use crate::{
             fair_queue::{FairQueue, Verdict},
             job::{Job, Work},
             poison::PoisonList,
+            stream_room::StreamRoom,
         },
         key::{Closing, TokenKey},
         locks::UNPOISONED,
@@ -49,6 +50,7 @@ pub(in crate::token) struct Queue {
     pub(in crate::token) poison: PoisonList,
     /// Hosts that have come to serve, ever.
     hosts_started: watch::Sender<u64>,
+    pub(super) stream_room: StreamRoom,
     pub(in crate::token) metrics: QueueMetrics,
 }
 
@@ -125,6 +127,7 @@ impl Queue {
             sequences: AtomicU64::new(1),
             poison: PoisonList::default(),
             hosts_started: watch::Sender::new(0),
+            stream_room: StreamRoom::new(capacity),
             metrics: QueueMetrics::default(),
         }
     }

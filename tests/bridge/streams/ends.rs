@@ -7,7 +7,7 @@ use hsmac::proto::v1::GenerateMacsRequest;
 use prost::Message as _;
 use tonic::Code;
 
-use super::{MacStream, soon};
+use super::{MacStream, soon, stop};
 use crate::{
     operator::with_faults,
     support::{KEY, Token, assert_status, hmac_sha256, request, signal},
@@ -22,7 +22,7 @@ async fn at_a_shutdown_the_items_that_were_taken_are_answered() {
     stream.send(0, b"x").await;
     assert!(stream.answer().await.1.is_ok());
     let host = server.hosts()[0];
-    signal(host, "STOP");
+    stop(host).await;
     for id in 1..=20 {
         stream.send(id, b"x").await;
     }

@@ -9,7 +9,7 @@ use hsmac::proto::v1::{
 use tonic::{Code, Status, codegen::tokio_stream};
 use tonic_types::StatusExt as _;
 
-use super::{MacStream, soon};
+use super::{MacStream, soon, stop};
 use crate::{
     operator::{Operator, watched},
     support::{
@@ -42,7 +42,7 @@ fn of_call(status: &Status, request_id: &str) -> ItemError {
                 description: it.description,
             })
             .collect(),
-        retry_delay: pause.map(|pause| pause.try_into().unwrap()),
+        retry_delay_ms: pause.map(|pause| u64::try_from(pause.as_millis()).unwrap()),
         request_id: request_id.to_owned(),
     }
 }
@@ -95,7 +95,7 @@ async fn answers_come_as_soon_as_they_are_made_each_under_its_own_id() {
     assert_eq!(stream.answer().await, (1, Ok(hmac_sha256(&KEY, b"first"))));
     // While the host stands still, what needs no token is answered.
     let host = server.hosts()[0];
-    signal(host, "STOP");
+    stop(host).await;
     stream.send(2, b"second").await;
     stream.send(3, b"").await;
     let (id, outcome) = stream.answer().await;
@@ -263,7 +263,7 @@ async fn each_item_counts_against_its_principal_s_limits_as_the_call_would() {
             continue;
         };
         assert_eq!((error.reason.as_str(), error.code), ("THROTTLING", 8));
-        let pause = Duration::try_from(error.retry_delay.unwrap()).unwrap();
+        let pause = Duration::from_millis(error.retry_delay_ms.unwrap());
         assert!(pause > Duration::from_secs(3500), "{pause:?}");
     }
     assert_eq!(made, 4);

@@ -14,7 +14,7 @@ use hsmac::proto::v1::{
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Request, Status, Streaming, codegen::tokio_stream, transport::Channel};
 
-use crate::support::{KEY_ID, LIMIT, request};
+use crate::support::{KEY_ID, LIMIT, request, signal, until};
 
 /// One stream of GenerateMacs.
 struct MacStream {
@@ -113,6 +113,17 @@ impl<T> tokio_stream::Stream for Incoming<T> {
     ) -> std::task::Poll<Option<T>> {
         self.0.poll_recv(context)
     }
+}
+
+/// Has a host stand still; what it has begun it may end until it does.
+async fn stop(host: u32) {
+    signal(host, "STOP");
+    until("the host stands still", || {
+        let stat = std::fs::read_to_string(format!("/proc/{host}/stat")).unwrap();
+        let (_, state) = stat.rsplit_once(") ").unwrap();
+        state.starts_with('T').then_some(())
+    })
+    .await;
 }
 
 /// Ends a hang.

@@ -160,7 +160,8 @@ async fn a_saturating_stream_starves_no_call_of_its_own_principal() {
     token.rules("delay C_Sign 2ms");
     let mut streams = tokio::task::JoinSet::new();
     let answered = Arc::new(AtomicU64::new(0));
-    for _ in 0..4 {
+    // Twice as many items as the queue holds: none is refused for that.
+    for _ in 0..8 {
         let (mut mac, answered) = (server.mac().await, answered.clone());
         streams.spawn(async move {
             let items = (0..).map(|id| GenerateMacsRequest {
@@ -169,7 +170,8 @@ async fn a_saturating_stream_starves_no_call_of_its_own_principal() {
             });
             let answers = mac.generate_macs(tokio_stream::iter(items)).await;
             let mut answers = answers.unwrap().into_inner();
-            while answers.message().await.unwrap().is_some() {
+            while let Some(answer) = answers.message().await.unwrap() {
+                assert_eq!(outcome(answer.outcome), Ok(hmac_sha256(&KEY, b"item")));
                 answered.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -179,7 +181,7 @@ async fn a_saturating_stream_starves_no_call_of_its_own_principal() {
         assert!(began.elapsed() < LIMIT);
         tokio::task::yield_now().await;
     }
-    // A thousand items wait; a call that waited for its turn behind them would see so many answered.
+    // Two thousand items wait; a call that waited for its turn behind them would see so many answered.
     let before = answered.load(Ordering::Relaxed);
     const CALLS: u64 = 20;
     for _ in 0..CALLS {
@@ -188,6 +190,8 @@ async fn a_saturating_stream_starves_no_call_of_its_own_principal() {
     let each = (answered.load(Ordering::Relaxed) - before) / CALLS;
     println!("{each} items are served for each call");
     assert!(each < 64, "{each}");
+    // One that has failed has ended.
+    assert!(streams.try_join_next().is_none());
     streams.abort_all();
 }
 

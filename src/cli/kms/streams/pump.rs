@@ -335,8 +335,7 @@ fn is_passing(error: &ItemError) -> bool {
 }
 
 fn pause_of(error: &ItemError) -> Duration {
-    let pause = error.retry_delay.and_then(|pause| pause.try_into().ok());
-    pause.unwrap_or(Duration::ZERO)
+    Duration::from_millis(error.retry_delay_ms.unwrap_or_default())
 }
 
 /// In the words of `aws`.
