@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::info;
 
@@ -34,6 +34,9 @@ const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(5);
 
 /// For how long a token that the configuration no longer has is waited for, beyond what a call may take.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked at the end whether hosts that leave have ended.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The groups of tokens, as they come and go.
 pub(super) struct Groups {
@@ -142,6 +145,10 @@ impl Groups {
             serving.chain(&running.leaving).cloned().collect()
         };
         end_all(all, until).await;
+        // Those that leave have been on their way to their end before.
+        while !self.running().leaving.is_empty() && std::time::Instant::now() < until {
+            sleep(LOOK).await;
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {

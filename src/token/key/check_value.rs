@@ -159,7 +159,7 @@ impl TokenKey {
             Some(None) => return true,
             // Security: two tokens disagree, and nothing says which is right: neither serves.
             Some(Some(first)) if first != member => self.fail_for_good(
-                "the tokens of its group have different keys under its name, and no check_value says which is right; set it, and restart hsmac"
+                "the tokens of its group have different keys under its name, and no check_value says which is right; set it, and reload"
                     .into(),
             ),
             Some(Some(_)) | None => {
