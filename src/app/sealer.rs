@@ -113,15 +113,27 @@ impl Sealer {
         let is_new = known.is_none() && newest.is_none();
         let pinned = known.map(|hex| hex.parse::<CheckValue>()).transpose()?;
         self.token_key = token_key(&self.key, pinned);
-        let facts = match group.describe(&self.token_key, until).await {
-            Err(Fault::Key(reason)) if self.key.is_own && is_new => {
-                let made = token_key(&self.key, None);
-                let made = group.generate(&made, until).await;
-                let facts = made.map_err(|fault| format!("{reason}; none can be made: {fault}"))?;
-                info!(event = "audit_seal_key_made", token = %self.key.token, "the token has a key that seals the audit log");
-                facts
+        // Nobody has sealed this log yet: mostly the key is not there either.
+        let made = if self.key.is_own && is_new {
+            let made = token_key(&self.key, None);
+            match group.generate(&made, until).await {
+                Ok(facts) => {
+                    info!(event = "audit_seal_key_made", token = %self.key.token, "the token has a key that seals the audit log");
+                    Some(facts)
+                }
+                // It has one, of another log.
+                Err(Fault::Key(_)) => None,
+                Err(fault) => return Err(fault.to_string()),
             }
-            described => described.map_err(|fault| fault.to_string())?,
+        } else {
+            None
+        };
+        let facts = match made {
+            Some(facts) => facts,
+            None => {
+                let described = group.describe(&self.token_key, until).await;
+                described.map_err(|fault| fault.to_string())?
+            }
         };
         self.log.keep_seal_key(&facts.check_value.to_string())?;
         self.token_key = token_key(&self.key, Some(facts.check_value));

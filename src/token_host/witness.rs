@@ -53,6 +53,10 @@ impl Witness {
         let lock = lock.map_err(|error| refused(&error))?;
         lock.lock().map_err(|error| refused(&error))?;
         let path = self.state_dir.join(format!("audit-seals.{log}"));
+        if !path.exists() && self.logs().map_err(|error| refused(&error))? >= MOST_LOGS {
+            let full = format!("{MOST_LOGS} logs were sealed here; remove old audit-seals files");
+            return Err(refused(&full));
+        }
         let tree = remembered(&path).map_err(|error| refused(&error))?;
         if tree.size() != extension.begin() {
             return Ok(Witnessed::Remembered(tree.size()));
@@ -65,6 +69,17 @@ impl Witness {
             size: grown.size(),
             root: grown.root(),
         }))
+    }
+
+    /// How many logs are remembered.
+    fn logs(&self) -> io::Result<usize> {
+        let files = fs::read_dir(&self.state_dir)?;
+        let is_log = |file: &fs::DirEntry| {
+            file.file_name()
+                .to_string_lossy()
+                .starts_with("audit-seals.")
+        };
+        Ok(files.flatten().filter(is_log).count())
     }
 
     fn remember(&self, path: &Path, tree: &Tree) -> io::Result<()> {
@@ -164,6 +179,8 @@ fn options() -> OpenOptions {
     options
 }
 
+/// Security: whoever makes up names of logs fills no disk with them.
+const MOST_LOGS: usize = 1000;
 /// The first line of what is remembered.
 const FORMAT: &str = "hsmac audit seals 1";
 
@@ -233,6 +250,20 @@ mod tests {
             witness.extend(&wish(5, 6)).unwrap(),
             Witnessed::Sealed(root(6))
         );
+    }
+
+    #[test]
+    fn whoever_makes_up_logs_is_stopped_and_the_real_one_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::new(folder.path().to_str().unwrap());
+        witness.extend(&wish(0, 5)).unwrap();
+        for number in 0..MOST_LOGS {
+            fs::write(folder.path().join(format!("audit-seals.{number}")), "").unwrap();
+        }
+        let mut made_up = wish(0, 1);
+        made_up.origin = ORIGIN.replace("1234abcd", "00000000");
+        assert!(witness.extend(&made_up).is_err());
+        assert!(witness.extend(&wish(5, 6)).is_ok());
     }
 
     #[test]

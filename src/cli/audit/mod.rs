@@ -189,7 +189,7 @@ fn report(found: &Verified, seconds: f64, paint: Paint) -> (String, bool) {
     };
     let _ = writeln!(
         page,
-        "audit log  {}: {records} records in {segments} segments, {seconds:.1} s, {rate:.0} a second",
+        "audit log  {}: {records} records in {segments} files, {seconds:.1} s, {rate:.0} a second",
         paint.paint(colour, word)
     );
     if *first_index > 0 {

@@ -237,9 +237,10 @@ fn http2(max_streams: u32) -> http2::Builder<TokioExecutor> {
         // they come, but for the items of streams, and those often come in a frame each. h2 (0.4.20)
         // closes a connection with too many small frames that nobody has read: what they fall short of
         // 256 bytes must not be more than half of the connection's window. So the windows of all streams of
-        // items (streams::OF_CONNECTION) fit in there with frames of 20 bytes, which no item is under.
+        // items (streams::OF_CONNECTION) fit in there with frames of 20 bytes, which no item is under, also
+        // of a client that has not read our settings yet and sends 64 KiB in each.
         .initial_stream_window_size(16 << 10)
-        .initial_connection_window_size(3 << 20)
+        .initial_connection_window_size(13 << 20)
         .max_header_list_size(16 << 10)
         // Streams that are reset before we look at them (CVE-2023-44487). Clients whose deadlines
         // pass do that too, so the limit follows what they may have open.
