@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -100,7 +100,7 @@ pub struct SealedUpTo {
 }
 
 impl Log {
-    /// Opens the log, cuts what a crash left half written, and begins a segment.
+    /// Opens the log, cuts what a crash left half written, and begins a segment. Must be called inside a runtime.
     ///
     /// # Errors
     /// [`OpenFault`]
@@ -133,6 +133,7 @@ impl Log {
             unrecorded: Counter::default(),
             failures: Counter::default(),
         });
+        tokio::spawn(watch(Arc::downgrade(&log)));
         let tended = Arc::clone(&log);
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
@@ -278,12 +279,7 @@ impl Log {
             tokio::task::yield_now().await;
             drop(leader);
         }
-        let written = match batch.outcome() {
-            Some(written) => written,
-            None => tokio::time::timeout(HUNG, batch.wait())
-                .await
-                .unwrap_or(false),
-        };
+        let written = batch.wait().await;
         if !written {
             let trouble = self.state().trouble.clone();
             return Err(trouble.unwrap_or_else(|| HANGS.to_owned()));
@@ -398,6 +394,13 @@ impl Log {
         }
     }
 
+    fn release_hung(&self) {
+        let mut state = self.state();
+        if is_hung(&state) {
+            state.give_up_waiting();
+        }
+    }
+
     pub(super) fn low(&self) -> String {
         format!(
             "less than {} MiB are free on its disk",
@@ -416,6 +419,15 @@ struct Leader<'a>(&'a Log);
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         self.0.write();
+    }
+}
+
+/// Tells those who wait for a write that it hangs: one look now and then costs less than a timer for each of them.
+async fn watch(log: Weak<Log>) {
+    while let Some(log) = log.upgrade() {
+        log.release_hung();
+        drop(log);
+        tokio::time::sleep(HUNG / 4).await;
     }
 }
 

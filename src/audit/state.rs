@@ -31,8 +31,12 @@ pub(super) struct State {
     pub(super) written: Tree,
     /// Frames that are not written yet.
     pub(super) buffer: Vec<u8>,
+    /// Empty, and grown: the next buffer.
+    spare: Vec<u8>,
     scratch: Vec<u8>,
     pub(super) batch: Arc<Batch>,
+    /// What is being written.
+    in_flight: Option<Arc<Batch>>,
     /// Somebody will write the buffer.
     pub(super) has_leader: bool,
     pub(super) writing_since: Option<Instant>,
@@ -56,8 +60,10 @@ impl State {
             written: tree.clone(),
             tree,
             buffer: Vec::new(),
+            spare: Vec::new(),
             scratch: Vec::new(),
             batch: Arc::default(),
+            in_flight: None,
             has_leader: false,
             writing_since: None,
             segment,
@@ -145,15 +151,26 @@ impl State {
     }
 
     pub(super) fn take_batch(&mut self) -> (Vec<u8>, Arc<Batch>) {
-        let bytes = std::mem::take(&mut self.buffer);
-        (bytes, std::mem::take(&mut self.batch))
+        let spare = std::mem::take(&mut self.spare);
+        let bytes = std::mem::replace(&mut self.buffer, spare);
+        let batch = std::mem::take(&mut self.batch);
+        self.in_flight = Some(Arc::clone(&batch));
+        (bytes, batch)
     }
 
-    /// The memory of frames that were written is used again.
+    /// Tells all who wait that it takes too long; what they appended may be written all the same.
+    pub(super) fn give_up_waiting(&mut self) {
+        let batches = [self.in_flight.take(), Some(std::mem::take(&mut self.batch))];
+        for batch in batches.into_iter().flatten() {
+            batch.finish(false);
+        }
+    }
+
+    /// The memory of frames that were written is used again, unless there was an unusual lot of them.
     pub(super) fn reuse(&mut self, mut bytes: Vec<u8>) {
-        if self.buffer.is_empty() {
+        if bytes.capacity() <= LARGEST_SPARE {
             bytes.clear();
-            self.buffer = bytes;
+            self.spare = bytes;
         }
     }
 
@@ -343,3 +360,5 @@ const LARGEST: u64 = 64 << 20;
 const MOST_NAMES: usize = 1 << 16;
 /// The age at which another one is begun.
 const OLDEST: Duration = Duration::from_hours(1);
+/// Larger buffers are given back.
+const LARGEST_SPARE: usize = 256 << 10;
