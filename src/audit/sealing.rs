@@ -59,15 +59,8 @@ impl Sealing {
 
     /// The last checkpoint is on disk.
     pub(super) fn is_on_disk(&mut self, checkpoint: Checkpoint) {
-        let unknown = || Extension::after(checkpoint.size);
-        let leaves = match (self.ready.take(), self.checked.take()) {
-            (Some((mut ready, _)), Some(checked)) => {
-                ready.append(&checked);
-                ready
-            }
-            (None, Some(checked)) => checked,
-            (_, None) => unknown(),
-        };
+        let ready = self.ready.take().map(|(leaves, _)| leaves);
+        let leaves = joined(ready, self.checked.take(), checkpoint.size);
         self.ready = Some((leaves, checkpoint));
         self.waiting_since.get_or_insert_with(Instant::now);
     }
@@ -98,18 +91,31 @@ impl Sealing {
 
     /// The wish is as it was, with what has come since.
     fn put_back(&mut self, wish: Checkpoint) {
-        let Some(mut leaves) = self.asked.take() else {
+        let Some(asked) = self.asked.take() else {
             return;
         };
-        let newest = match self.ready.take() {
-            None => wish,
-            Some((since, newest)) => {
-                leaves.append(&since);
-                newest
-            }
+        let (leaves, newest) = match self.ready.take() {
+            None => (asked, wish),
+            Some((since, newest)) => (joined(Some(asked), Some(since), newest.size), newest),
         };
         self.ready = Some((leaves, newest));
     }
+}
+
+/// Leaves and those after them, up to the checkpoint of `size`. Where some between them are not known, nothing is: the
+/// token is asked where it is, and they are read from the files.
+fn joined(before: Option<Extension>, after: Option<Extension>, size: u64) -> Extension {
+    let known = match (before, after) {
+        (Some(mut before), Some(after)) if before.end() == after.begin() => {
+            before.append(&after);
+            Some(before)
+        }
+        (None, after) => after,
+        (Some(_), _) => None,
+    };
+    known
+        .filter(|leaves| leaves.end() == size)
+        .unwrap_or_else(|| Extension::after(size))
 }
 
 impl Log {
@@ -257,5 +263,61 @@ pub fn newest_seal(directory: &Path) -> Result<Option<SealedCheckpoint>, String>
             .map_err(|fault| format!("{shown}: {fault}")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{shown}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(size: u64) -> Checkpoint {
+        Checkpoint {
+            origin: "hsmac/audit/1".into(),
+            size,
+            root: [0; 32],
+        }
+    }
+
+    fn grown(sealing: &mut Sealing, from: u8, to: u8) {
+        (from..to).for_each(|leaf| sealing.push(leaf_hash(&[leaf])));
+        sealing.checkpointed(&checkpoint(to.into()));
+    }
+
+    /// From where on, and how far, the token is asked to seal.
+    fn asked(sealing: &mut Sealing) -> (u64, u64, u64) {
+        let wish = sealing.wish().unwrap();
+        (wish.leaves.begin(), wish.leaves.end(), wish.checkpoint.size)
+    }
+
+    #[test]
+    fn a_token_is_asked_for_all_leaves_since_the_last_seal_or_for_none_and_never_for_some() {
+        let mut sealing = Sealing::default();
+        // Nobody knows yet what was sealed.
+        grown(&mut sealing, 0, 4);
+        sealing.is_on_disk(checkpoint(4));
+        assert_eq!(asked(&mut sealing), (4, 4, 4));
+        sealing.asked = None;
+        grown(&mut sealing, 4, 6);
+        sealing.is_on_disk(checkpoint(6));
+        assert_eq!(asked(&mut sealing), (4, 6, 6));
+        // It was not sealed, and more has come meanwhile.
+        grown(&mut sealing, 6, 9);
+        sealing.is_on_disk(checkpoint(9));
+        sealing.put_back(checkpoint(6));
+        assert_eq!(asked(&mut sealing), (4, 9, 9));
+        sealing.asked = None;
+        // A checkpoint did not come to disk: the next one is not asked for with a gap.
+        grown(&mut sealing, 9, 11);
+        grown(&mut sealing, 11, 13);
+        sealing.is_on_disk(checkpoint(13));
+        let (begin, end, size) = asked(&mut sealing);
+        assert!(begin == 11 || begin == end, "{begin} {end}");
+        assert_eq!((end, size), (13, 13));
+        // What was appended is lost, and the log goes on.
+        sealing.put_back(checkpoint(13));
+        sealing.lose_track();
+        grown(&mut sealing, 13, 15);
+        sealing.is_on_disk(checkpoint(15));
+        assert_eq!(asked(&mut sealing), (15, 15, 15));
     }
 }

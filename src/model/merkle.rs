@@ -143,6 +143,11 @@ impl Extension {
         self.begin
     }
 
+    /// How many leaves there are with these.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// The subtrees: each with its level, 2^level leaves, and its hash.
     pub fn subtrees(&self) -> &[(u8, Hash)] {
         &self.subtrees
