@@ -6,12 +6,12 @@
 
 mod error;
 mod examine;
+mod examine_seals;
 mod groups;
 mod listeners;
 mod policy_warnings;
 mod reload;
 mod sealer;
-mod seals;
 mod signals;
 mod simulator;
 
@@ -29,8 +29,8 @@ pub use self::{
         CertificateExamination, ListenerExamination, TokenExamination, examine,
         examine_certificates, examine_listeners,
     },
+    examine_seals::{SealExamination, examine_seals},
     groups::prepare_state_dir,
-    seals::{SealExamination, examine_seals},
     simulator::simulator,
 };
 use self::{

@@ -13,7 +13,7 @@ use crate::{
     audit::{Log, SealedCheckpoint, Wish},
     config::SealKey,
     model::{KeyId, KeySpec},
-    token::{CheckValue, Fault, Group, TokenKey},
+    token::{CheckValue, Fault, Group, Sealed, TokenKey},
 };
 
 /// Starts it; it ends with the runtime, or when it is aborted. None: the log is not to be sealed.
@@ -77,21 +77,18 @@ impl Sealer {
                 return;
             }
         };
-        match sealed.seal {
-            Some((root, seal))
-                if (sealed.size, root) == (wish.checkpoint.size, wish.checkpoint.root) =>
-            {
-                self.log.sealed(&wish, &seal);
+        let Sealed { size, root, seal } = sealed;
+        match seal {
+            Some(seal) if (size, root) == (wish.checkpoint.size, wish.checkpoint.root) => {
+                self.log.sealed(wish, &seal);
             }
             Some(_) => {
                 self.rolled_back(wish, "the records are not those that were sealed before");
             }
             None => {
-                let (log, size) = (Arc::clone(&self.log), sealed.size);
-                let again = wish.clone();
-                let read =
-                    tokio::task::spawn_blocking(move || log.sealed_elsewhere(again, size)).await;
-                if let Ok(Err(reason)) = read {
+                let (log, again) = (Arc::clone(&self.log), wish.clone());
+                let read = move || log.sealed_elsewhere(again, size, root);
+                if let Ok(Err(reason)) = tokio::task::spawn_blocking(read).await {
                     self.rolled_back(wish, &reason);
                 }
             }

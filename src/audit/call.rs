@@ -39,14 +39,14 @@ pub struct Noted {
 pub struct CallRecord<'a> {
     /// How it came.
     pub wire: Wire,
-    /// Its request ID, a UUID.
-    pub request_id: [u8; 16],
+    /// Its request ID, a UUID; none: hsmac's own act.
+    pub request_id: Option<[u8; 16]>,
     /// The client's trace.
     pub trace_id: Option<[u8; 16]>,
     /// `GenerateMac`
     pub operation: &'a str,
-    /// The caller's ARN; empty: hsmac itself.
-    pub principal: &'a str,
+    /// The caller's ARN; none: hsmac itself.
+    pub principal: Option<&'a str>,
     /// The caller's address; none over a Unix socket.
     pub source: Option<IpAddr>,
     /// The name of the exception; none: it went well.
@@ -60,10 +60,10 @@ impl<'a> CallRecord<'a> {
     pub(super) fn own_act(operation: &'a str, key: &Arc<str>) -> Self {
         Self {
             wire: Wire::Unspecified,
-            request_id: [0; 16],
+            request_id: None,
             trace_id: None,
             operation,
-            principal: "",
+            principal: None,
             source: None,
             exception: None,
             noted: Noted {
@@ -195,10 +195,10 @@ pub async fn attempt() -> Result<(), Error> {
     let (wire, request_id, trace_id, noted) = rest;
     let record = CallRecord {
         wire,
-        request_id,
+        request_id: Some(request_id),
         trace_id,
         operation,
-        principal: &principal,
+        principal: Some(&principal),
         source,
         exception: None,
         noted,

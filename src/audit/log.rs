@@ -57,6 +57,8 @@ pub struct Log {
     json_lines: Mutex<Option<JsonLines>>,
     /// Less room is left on the disk than the reserve.
     pub(super) is_low: AtomicBool,
+    /// The log cannot be written: what [`State::trouble`] says, for those who only ask whether.
+    pub(super) is_failing: AtomicBool,
     pub(super) records: AtomicU64,
     write_took: Histogram,
     unrecorded: Counter,
@@ -128,6 +130,7 @@ impl Log {
             thread: Mutex::default(),
             json_lines: Mutex::default(),
             is_low: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
             records: AtomicU64::new(0),
             write_took: Histogram::default(),
             unrecorded: Counter::default(),
@@ -185,10 +188,12 @@ impl Log {
         if self.settings.on_failure == OnFailure::Answer {
             return Ok(());
         }
-        // Two questions of which the path of a MAC asks the cheap one only, mostly.
         if cryptographic && self.is_low.load(Ordering::Relaxed) {
             let cause = self.low();
             return self.missing(cause);
+        }
+        if !self.is_failing.load(Ordering::Relaxed) {
+            return Ok(());
         }
         let trouble = self.state().trouble.clone();
         trouble.map_or(Ok(()), |cause| self.missing(cause))
@@ -379,6 +384,7 @@ impl Log {
     pub(super) fn fail(&self, state: &mut State, reason: &str) {
         error!(event = "audit_failed", reason, directory = %self.folder.path.display(), "the audit log cannot be written");
         self.failures.increment();
+        self.is_failing.store(true, Ordering::Relaxed);
         state.give_up(reason);
     }
 

@@ -47,7 +47,7 @@ pub use export::{cloudtrail, record};
 pub use files::{Look, look};
 pub use follow::Follower;
 pub use log::{Log, OpenFault, SealedUpTo, Snapshot};
-pub use reader::{Damage, Names, Segment, segments};
+pub use reader::{Damage, Names, Segment, origin, segments};
 pub use seal::SealedCheckpoint;
 pub use sealing::{Wish, newest_seal};
 pub use settings::{Durability, OnFailure, Settings};

@@ -95,6 +95,18 @@ pub fn segments(directory: &Path) -> io::Result<Vec<Segment>> {
     Ok(segments)
 }
 
+/// Which log a folder has: the first line of its checkpoints. None: there is no segment.
+///
+/// # Errors
+/// The folder cannot be read, or its newest segment does not begin as one.
+pub fn origin(directory: &Path) -> Result<Option<String>, Damage> {
+    let unreadable = |error: io::Error| Damage::at(directory, (0, 0), error.to_string());
+    let newest = segments(directory).map_err(unreadable)?.pop();
+    newest
+        .map(|segment| Ok(segment.open()?.origin().to_owned()))
+        .transpose()
+}
+
 /// What a frame has, once its checksum was right.
 #[derive(Debug)]
 pub(super) enum Frame<'a> {

@@ -11,12 +11,11 @@ use tracing::info;
 
 use super::{
     files::SEALED_CHECKPOINT,
-    frame::Kind,
     log::{Log, SealedUpTo},
-    reader::{Frame, segments},
+    reader::{Frame, Segment, segments},
     seal::SealedCheckpoint,
 };
-use crate::model::{Checkpoint, Extension, Hash, leaf_hash};
+use crate::model::{Checkpoint, Extension, Hash, Tree, leaf_hash};
 
 /// What a token is asked for.
 #[derive(Clone, Debug)]
@@ -83,9 +82,8 @@ impl Sealing {
 
     fn wish(&mut self) -> Option<Wish> {
         let (leaves, checkpoint) = self.ready.take()?;
-        self.asked = Some(leaves.clone());
         // What comes meanwhile follows on what was asked for.
-        self.ready = None;
+        self.asked = Some(leaves.clone());
         Some(Wish { checkpoint, leaves })
     }
 
@@ -151,35 +149,25 @@ impl Log {
         kept.map_err(|error| format!("{}/seal-key: {error}", self.folder.path.display()))
     }
 
-    /// A token has sealed it. Kept in the log, and beside it.
-    pub fn sealed(&self, wish: &Wish, seal: &[u8]) {
+    /// A token has sealed it. Kept in the log, and beside it, within a second.
+    pub fn sealed(&self, wish: Wish, seal: &[u8]) {
+        let size = wish.checkpoint.size;
         let sealed = SealedCheckpoint {
-            checkpoint: wish.checkpoint.clone(),
+            checkpoint: wish.checkpoint,
             seal: seal.to_vec(),
         };
-        let text = sealed.to_string();
-        {
-            let mut state = self.state();
-            if let Some(sealing) = &mut state.sealing {
-                sealing.asked = None;
-                sealing.sealed = wish.checkpoint.size;
-                if sealing.trouble.take().is_some() {
-                    info!(
-                        event = "audit_seals_resumed",
-                        size = wish.checkpoint.size,
-                        "the audit log is sealed again"
-                    );
-                }
-                sealing.waiting_since = sealing.ready.is_some().then(Instant::now);
+        let mut state = self.state();
+        state.seal_to_keep = Some(sealed.to_string());
+        if let Some(sealing) = &mut state.sealing {
+            sealing.asked = None;
+            sealing.sealed = size;
+            sealing.waiting_since = sealing.ready.is_some().then(Instant::now);
+            if sealing.trouble.take().is_some() {
+                info!(
+                    event = "audit_seals_resumed",
+                    size, "the audit log is sealed again"
+                );
             }
-            if state.trouble.is_none() {
-                state.append_note(Kind::Seal, &text);
-            }
-        }
-        // It goes to the file with the next record, or with the next second.
-        self.work.notify_one();
-        if let Err(error) = self.folder.keep_seal(&text) {
-            self.fail(&mut self.state(), &error.to_string());
         }
     }
 
@@ -193,19 +181,24 @@ impl Log {
         sealing.trouble.replace(reason.to_owned()).is_none()
     }
 
-    /// A token remembers that it has sealed `size` leaves: what it must be asked for is read from the files.
+    /// A token remembers that it has sealed `size` leaves with this root: what it must be asked for is read from the
+    /// files.
     ///
     /// # Errors
-    /// The log has not so many, or cannot be read: it was changed. Nothing was sealed; say so with
+    /// The log has not so many, or others, or cannot be read. Nothing was sealed; say so with
     /// [`not_sealed`](Self::not_sealed).
-    pub fn sealed_elsewhere(&self, wish: Wish, size: u64) -> Result<(), String> {
+    pub fn sealed_elsewhere(&self, wish: Wish, size: u64, root: Hash) -> Result<(), String> {
         let known = wish.checkpoint.size;
         if size > known {
             return Err(format!(
                 "the log has {known} records, and {size} of it were sealed before: records are missing at its end"
             ));
         }
-        let leaves = self.read_leaves(size, known)?;
+        let (before, leaves) = self.read_leaves(size, known)?;
+        // Security: before the token takes more leaves for the sequel of what it has sealed.
+        if before.root() != root {
+            return Err("the records are not those that were sealed before".to_owned());
+        }
         if let Some(sealing) = &mut self.state().sealing {
             sealing.asked = Some(leaves);
             sealing.put_back(wish.checkpoint);
@@ -213,38 +206,32 @@ impl Log {
         Ok(())
     }
 
-    fn read_leaves(&self, from: u64, to: u64) -> Result<Extension, String> {
+    /// The tree of the leaves before `from`, and those from there on, before `to`.
+    fn read_leaves(&self, from: u64, to: u64) -> Result<(Tree, Extension), String> {
         let unreadable = |error: io::Error| format!("{}: {error}", self.folder.path.display());
         let segments = segments(&self.folder.path).map_err(unreadable)?;
-        let mut leaves = Extension::after(from);
-        let mut next = from;
-        for (place, segment) in segments.iter().enumerate() {
-            let ends = segments
-                .get(place + 1)
-                .map_or(u64::MAX, |next| next.first_index);
-            if ends <= from || segment.first_index >= to {
-                continue;
-            }
+        let begins = |segment: &Segment| segment.first_index <= from;
+        let first = segments.iter().rposition(begins);
+        let first = first.ok_or_else(|| format!("record {from} is not in the log any more"))?;
+        let (mut before, mut leaves) = (None, Extension::after(from));
+        for segment in &segments[first..] {
             let mut reader = segment.open().map_err(|damage| damage.to_string())?;
-            loop {
-                let (_, index) = reader.place();
-                if index >= to {
-                    break;
-                }
+            let tree = before.get_or_insert_with(|| reader.tree().unwrap_or_default());
+            while leaves.end() < to {
                 match reader.next().map_err(|damage| damage.to_string())? {
-                    Some(Frame::Leaf(leaf)) if index == next => {
-                        leaves.push(leaf_hash(leaf));
-                        next += 1;
-                    }
+                    Some(Frame::Leaf(leaf)) if tree.size() < from => tree.push(leaf_hash(leaf)),
+                    Some(Frame::Leaf(leaf)) => leaves.push(leaf_hash(leaf)),
                     Some(_) => {}
                     None => break,
                 }
             }
         }
-        if next == to {
-            Ok(leaves)
-        } else {
-            Err(format!("record {next} is not in the log any more"))
+        match before {
+            Some(before) if before.size() == from && leaves.end() == to => Ok((before, leaves)),
+            _ => Err(format!(
+                "record {} is not in the log any more",
+                leaves.end()
+            )),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{Checkpoint, Tree, leaf_hash},
-    proto::audit::{Call, Entry, Gap, Phase, Started, Wire, entry::Entry as Leaf},
+    proto::audit::{Call, Entry, Gap, Phase, Started, entry::Entry as Leaf},
 };
 
 pub(super) struct State {
@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) strangers: Counted,
     /// None: the log is not to be sealed.
     pub(super) sealing: Option<Sealing>,
+    /// A seal that is to be written, as text.
+    pub(super) seal_to_keep: Option<String>,
     pub(super) ends: bool,
 }
 
@@ -74,6 +76,7 @@ impl State {
             sync_waiters: Vec::new(),
             strangers: Counted::default(),
             sealing,
+            seal_to_keep: None,
             ends: false,
         }
     }
@@ -84,19 +87,12 @@ impl State {
             phase: phase.into(),
             wire: record.wire.into(),
             operation_ref: self.place(Some(record.operation)),
-            principal_ref: self.place(Some(record.principal).filter(|arn| !arn.is_empty())),
+            principal_ref: self.place(record.principal),
             source_ref: record.source.map_or(0, |source| self.place_of(source)),
             key_ref: self.place(record.key()),
             exception_ref: self.place(record.exception),
-            // hsmac's own acts have none.
-            request_id: if record.wire == Wire::Unspecified {
-                Vec::new()
-            } else {
-                record.request_id.to_vec()
-            },
-            trace_id: record
-                .trace_id
-                .map_or_else(Vec::new, |trace| trace.to_vec()),
+            request_id: record.request_id.map_or_else(Vec::new, Into::into),
+            trace_id: record.trace_id.map_or_else(Vec::new, Into::into),
             mac_algorithm_ref: self.place(record.algorithm()),
             alias: record.alias().to_owned(),
             grant_id: record.grant_id().to_owned(),

@@ -35,10 +35,10 @@ fn settings(directory: &Path) -> Settings {
 fn record(number: u8) -> CallRecord<'static> {
     CallRecord {
         wire: Wire::Grpc,
-        request_id: [number; 16],
+        request_id: Some([number; 16]),
         trace_id: None,
         operation: "GenerateMac",
-        principal: "arn:aws:iam::111122223333:user/billing",
+        principal: Some("arn:aws:iam::111122223333:user/billing"),
         source: None,
         exception: None,
         noted: Noted::default(),
@@ -164,14 +164,14 @@ async fn what_was_appended_is_there_in_order_over_several_starts_and_each_record
             .contains("records")
     );
     // Somebody's own checkpoint: of this log, and of none.
-    let mut kept = checkpoint;
+    let mut kept = ("kept".to_owned(), checkpoint);
     assert_eq!(
         verify(&path, std::slice::from_ref(&kept), |_| ())
             .unwrap()
             .damages,
         []
     );
-    kept.root[0] ^= 1;
+    kept.1.root[0] ^= 1;
     assert_eq!(verify(&path, &[kept], |_| ()).unwrap().damages.len(), 1);
 }
 

@@ -13,9 +13,9 @@ use super::{
     files::end,
     frame::Kind,
     log::{Log, is_hung},
-    state::{begin, checkpoint},
+    state::{State, begin, checkpoint},
 };
-use crate::proto::audit::entry::Entry as Leaf;
+use crate::{model::Checkpoint, proto::audit::entry::Entry as Leaf};
 
 /// Looks after a log until it is closed.
 pub(super) fn tend(log: &Log) {
@@ -92,35 +92,57 @@ impl Log {
         }
         self.look_at_file();
         self.record_missing();
-        let newest = {
+        let (newest, seal) = {
             let mut state = self.state();
-            let is_over = state.segment.is_over();
-            if state.trouble.is_some() || (state.tree.size() == state.checked && !is_over) {
+            let newest = self.append_checkpoint(&mut state);
+            let seal = state.seal_to_keep.take();
+            if let Some(text) = &seal {
+                state.append_note(Kind::Seal, text);
+            }
+            if state.buffer.is_empty() && !state.segment.is_over() {
                 return;
             }
-            let newest = checkpoint(&self.origin, &state.tree);
-            if newest.size > state.checked {
-                state.checked = newest.size;
-                state.append_note(Kind::Checkpoint, &newest.to_string());
-                if let Some(sealing) = &mut state.sealing {
-                    sealing.checkpointed(&newest);
-                }
-            }
-            newest
+            (newest, seal)
         };
-        if !self.write_now() {
-            return;
+        let kept = self.write_now() && self.keep(newest, seal.as_deref());
+        if !kept {
+            self.state().seal_to_keep = seal;
         }
-        let kept = self.sync().and_then(|()| self.folder.keep(&newest));
+    }
+
+    /// A checkpoint of what was appended since the last one, if there is anything.
+    fn append_checkpoint(&self, state: &mut State) -> Option<Checkpoint> {
+        if state.trouble.is_some() || state.tree.size() == state.checked {
+            return None;
+        }
+        let newest = checkpoint(&self.origin, &state.tree);
+        state.checked = newest.size;
+        state.append_note(Kind::Checkpoint, &newest.to_string());
+        if let Some(sealing) = &mut state.sealing {
+            sealing.checkpointed(&newest);
+        }
+        Some(newest)
+    }
+
+    /// Brings the log to disk, and then what is kept beside it; false if it could not be.
+    fn keep(&self, newest: Option<Checkpoint>, seal: Option<&str>) -> bool {
+        let kept = self
+            .sync()
+            .and_then(|()| {
+                newest
+                    .iter()
+                    .try_for_each(|newest| self.folder.keep(newest))
+            })
+            .and_then(|()| seal.iter().try_for_each(|seal| self.folder.keep_seal(seal)));
         let mut state = self.state();
-        match kept {
-            Ok(()) => {
-                if let Some(sealing) = &mut state.sealing {
-                    sealing.is_on_disk(newest);
-                }
-            }
-            Err(error) => self.fail(&mut state, &error.to_string()),
+        if let Err(error) = kept {
+            self.fail(&mut state, &error.to_string());
+            return false;
         }
+        if let (Some(sealing), Some(newest)) = (&mut state.sealing, newest) {
+            sealing.is_on_disk(newest);
+        }
+        true
     }
 
     /// Has written what was appended by now; false if it could not be.
@@ -217,6 +239,7 @@ impl Log {
         match next {
             Ok((segment, tree)) => {
                 state.go_on_in(segment, tree);
+                self.is_failing.store(false, Ordering::Relaxed);
                 state.missing.told(&gap);
                 info!(event = "audit_resumed", directory = %self.folder.path.display(), "the audit log is written again");
             }

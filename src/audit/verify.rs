@@ -28,20 +28,18 @@ pub struct Verified {
     pub segments: usize,
     /// How many seals there are.
     pub seals: u64,
-    /// The newest of them, which is of all records before it; whether it is genuine, a token knows.
-    pub newest_seal: Option<SealedCheckpoint>,
     /// What is wrong, in the order of the log; empty: nothing.
     pub damages: Vec<Damage>,
 }
 
-/// Reads all of a log. `kept` are checkpoints from elsewhere that it must agree with; `progress` is told the bytes
+/// Reads all of a log. `kept` are checkpoints from elsewhere that it must agree with, each with a name; `progress` is told the bytes
 /// that were read, now and then.
 ///
 /// # Errors
 /// The folder cannot be read.
 pub fn verify(
     directory: &Path,
-    kept: &[Checkpoint],
+    kept: &[(String, Checkpoint)],
     progress: impl FnMut(u64),
 ) -> io::Result<Verified> {
     let mut pass = Pass::new(directory, kept.to_vec(), progress)?;
@@ -112,9 +110,7 @@ struct Pass<P> {
 }
 
 impl<P: FnMut(u64)> Pass<P> {
-    fn new(directory: &Path, kept: Vec<Checkpoint>, progress: P) -> io::Result<Self> {
-        let named = |one| ("the checkpoint that was kept".to_owned(), one);
-        let mut kept: Vec<_> = kept.into_iter().map(named).collect();
+    fn new(directory: &Path, mut kept: Vec<(String, Checkpoint)>, progress: P) -> io::Result<Self> {
         // Read before the segments: the log may grow meanwhile.
         let path = directory.join(CHECKPOINT);
         let mut damages = Vec::new();
@@ -140,7 +136,6 @@ impl<P: FnMut(u64)> Pass<P> {
                 records: 0,
                 segments: segments.len(),
                 seals: 0,
-                newest_seal: None,
                 damages,
             },
             segments,
@@ -283,7 +278,7 @@ impl<P: FnMut(u64)> Pass<P> {
                     ended = true;
                 }
                 Frame::Seal(sealed) => {
-                    if let Some(fault) = self.judge(sealed) {
+                    if let Some(fault) = self.judge(&sealed) {
                         break Err(wrong(fault));
                     }
                 }
@@ -316,14 +311,11 @@ impl<P: FnMut(u64)> Pass<P> {
     }
 
     /// What is wrong with a seal's place: it is of one of the checkpoints before it.
-    fn judge(&mut self, sealed: SealedCheckpoint) -> Option<String> {
+    fn judge(&mut self, sealed: &SealedCheckpoint) -> Option<String> {
         let is_known = self.recent.contains(&sealed.checkpoint);
         // What it is of is in a segment that was taken away.
         let is_older = sealed.checkpoint.size <= self.verified.first_index;
-        if is_known {
-            self.verified.seals += 1;
-            self.verified.newest_seal = Some(sealed);
-        }
+        self.verified.seals += u64::from(is_known);
         (!is_known && !is_older)
             .then(|| "a seal is of records that are not those before it".to_owned())
     }

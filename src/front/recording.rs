@@ -77,10 +77,10 @@ impl Recording {
         }
         let record = CallRecord {
             wire: self.wire,
-            request_id: request_id.bytes(),
+            request_id: Some(request_id.bytes()),
             trace_id: trace_id(ids),
             operation: ended.operation.name(),
-            principal: caller.arn(),
+            principal: Some(caller.arn()),
             source: caller.origin().source_ip,
             exception,
             noted,

@@ -169,9 +169,10 @@ pub struct Facts {
 pub struct Sealed {
     /// How many leaves the host has sealed.
     pub size: u64,
-    /// The root that was sealed, and the HMAC-SHA-256 of the checkpoint; none: nothing was sealed, since the leaves
-    /// begin elsewhere.
-    pub seal: Option<(Hash, Bytes)>,
+    /// The root of these leaves.
+    pub root: Hash,
+    /// HMAC-SHA-256 of their checkpoint; none: nothing was sealed now, since the leaves begin elsewhere.
+    pub seal: Option<Bytes>,
 }
 
 /// What a token says of a key's object.

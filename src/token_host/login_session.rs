@@ -235,9 +235,10 @@ impl HostRuntime {
                         seal: mac_of(&audit_seal_message(&checkpoint))?,
                         root: Bytes::copy_from_slice(&checkpoint.root),
                     },
-                    Witnessed::Remembered(size) => Sealed {
+                    Witnessed::Remembered { size, root } => Sealed {
                         size,
-                        ..Sealed::default()
+                        root: Bytes::copy_from_slice(&root),
+                        seal: Bytes::new(),
                     },
                 };
                 Ok(Outcome::Sealed(sealed))

@@ -11,7 +11,7 @@ use std::{
 
 use super::error::{Class, HostError};
 use crate::{
-    model::{Checkpoint, Extension, Tree, decode_hex, encode_hex, leaf_hash},
+    model::{Checkpoint, Extension, Hash, Tree, decode_hex, encode_hex, leaf_hash},
     proto::host::{CheckSeal, Seal},
 };
 
@@ -25,8 +25,15 @@ pub(super) struct Witness {
 pub(super) enum Witnessed {
     /// It is remembered, and to be sealed now.
     Sealed(Checkpoint),
-    /// So many leaves were sealed before; the wish begins elsewhere.
-    Remembered(u64),
+    /// What was sealed before; the wish begins elsewhere.
+    Remembered { size: u64, root: Hash },
+}
+
+impl Witnessed {
+    fn remembered(tree: &Tree) -> Self {
+        let (size, root) = (tree.size(), tree.root());
+        Self::Remembered { size, root }
+    }
 }
 
 impl Witness {
@@ -44,6 +51,12 @@ impl Witness {
         let log = log_of(&wish.origin)?;
         let refused = |what: &dyn std::fmt::Display| refused(&format!("{}: {what}", wish.origin));
         let extension = extension(wish).ok_or_else(|| refused(&"the leaves are malformed"))?;
+        let path = self.state_dir.join(format!("audit-seals.{log}"));
+        // Without a file of ours beside it: who only asks may be another user than the service.
+        let tree = remembered(&path).map_err(|error| refused(&error))?;
+        if tree.size() != extension.begin() {
+            return Ok(Witnessed::remembered(&tree));
+        }
         // Other hosts of the token seal too.
         let lock = options()
             .write(true)
@@ -52,14 +65,13 @@ impl Witness {
             .open(self.state_dir.join("audit-seals.lock"));
         let lock = lock.map_err(|error| refused(&error))?;
         lock.lock().map_err(|error| refused(&error))?;
-        let path = self.state_dir.join(format!("audit-seals.{log}"));
         if !path.exists() && self.logs().map_err(|error| refused(&error))? >= MOST_LOGS {
             let full = format!("{MOST_LOGS} logs were sealed here; remove old audit-seals files");
             return Err(refused(&full));
         }
         let tree = remembered(&path).map_err(|error| refused(&error))?;
         if tree.size() != extension.begin() {
-            return Ok(Witnessed::Remembered(tree.size()));
+            return Ok(Witnessed::remembered(&tree));
         }
         let grown = tree.extended(&extension).map_err(|fault| refused(&fault))?;
         self.remember(&path, &grown)
@@ -207,6 +219,11 @@ mod tests {
         }
     }
 
+    fn remembered(end: u8) -> Witnessed {
+        let Checkpoint { size, root, .. } = root(end);
+        Witnessed::Remembered { size, root }
+    }
+
     fn root(end: u8) -> Checkpoint {
         let mut tree = Tree::default();
         (0..end).for_each(|leaf| tree.push(leaf_hash(&[leaf])));
@@ -224,9 +241,9 @@ mod tests {
         let sealed = |begin, end| witness().extend(&wish(begin, end)).unwrap();
         assert_eq!(sealed(0, 5), Witnessed::Sealed(root(5)));
         // Whoever leaves out or changes what was sealed has no way to a seal.
-        assert_eq!(sealed(0, 9), Witnessed::Remembered(5));
-        assert_eq!(sealed(4, 9), Witnessed::Remembered(5));
-        assert_eq!(sealed(6, 9), Witnessed::Remembered(5));
+        assert_eq!(sealed(0, 9), remembered(5));
+        assert_eq!(sealed(4, 9), remembered(5));
+        assert_eq!(sealed(6, 9), remembered(5));
         assert_eq!(sealed(5, 13), Witnessed::Sealed(root(13)));
         // The same once more, where its seal was lost on the way.
         assert_eq!(sealed(13, 13), Witnessed::Sealed(root(13)));
@@ -250,6 +267,19 @@ mod tests {
             witness.extend(&wish(5, 6)).unwrap(),
             Witnessed::Sealed(root(6))
         );
+    }
+
+    #[test]
+    fn who_only_asks_what_was_sealed_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::new(folder.path().to_str().unwrap());
+        let nothing = Seal {
+            origin: ORIGIN.into(),
+            begin: u64::MAX,
+            ..Seal::default()
+        };
+        assert_eq!(witness.extend(&nothing).unwrap(), remembered(0));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

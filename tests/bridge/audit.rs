@@ -240,6 +240,36 @@ fn assert_verified_at(token: &Token, from: &str, copied: &std::path::Path) {
     assert!(told.stdout.contains("\"record\":\"gap\""), "{told:?}");
 }
 
+#[tokio::test]
+async fn seals_are_found_genuine_while_callers_are_answered_and_the_last_one_is_written_without_them()
+ {
+    let token = Token::with_key();
+    let audit = "[audit]\ndirectory = \"audit\"\nreserve_mib = 0\n";
+    let server = token
+        .serve(&(token.config() + &token.store() + audit))
+        .await;
+    let callers = answered(&server, 50).await;
+    until_sealed(&token).await;
+    for _ in 0..6 {
+        let seen = sealed(&token);
+        assert!(seen.status.success(), "{seen:?}");
+    }
+    drop(callers);
+    // A seal comes after its checkpoint, and no record after it.
+    until_sealed(&token).await;
+    until("as many seals as the log has told of", || {
+        let verified = token.hsmac(&["audit", "verify", "audit"]).stdout;
+        let kept = std::fs::read_to_string(token.path("audit/sealed-checkpoint")).unwrap();
+        let log = std::fs::read(token.path("audit/00000000000000000000.audit")).unwrap();
+        let is_written = log
+            .windows(kept.len())
+            .any(|window| window == kept.as_bytes());
+        (verified.contains("good") && is_written).then_some(())
+    })
+    .await;
+    assert!(server.terminate().await.success());
+}
+
 /// Waits until the newest seal is of everything that was recorded when this was called.
 async fn until_sealed(token: &Token) -> u64 {
     let folder = token.path("audit");
@@ -316,6 +346,23 @@ async fn the_token_seals_the_log_and_whoever_changes_it_afterwards_is_found_out(
     server.mac_with(KEY_ID, b"hello").await.unwrap();
     server.until_log("audit_rolled_back").await;
     assert!(server.terminate().await.success());
+
+    // Filled up with other records, unsealed, until there are as many as there were.
+    let server = token
+        .serve(&(token.config() + &token.store() + AUDIT))
+        .await;
+    for _ in 0..60 {
+        server.mac_with(KEY_ID, b"hello").await.unwrap();
+    }
+    assert!(server.terminate().await.success());
+    std::fs::write(token.path("hsmac.toml"), &config).unwrap();
+    assert_verified(&token);
+    let seen = sealed(&token);
+    let not_those = "the records up to here are not those that what this machine has sealed is of";
+    assert!(
+        !seen.status.success() && seen.stdout.contains(not_those),
+        "{seen:?}"
+    );
 
     // With a seal of another key, or of other records.
     std::fs::remove_dir_all(&folder).unwrap();

@@ -6,14 +6,15 @@ mod line;
 mod tail;
 
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     fs,
-    io::{self, BufWriter, IsTerminal as _, Write as _, stderr, stdout},
-    path::PathBuf,
+    io::{self, BufWriter, Write as _, stdout},
+    path::{Path, PathBuf},
     time::Instant,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::runtime::Builder;
 
@@ -79,43 +80,44 @@ enum Format {
 }
 
 pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), CliError> {
-    let mut kept: Vec<Checkpoint> = Vec::new();
+    let (directory, paint) = (&arguments.directory, Paint::for_stdout());
+    let mut kept = Vec::new();
     for file in &arguments.since {
         let shown = file.display();
-        let text = fs::read_to_string(file)
-            .map_err(|error| CliError::Usage(format!("{shown}: {error}")))?;
-        kept.push(
-            text.parse()
-                .map_err(|fault| CliError::Usage(format!("{shown}: {fault}")))?,
-        );
+        let usage = |fault: &dyn Display| CliError::Usage(format!("{shown}: {fault}"));
+        let text = fs::read_to_string(file).map_err(|error| usage(&error))?;
+        let one: Checkpoint = text.parse().map_err(|fault: String| usage(&fault))?;
+        kept.push((shown.to_string(), one));
     }
-    let directory = &arguments.directory;
-    let all: u64 = audit::segments(directory)
-        .map_err(|error| unreadable(directory, &error))?
-        .iter()
-        .filter_map(|segment| segment.path.metadata().ok())
-        .map(|file| file.len())
-        .sum();
-    let shows_progress = stderr().is_terminal();
+    // Before the log is read: what is sealed by now must be in it then, also while hsmac writes.
+    let seals = match arguments.seals {
+        true => Some(examine_seals(
+            directory,
+            &arguments.configuration,
+            &mut kept,
+        )?),
+        false => None,
+    };
+    let segments = audit::segments(directory).map_err(|error| unreadable(directory, &error))?;
+    let files = segments.iter().filter_map(|it| it.path.metadata().ok());
+    let bar = ProgressBar::new(files.map(|file| file.len()).sum());
+    if let Ok(style) = ProgressStyle::with_template(
+        "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {eta} left",
+    ) {
+        bar.set_style(style);
+    }
     let began = Instant::now();
-    let found = audit::verify(directory, &kept, |read| {
-        if shows_progress && all > 0 {
-            let (percent, mib) = (read * 100 / all, read >> 20);
-            // Nobody reads a progress that cannot be shown.
-            let _ = write!(stderr(), "\r{percent:3} %  {mib} of {} MiB", all >> 20);
-        }
-    });
-    if shows_progress {
-        let _ = write!(stderr(), "\r\x1b[K");
-    }
+    let found = audit::verify(directory, &kept, |read| bar.set_position(read));
+    bar.finish_and_clear();
     let found = found.map_err(|error| unreadable(directory, &error))?;
-    let seconds = began.elapsed().as_secs_f64();
-    let paint = Paint::for_stdout();
-    let (mut page, mut is_good) = report(&found, seconds, paint);
-    if arguments.seals {
-        let (line, is_genuine) = examine_seals(&found, &arguments.configuration, paint)?;
-        page.push_str(&line);
-        is_good &= is_genuine;
+    let (mut page, mut is_good) = report(&found, began.elapsed().as_secs_f64(), paint);
+    if let Some(seals) = seals {
+        is_good &= seals.is_ok();
+        let (colour, word, said) = match seals {
+            Ok(said) => (Colour::Good, "genuine", said),
+            Err(said) => (Colour::Wrong, "WRONG", said),
+        };
+        let _ = writeln!(page, "\nseals      {}: {said}", paint.paint(colour, word));
     }
     print(page.as_bytes())?;
     if is_good {
@@ -125,51 +127,45 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), CliError> {
     }
 }
 
-/// What the token says of the log's seals: a line, and whether it is good.
+/// What the token says of the log's seals, or what is wrong with them; and what the log must agree with therefore.
 fn examine_seals(
-    found: &Verified,
+    directory: &Path,
     configuration: &Configuration,
-    paint: Paint,
-) -> Result<(String, bool), CliError> {
-    let Some(checkpoint) = &found.checkpoint else {
-        return Err(CliError::Usage(
-            "there is no log that could be sealed".into(),
-        ));
-    };
+    kept: &mut Vec<(String, Checkpoint)>,
+) -> Result<Result<String, String>, CliError> {
+    let origin = audit::origin(directory).map_err(damaged)?;
+    let origin = origin
+        .ok_or_else(|| CliError::Usage(format!("{}: there is no log", directory.display())))?;
+    let newest = audit::newest_seal(directory).map_err(CliError::Usage)?;
     let settings = configuration.load()?.settings;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::Bug(format!("no runtime: {error}")))?;
-    let newest = found.newest_seal.clone();
-    let sealed = newest.as_ref().map_or(0, |seal| seal.checkpoint.size);
-    let asked = app::examine_seals(settings, &checkpoint.origin, newest);
+    let asked = app::examine_seals(settings, &origin, newest.clone());
     let SealExamination {
         is_genuine,
         remembered,
     } = runtime.block_on(asked)?;
-    let wrong = if is_genuine == Some(false) {
-        format!("the seal of {sealed} records was not made by the token's key")
-    } else if remembered > checkpoint.size {
-        format!(
-            "this machine has sealed {remembered} records, and the log has {}: its end is missing",
-            checkpoint.size
-        )
-    } else if sealed == 0 {
-        "nothing was sealed".to_owned()
-    } else {
-        let good = paint.paint(Colour::Good, "genuine");
-        let line = format!(
-            "\nseals      {good}: {sealed} of {} records, by the token's key\n",
-            checkpoint.size
-        );
-        return Ok((line, true));
-    };
-    let wrong = format!(
-        "\nseals      {}: {wrong}\n",
-        paint.paint(Colour::Wrong, "WRONG")
-    );
-    Ok((wrong, false))
+    let sealed = newest.map(|seal| seal.checkpoint);
+    let size = sealed.as_ref().map_or(0, |sealed| sealed.size);
+    let own = remembered.size;
+    kept.extend(sealed.map(|sealed| ("the newest seal".to_owned(), sealed)));
+    if own > 0 {
+        kept.push(("what this machine has sealed".to_owned(), remembered));
+    }
+    Ok(match (is_genuine, own) {
+        (Some(false), _) => Err(format!(
+            "the seal of {size} records was not made by the token's key"
+        )),
+        (None, 0) => Err("nothing was sealed".to_owned()),
+        (None, _) => Err(format!(
+            "this machine has sealed {own} records, and the log has no seal beside it"
+        )),
+        (Some(true), _) => Ok(format!(
+            "of {size} records by the token's key; this machine has sealed {own}"
+        )),
+    })
 }
 
 fn report(found: &Verified, seconds: f64, paint: Paint) -> (String, bool) {
@@ -179,8 +175,8 @@ fn report(found: &Verified, seconds: f64, paint: Paint) -> (String, bool) {
         first_index,
         records,
         segments,
+        seals,
         damages,
-        ..
     } = found;
     let rate = *records as f64 / seconds.max(1e-6);
     let (word, colour) = match damages.len() {
@@ -189,7 +185,7 @@ fn report(found: &Verified, seconds: f64, paint: Paint) -> (String, bool) {
     };
     let _ = writeln!(
         page,
-        "audit log  {}: {records} records in {segments} files, {seconds:.1} s, {rate:.0} a second",
+        "audit log  {}: {records} records and {seals} seals in {segments} files, {seconds:.1} s, {rate:.0} a second",
         paint.paint(colour, word)
     );
     if *first_index > 0 {
@@ -263,6 +259,6 @@ fn damaged(damage: Damage) -> CliError {
     CliError::Usage(format!("{damage}; hsmac audit verify says more"))
 }
 
-fn unreadable(directory: &std::path::Path, error: &io::Error) -> CliError {
+fn unreadable(directory: &Path, error: &io::Error) -> CliError {
     CliError::Usage(format!("{}: {error}", directory.display()))
 }

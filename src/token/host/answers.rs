@@ -203,12 +203,15 @@ impl HostSession {
             self.host_lacks_key(job, context, "the object is another key".into());
             return;
         }
+        let Ok(root) = sealed.root.as_ref().try_into() else {
+            job.reply(Err(Fault::Internal("the host sealed no root".into())));
+            return;
+        };
         self.proven = true;
         job.reply(Ok(JobOutput::Sealed(Sealed {
             size: sealed.size,
-            seal: <[u8; 32]>::try_from(sealed.root.as_ref())
-                .ok()
-                .map(|root| (root, sealed.seal)),
+            root,
+            seal: Some(sealed.seal).filter(|seal| !seal.is_empty()),
         })));
     }
 

@@ -10,17 +10,17 @@ use super::{
 use crate::{
     audit::SealedCheckpoint,
     config::Settings,
-    model::Extension,
-    token::{self, Fault, Logins},
+    model::{Checkpoint, Extension},
+    token::{self, Fault, Logins, Sealed},
 };
 
 /// What a token says of a log's seals.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SealExamination {
     /// Whether the log's newest seal was made with the token's key; none: the log has none.
     pub is_genuine: Option<bool>,
-    /// How many records of the log this machine's hosts remember to have sealed.
-    pub remembered: u64,
+    /// What this machine's hosts remember to have sealed of the log; size 0: nothing.
+    pub remembered: Checkpoint,
 }
 
 /// Asks the token whose key seals the audit log about a log of this name, and about its newest seal.
@@ -70,9 +70,11 @@ pub async fn examine_seals(
                 Some(checked.map_err(faulty)?)
             }
         };
+        let Sealed { size, root, .. } = remembered.map_err(faulty)?;
+        let origin = origin.to_owned();
         Ok(SealExamination {
             is_genuine,
-            remembered: remembered.map_err(faulty)?.size,
+            remembered: Checkpoint { origin, size, root },
         })
     };
     let examination = examination.await;
