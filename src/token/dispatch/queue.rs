@@ -135,6 +135,7 @@ impl Queue {
     /// From now on so many jobs may wait. Those that do wait on, were there more.
     pub(in crate::token) fn set_capacity(&self, capacity: usize) {
         self.capacity.store(capacity, Ordering::Relaxed);
+        self.stream_room.set_capacity(capacity);
     }
 
     fn capacity(&self) -> usize {
@@ -580,6 +581,21 @@ mod tests {
 
     fn fast(fast: usize) -> Room {
         Room { fast, slow: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_gets_its_capacity_later_has_room_for_items_of_streams_by_it() {
+        let queue = Queue::new(0);
+        let items = Flow::new(1, 1).of_stream_items();
+        let until = Instant::now() + Duration::from_secs(60);
+        let first = queue.stream_room.enter(items, until).await.unwrap();
+        queue.set_capacity(100);
+        let mut places = vec![first];
+        for _ in 0..25 {
+            places.push(queue.stream_room.enter(items, until).await.unwrap());
+        }
+        let soon = Instant::now();
+        assert!(queue.stream_room.enter(items, soon).await.is_err());
     }
 
     #[test]

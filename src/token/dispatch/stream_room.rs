@@ -17,19 +17,27 @@ use crate::{
 };
 
 /// The places of a group.
-pub(super) struct StreamRoom {
+pub(super) struct StreamRoom(RwLock<Places>);
+
+struct Places {
     /// For each principal.
-    places: usize,
+    each: usize,
     /// By the number of the principal's flow.
-    of_flows: RwLock<Vec<Arc<Semaphore>>>,
+    of_flows: Vec<Arc<Semaphore>>,
 }
 
 impl StreamRoom {
     /// Of a queue for so many jobs: a quarter of it.
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            places: (capacity / 4).max(1),
-            of_flows: RwLock::default(),
+        Self(RwLock::new(Places::new(capacity)))
+    }
+
+    /// From now on a quarter of so many jobs. Items that have a place, or wait for one, keep it.
+    pub(super) fn set_capacity(&self, capacity: usize) {
+        let mut places = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let new = Places::new(capacity);
+        if new.each != places.each {
+            *places = new;
         }
     }
 
@@ -55,19 +63,26 @@ impl StreamRoom {
 
     fn of(&self, flow: Flow) -> Arc<Semaphore> {
         let number = flow.number() as usize;
-        let of_flows = self.of_flows.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = of_flows.get(number) {
+        let places = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = places.of_flows.get(number) {
             return places.clone();
         }
-        drop(of_flows);
-        let mut of_flows = self
-            .of_flows
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        drop(places);
+        let mut places = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Places { each, of_flows } = &mut *places;
         while of_flows.len() <= number {
-            of_flows.push(Arc::new(Semaphore::new(self.places)));
+            of_flows.push(Arc::new(Semaphore::new(*each)));
         }
         of_flows[number].clone()
+    }
+}
+
+impl Places {
+    fn new(capacity: usize) -> Self {
+        Self {
+            each: (capacity / 4).max(1),
+            of_flows: Vec::new(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tonic_types::StatusExt as _;
 
 use super::{MacStream, soon, stop};
 use crate::{
-    operator::{Operator, watched},
+    operator::{Operator, watched, with_faults},
     support::{
         CALLER, KEY, KEY_ID, Token, declare, hmac_sha256,
         pki::client,
@@ -109,6 +109,24 @@ async fn answers_come_as_soon_as_they_are_made_each_under_its_own_id() {
     }
     stream.close();
     assert_eq!(stream.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn items_of_one_stream_are_with_the_token_side_by_side() {
+    let token = Token::with_key();
+    let server = token
+        .serve(&with_faults(&token, "hosts = 1\nsessions = 2\n"))
+        .await;
+    let mut stream = MacStream::open(server.mac().await).await;
+    stream.send(1, b"first").await;
+    assert_eq!(stream.answer().await, (1, Ok(hmac_sha256(&KEY, b"first"))));
+    token.rules("delay C_Sign 5s when-message-contains 736c6f77"); // "slow"
+    stream.send(2, b"slow").await;
+    for id in 3..10 {
+        stream.send(id, b"quick").await;
+        assert_eq!(stream.answer().await, (id, Ok(hmac_sha256(&KEY, b"quick"))));
+    }
+    assert_eq!(stream.answer().await, (2, Ok(hmac_sha256(&KEY, b"slow"))));
 }
 
 #[tokio::test]
